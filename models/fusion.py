@@ -1,0 +1,179 @@
+"""The searchable fusion network: central weights over the features of frozen or trained unimodal networks.
+
+Notation: a configuration is a list of rows (one feature index per modality, activation index), one row per fusion
+layer; layer l computes h_l = activation(W_l [x_1 ; x_2 ; h_(l-1)] + b_l), with dropout after it (MFAS, section 3.1).
+Parameter names are the published ones.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from models.lenet import AudioLeNet, ImageLeNet
+
+Configuration = Sequence[Sequence[int]]
+
+ACTIVATIONS: tuple[type[nn.Module], ...] = (nn.ReLU, nn.Sigmoid, nn.LeakyReLU)
+ACTIVATION_NAMES = ("relu", "sigmoid", "leaky_relu")
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadSettings:
+    """What the central weights look like, apart from the configuration."""
+
+    num_outputs: int
+    inner_size: int = 16
+    dropout: float = 0.5
+    batchnorm: bool = False
+    alphas: bool = False
+    multitask: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureLayout:
+    """Where each pooled feature and each unimodal net's logits stand in one row of a feature table.
+
+    A row holds the features of the first modality, then of the second, ..., then the logits of the first net, of the
+    second, ...
+    """
+
+    widths: tuple[tuple[int, ...], ...]  # per modality, per feature
+    num_outputs: int
+
+    @property
+    def total(self) -> int:
+        return sum(map(sum, self.widths)) + len(self.widths) * self.num_outputs
+
+    def split(self, rows: Tensor) -> tuple[list[list[Tensor]], list[Tensor]]:
+        """Views of rows (B, total): features[modality][index] (B, width), and logits[modality] (B, C)."""
+        sizes = [width for modality in self.widths for width in modality]
+        parts = list(rows.split(sizes + [self.num_outputs] * len(self.widths), dim=1))
+        features = [[parts.pop(0) for _ in modality] for modality in self.widths]
+        return features, parts
+
+
+class Alpha(nn.Module):
+    """One number that weighs the first modality's feature against the second's (used with `--alphas`)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alpha_x = nn.Parameter(torch.randn(1) * 0.1)
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        first, second = features
+        share = torch.sigmoid(self.alpha_x)
+        return [first * share, second * (1 - share)]
+
+
+class FusionHead(nn.Module):
+    """The central weights of one configuration."""
+
+    def __init__(self, configuration: Configuration, widths: Sequence[Sequence[int]], settings: HeadSettings) -> None:
+        """
+        Args:
+            configuration: rows (feature index of each modality, activation index).
+            widths: widths[modality][index] of the pooled features.
+
+        Raises:
+            ValueError: a row has an index that does not exist, or alphas are asked for with other than two modalities.
+        """
+        super().__init__()
+        self.add_central_weights(configuration, widths, settings)
+
+    def add_central_weights(
+        self, configuration: Configuration, widths: Sequence[Sequence[int]], settings: HeadSettings
+    ) -> None:
+        sizes = [len(modality) for modality in widths]
+        for row in configuration:
+            if len(row) != len(sizes) + 1 or any(
+                not 0 <= i < n for i, n in zip(row, [*sizes, len(ACTIVATIONS)], strict=True)
+            ):
+                raise ValueError(
+                    f"a row needs one index below each of {[*sizes, len(ACTIVATIONS)]}, but got {list(row)}"
+                )
+        if settings.alphas and len(sizes) != 2:
+            raise ValueError(f"alphas weigh exactly two modalities, but there are {len(sizes)}")
+        self.configuration = tuple(tuple(row) for row in configuration)
+        self.settings = settings
+        self.alphas = nn.ModuleList(Alpha() for _ in configuration)
+        self.fusion_layers = nn.ModuleList()
+        previous = 0
+        for *indices, activation in configuration:
+            width = sum(modality[i] for modality, i in zip(widths, indices, strict=True)) + previous
+            layers: list[nn.Module] = [nn.Linear(width, settings.inner_size), ACTIVATIONS[activation]()]
+            if settings.batchnorm:
+                layers.append(nn.BatchNorm1d(settings.inner_size))
+            if settings.dropout > 0:
+                layers.append(nn.Dropout(settings.dropout))
+            self.fusion_layers.append(nn.Sequential(*layers))
+            previous = settings.inner_size
+        self.central_classifier = nn.Linear(previous, settings.num_outputs)
+
+    def fuse(self, features: Sequence[Sequence[Tensor]]) -> Tensor:
+        """Logits (B, C) from features[modality][index], each (B, width)."""
+        hidden: list[Tensor] = []
+        for (*indices, _), alpha, layer in zip(self.configuration, self.alphas, self.fusion_layers, strict=True):
+            chosen = [modality[i] for modality, i in zip(features, indices, strict=True)]  # each (B, D_i)
+            if self.settings.alphas:
+                chosen = alpha(chosen)
+            hidden = [layer(torch.cat(chosen + hidden, dim=1))]  # (B, S)
+        return self.central_classifier(hidden[0])  # (B, C)
+
+    def outputs(self, fused: Tensor, logits: Sequence[Tensor]) -> Tensor | tuple[Tensor, ...]:
+        """The fused logits; with multitask followed by the unimodal nets' logits, last modality first."""
+        return (fused, *reversed(logits)) if self.settings.multitask else fused
+
+    def forward(self, features: Sequence[Sequence[Tensor]], logits: Sequence[Tensor]) -> Tensor | tuple[Tensor, ...]:
+        return self.outputs(self.fuse(features), logits)
+
+    def central_modules(self) -> dict[str, nn.Module]:
+        return {name: getattr(self, name) for name in ("alphas", "fusion_layers", "central_classifier")}
+
+    def central_parameters(self) -> list[nn.Parameter]:
+        """The weights that the search trains."""
+        return [p for module in self.central_modules().values() for p in module.parameters()]
+
+    def central_state(self) -> dict[str, Tensor]:
+        """The state of the central weights alone, under their published names."""
+        return {
+            f"{prefix}.{name}": value
+            for prefix, module in self.central_modules().items()
+            for name, value in module.state_dict().items()
+        }
+
+
+class FusionNetwork(FusionHead):
+    """Central weights together with the unimodal networks that feed them; subclasses name the networks."""
+
+    def unimodal(self, *inputs: Tensor) -> tuple[list[list[Tensor]], list[Tensor]]:
+        """Pooled features and logits of every unimodal network, first modality first."""
+        raise NotImplementedError
+
+    def backbones(self) -> list[nn.Module]:
+        """The unimodal networks, first modality first."""
+        raise NotImplementedError
+
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        features, logits = self.unimodal(*inputs)
+        return self.outputs(self.fuse(features), logits)
+
+
+class AudioImageNetwork(FusionNetwork):
+    """AV-MNIST: audio is the first modality of a row, image the second; inputs are (image, audio) as published."""
+
+    def __init__(self, configuration: Configuration, settings: HeadSettings, channels: int = 3) -> None:
+        nn.Module.__init__(self)  # the backbones come first in the published state_dict
+        self.rgbnet = ImageLeNet(channels, settings.num_outputs)
+        self.audnet = AudioLeNet(channels, settings.num_outputs)
+        widths = (self.audnet.feature_widths, self.rgbnet.feature_widths)
+        self.add_central_weights(configuration, widths, settings)
+
+    def backbones(self) -> list[nn.Module]:
+        return [self.audnet, self.rgbnet]
+
+    def unimodal(self, image: Tensor, audio: Tensor) -> tuple[list[list[Tensor]], list[Tensor]]:
+        audio_features, audio_logits = self.audnet.pooled(audio)  # (B, 1, 112, 112) -> 5 x (B, D_i), (B, C)
+        image_features, image_logits = self.rgbnet.pooled(image)  # (B, 1, 28, 28) -> 3 x (B, D_i), (B, C)
+        return [audio_features, image_features], [audio_logits, image_logits]

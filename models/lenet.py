@@ -1,0 +1,96 @@
+"""The two unimodal networks of AV-MNIST.
+
+Both are stacks of convolution, batch norm, ReLU and 2x2 max-pooling that double the channels block by block; the global
+average of the last map is classified. Parameter names are the published ones.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class _MaxPool2x2(torch.autograd.Function):
+    """2x2 max-pooling as comparisons of strided views: on CPUs faster than `max_pool2d` with few channels.
+
+    As there, the gradient goes to the first of equal maxima in reading order; an odd last row or column is left out.
+    """
+
+    @staticmethod
+    def _corners(x: Tensor) -> list[Tensor]:
+        height, width = x.shape[2] // 2 * 2, x.shape[3] // 2 * 2
+        return [x[:, :, i:height:2, j:width:2] for i in (0, 1) for j in (0, 1)]
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor) -> Tensor:
+        a, b, c, d = _MaxPool2x2._corners(x)
+        top, bottom = torch.maximum(a, b), torch.maximum(c, d)
+        y = torch.maximum(top, bottom)
+        ctx.save_for_backward(x, top, bottom, y)
+        return y
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> Tensor:
+        x, top, bottom, y = ctx.saved_tensors
+        result = torch.zeros_like(x) if x.shape[2] % 2 or x.shape[3] % 2 else torch.empty_like(x)
+        corners, targets = _MaxPool2x2._corners(x), _MaxPool2x2._corners(result)
+        to_top = (top == y).to(gradient.dtype).mul_(gradient)
+        for i, maximum, share in ((0, top, to_top), (2, bottom, gradient - to_top)):
+            to_left = (corners[i] == maximum).to(gradient.dtype).mul_(share)
+            targets[i].copy_(to_left)
+            torch.sub(share, to_left, out=targets[i + 1])
+        return result
+
+
+class _LeNet(nn.Module):
+    """`depth` blocks of channels c, 2c, 4c, ...; the first convolution is 5x5, the others 3x3."""
+
+    depth: int
+    first_feature_pooled: bool
+
+    def __init__(self, channels: int = 3, num_outputs: int = 10) -> None:
+        super().__init__()
+        widths = [channels * 2**i for i in range(self.depth)]
+        previous = 1
+        for i, width in enumerate(widths, start=1):
+            size = 5 if i == 1 else 3
+            self.add_module(f"conv{i}", nn.Conv2d(previous, width, size, padding=size // 2, bias=False))
+            self.add_module(f"bn{i}", nn.BatchNorm2d(width))
+            previous = width
+        self.classifier = nn.Sequential(nn.Linear(previous, num_outputs))
+        self.feature_widths = widths
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_uniform_(module.weight)
+
+    def pooled(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        """The pooled feature of every block, each (B, its width), and the logits (B, num_outputs)."""
+        features = []  # x: (B, 1, H, W)
+        # On CPUs convolutions with few channels are faster with channels last, all else is with channels first.
+        for i in range(1, self.depth + 1):
+            x = self.get_submodule(f"conv{i}")(x).contiguous()  # (B, c 2^(i-1), h, w)
+            out = F.relu(self.get_submodule(f"bn{i}")(x))  # (B, c 2^(i-1), h, w)
+            x = _MaxPool2x2.apply(out)  # (B, c 2^(i-1), h/2, w/2)
+            source = x if i == 1 and self.first_feature_pooled else out
+            features.append(source.mean(dim=(2, 3)))  # (B, c 2^(i-1))
+        return features, self.classifier(features[-1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, num_outputs)."""
+        return self.pooled(x)[1]
+
+
+class ImageLeNet(_LeNet):
+    """Images (B, 1, 28, 28); features c, 2c, 4c wide, averages of the maps before max-pooling."""
+
+    depth = 3
+    first_feature_pooled = False
+
+
+class AudioLeNet(_LeNet):
+    """Spectrograms (B, 1, 112, 112) of values 0..255; features c .. 16c wide.
+
+    The first feature is the average after max-pooling, the others before it: the published checkpoints saw that.
+    """
+
+    depth = 5
+    first_feature_pooled = True

@@ -1,0 +1,40 @@
+"""Shared by all tests: one thread a process, the scripts' command line, the real data where it is present."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def run_script(tmp_path):
+    """Run one of the project's scripts as a user would; returns the finished process, output as text.
+
+    `code` is the exit code that is expected; the working folder is the test's own.
+    """
+
+    def run(script: str, *args: object, code: int = 0, cwd: Path = tmp_path) -> subprocess.CompletedProcess:
+        command = [sys.executable, str(ROOT / script), *map(str, args)]
+        env = os.environ | {"OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=600)
+        assert done.returncode == code, f"{command} gave {done.returncode}\n{done.stdout}\n{done.stderr}"
+        if code:
+            assert "Traceback" not in done.stderr
+        return done
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder with mnist/, fsdd/recordings/ and esc50/: MFAS_DATA, or ../shared/data beside the project."""
+    folder = Path(os.environ.get("MFAS_DATA", ROOT.parent / "shared" / "data"))
+    if not (folder / "mnist").is_dir():
+        pytest.skip(f"the real recordings are not at {folder}; set MFAS_DATA to their folder")
+    return folder

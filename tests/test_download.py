@@ -1,0 +1,288 @@
+"""The downloads, against a server on localhost that can be told to misbehave."""
+
+import hashlib
+import io
+import threading
+import zipfile
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from datasets import download as dl
+from datasets.errors import DataError
+
+DATA = bytes(range(256)) * 4000  # 1 MB: several blocks
+
+
+@dataclass
+class Server:
+    """What the server holds and how it behaves; `asked` lists (path, Range header) of every request."""
+
+    url: str = ""
+    files: dict[str, bytes] = field(default_factory=dict)
+    ranges: bool = True  # answers Range requests
+    cuts: list[int] = field(default_factory=list)  # bytes sent before the connection is cut, by request
+    busy: int = 0  # answers 503 so many times first
+    asked: list[tuple[str, str | None]] = field(default_factory=list)
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        asked = request.headers.get("Range")
+        self.asked.append((request.path, asked))
+        if self.busy:
+            self.busy -= 1
+            return request.send_error(503)
+        if request.path not in self.files:
+            return request.send_error(404)
+        body = whole = self.files[request.path]
+        if asked and self.ranges:
+            start = int(asked.removeprefix("bytes=").removesuffix("-"))
+            body = whole[start:]
+            request.send_response(206 if body else 416)
+            place = f"{start}-{len(whole) - 1}" if body else "*"
+            request.send_header("Content-Range", f"bytes {place}/{len(whole)}")
+        else:
+            request.send_response(200)
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        request.wfile.write(body[: self.cuts.pop(0)] if self.cuts else body)
+
+
+@pytest.fixture
+def server(monkeypatch):
+    state = Server()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            state.answer(self)
+
+        def log_message(self, *args):
+            pass
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True).start()
+    state.url = f"http://127.0.0.1:{http.server_port}"
+    monkeypatch.setattr(dl, "WAIT", 0.0)
+    yield state
+    http.shutdown()
+    http.server_close()
+
+
+def zipped(files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+FSDD = {
+    "fsdd-1.0/recordings/0_a_0.wav": DATA,
+    "fsdd-1.0/recordings/1_a_0.wav": b"one",
+    "fsdd-1.0/README.md": b"read",
+}
+ESC50 = {"ESC-50-master/meta/esc50.csv": b"filename", "ESC-50-master/audio/1-1-A-0.wav": b"dog"}
+
+
+@pytest.fixture
+def originals(server, monkeypatch):
+    """The six originals as small files on the server; returns the `urls` that lead to them."""
+    for name, original in dl.ORIGINALS.items():
+        content = name.encode() * 50
+        if name.endswith(".zip"):
+            content = zipped(FSDD if name == "fsdd.zip" else ESC50)
+        else:
+            checksum = "md5:" + hashlib.md5(content).hexdigest()
+            monkeypatch.setitem(dl.ORIGINALS, name, replace(original, checksum=checksum))
+        server.files[f"/{name}"] = content
+    return {name: f"{server.url}/{name}" for name in dl.ORIGINALS}
+
+
+def names(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+UNPACKED = [
+    "esc50/audio/1-1-A-0.wav",
+    "esc50/meta/esc50.csv",
+    "fsdd/recordings/0_a_0.wav",
+    "fsdd/recordings/1_a_0.wav",
+]
+WHOLE = sorted(UNPACKED + [name for name in dl.ORIGINALS if name.startswith("mnist/")])
+
+
+def test_originals_are_fetched_unpacked_and_not_asked_for_again(server, originals, tmp_path, capfd):
+    folders = dl.download_originals(tmp_path, verbose=False, urls=originals)
+    assert folders == {f"{name}_dir": tmp_path / name for name in ("mnist", "fsdd", "esc50")}
+    assert names(tmp_path) == WHOLE  # no README.md, no archive, no part
+    assert (tmp_path / "fsdd/recordings/0_a_0.wav").read_bytes() == DATA
+    assert len(server.asked) == 6
+    dl.download_originals(tmp_path, verbose=False, urls=originals)
+    assert len(server.asked) == 6
+    assert capfd.readouterr() == ("", "")
+
+
+def test_progress_is_shown(server, originals, tmp_path, capfd):
+    dl.download_originals(tmp_path, urls=originals)
+    shown = capfd.readouterr().err
+    assert "train-images-idx3-ubyte.gz: 100%" in shown
+    assert "unpack esc50.zip: 100%" in shown
+
+
+def test_a_run_goes_on_with_what_is_missing(server, originals, tmp_path):
+    missing = server.files.pop("/esc50.zip")
+    with pytest.raises(DataError, match=r"esc50.zip: the server answers 404 .* download it yourself to .*esc50.zip"):
+        dl.download_originals(tmp_path, verbose=False, urls=originals)
+    assert names(tmp_path) == [name for name in WHOLE if not name.startswith("esc50")]
+    server.files["/esc50.zip"] = missing
+    dl.download_originals(tmp_path, verbose=False, urls=originals)
+    assert [path for path, _ in server.asked].count("/fsdd.zip") == 1
+    assert names(tmp_path) == WHOLE
+
+
+def test_an_archive_downloaded_by_hand_is_unpacked(server, originals, tmp_path):
+    (tmp_path / "fsdd.zip").write_bytes(zipped(FSDD))
+    dl.download_originals(tmp_path, verbose=False, urls=originals)
+    assert "/fsdd.zip" not in [path for path, _ in server.asked]
+    assert names(tmp_path) == WHOLE
+
+
+def test_a_folder_of_something_else_is_left_alone(server, originals, tmp_path):
+    (tmp_path / "fsdd").mkdir()
+    (tmp_path / "fsdd/notes.txt").write_text("mine")
+    with pytest.raises(DataError, match=r"fsdd must have the folders \['recordings'\].*move it away"):
+        dl.download_originals(tmp_path, verbose=False, urls=originals)
+    assert (tmp_path / "fsdd/notes.txt").read_text() == "mine"
+
+
+def test_a_cut_connection_is_resumed(server, tmp_path):
+    server.files["/f"], server.cuts = DATA, [300_000, 400_000]
+    dl.download(f"{server.url}/f", tmp_path / "f", verbose=False)
+    assert (tmp_path / "f").read_bytes() == DATA
+    assert [asked for _, asked in server.asked] == [None, "bytes=300000-", "bytes=700000-"]
+
+
+def test_what_came_before_an_end_is_kept_for_the_next_run(server, tmp_path):
+    server.files["/f"], server.cuts = DATA, [100, 100, 100, 100]
+    with pytest.raises(DataError, match=r"broke after 400 of 1024000 bytes, 4 times; download it yourself to .*f,"):
+        dl.download(f"{server.url}/f", tmp_path / "f", verbose=False)
+    assert names(tmp_path) == ["f.part"]
+    dl.download(f"{server.url}/f", tmp_path / "f", verbose=False)
+    assert (tmp_path / "f").read_bytes() == DATA
+    assert server.asked[-1] == ("/f", "bytes=400-")
+
+
+def test_a_server_without_ranges_is_asked_from_the_start(server, tmp_path):
+    server.files["/f"], server.cuts, server.ranges = DATA, [300_000], False
+    dl.download(f"{server.url}/f", tmp_path / "f", verbose=False)
+    assert (tmp_path / "f").read_bytes() == DATA
+    assert len(server.asked) == 2
+
+
+@pytest.mark.parametrize("size", [len(DATA), len(DATA) + 10])
+def test_a_part_that_is_whole_or_too_long(server, tmp_path, size):
+    server.files["/f"] = DATA
+    (tmp_path / "f.part").write_bytes((DATA + b"x" * 10)[:size])
+    dl.download(f"{server.url}/f", tmp_path / "f", verbose=False)
+    assert (tmp_path / "f").read_bytes() == DATA
+    assert len(server.asked) == (1 if size == len(DATA) else 2)
+
+
+def test_a_busy_server_is_asked_again_and_an_absent_one_is_named(server, tmp_path):
+    server.files["/f"], server.busy = DATA, 2
+    dl.download(f"{server.url}/f", tmp_path / "f", verbose=False)
+    assert (tmp_path / "f").read_bytes() == DATA
+    with pytest.raises(DataError, match=r"http://127.0.0.1:9/g: .*refused, 4 times; download it yourself"):
+        dl.download("http://127.0.0.1:9/g", tmp_path / "g", verbose=False)
+
+
+def test_a_wrong_checksum_removes_the_download(server, originals, tmp_path):
+    name = "mnist/train-labels-idx1-ubyte.gz"
+    server.files[f"/{name}"] = b"other"
+    wanted, found = dl.ORIGINALS[name].checksum, hashlib.md5(b"other").hexdigest()
+    with pytest.raises(DataError, match=f"train-labels.* must have {wanted}, but has md5:{found}"):
+        dl.download_originals(tmp_path, verbose=False, urls=originals)
+    assert names(tmp_path) == ["mnist/train-images-idx3-ubyte.gz"]
+
+
+def test_a_file_of_the_users_with_a_wrong_checksum_stays(server, originals, tmp_path):
+    mine = tmp_path / "mnist/train-images-idx3-ubyte.gz"
+    mine.parent.mkdir()
+    mine.write_bytes(b"mine")
+    with pytest.raises(DataError, match="delete it to have it downloaded again"):
+        dl.download_originals(tmp_path, verbose=False, urls=originals)
+    assert mine.read_bytes() == b"mine"
+    assert not server.asked
+
+
+@pytest.mark.parametrize("name", ["mnist/train-images-idx3-ubyte.gz", "fsdd.zip"])
+def test_a_part_of_something_else_is_downloaded_anew(server, originals, tmp_path, name):
+    part = tmp_path / f"{name}.part"
+    part.parent.mkdir(exist_ok=True)
+    part.write_bytes(b"y" * 500)
+    dl.download_originals(tmp_path, verbose=False, urls=originals)
+    assert names(tmp_path) == WHOLE
+    assert [asked for path, asked in server.asked if path == f"/{name}"] == ["bytes=500-", None]
+
+
+BROKEN = {
+    "no zip": (b"<html>busy</html>", "not a sound zip"),
+    "cut": (zipped(FSDD)[:-30], "not a sound zip"),
+    "bad byte": (zipped(FSDD, zipfile.ZIP_STORED).replace(b"one", b"two"), "not a sound zip"),
+    "lacks members": (zipped({"x/README.md": b""}), r"must hold recordings/\*.wav"),
+    "parent folder": (
+        zipped(FSDD | {"x/../../evil.wav": b"x"}),
+        r"plain relative names, but has 'x/../../evil.wav'",
+    ),
+    "absolute": (zipped(FSDD | {"/evil.wav": b"x"}), "plain relative names"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_or_hostile_zip_leaves_nothing(server, originals, tmp_path, case):
+    server.files["/fsdd.zip"], message = BROKEN[case]
+    folder = tmp_path / "data"
+    with pytest.raises(DataError, match=message):
+        dl.download_originals(folder, verbose=False, urls=originals)
+    assert names(tmp_path) == [f"data/{name}" for name in WHOLE if name.startswith("mnist")]
+    assert not (folder / "fsdd").exists()
+
+
+def test_killed_while_unpacking(server, originals, tmp_path, monkeypatch):
+    """A kill leaves the archive and the hidden folder as they are; nothing is tidied up at such an end."""
+
+    class Killed(BaseException):
+        pass
+
+    def kill(source, target):
+        raise Killed
+
+    monkeypatch.setattr(dl.os, "replace", lambda a, b: kill(a, b) if b.name == "fsdd" else a.rename(b))
+    monkeypatch.setattr(dl.shutil, "rmtree", lambda *args, **kwargs: None)
+    with pytest.raises(Killed):
+        dl.download_originals(tmp_path, verbose=False, urls=originals)
+    assert not (tmp_path / "fsdd").exists()
+    assert (tmp_path / "fsdd.zip").exists()
+    (tmp_path / ".fsdd.unpacking/recordings/9_old_9.wav").write_bytes(b"of an older archive")
+    monkeypatch.undo()
+    dl.unpack(tmp_path / "fsdd.zip", tmp_path / "fsdd", ("recordings/*.wav",), verbose=False)
+    assert [name for name in names(tmp_path) if "fsdd/" in name] == UNPACKED[2:]
+    assert not (tmp_path / ".fsdd.unpacking").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device /dev/full, which Linux has")
+def test_a_full_disk_is_an_error_that_names_the_file(server, tmp_path):
+    server.files["/f"] = b"little"  # buffered: the disk refuses it only at the end
+    (tmp_path / "f.part").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"No space left.*f\.part"):
+        dl.download(f"{server.url}/f", tmp_path / "f", verbose=False)
+    assert len(server.asked) == 1
+    assert not (tmp_path / "f").exists()
+
+
+def test_published_addresses_are_secure_and_mnist_is_checked():
+    assert all(original.url.startswith("https://") for original in dl.ORIGINALS.values())
+    checked = [original.checksum for original in dl.ORIGINALS.values() if not original.members]
+    assert len(checked) == 4
+    assert all(len(checksum) == len("md5:") + 32 for checksum in checked)

@@ -1,0 +1,44 @@
+"""Train the image network of AV-MNIST and keep its best dev epoch.
+
+    python train_image.py                                # after avmnist_gen.py
+    python train_image.py --datadir D --checkpointdir C --epochs 10
+
+Writes {checkpointdir}/image_model.pkl (a state_dict) and image_model.json (how it came about, with every epoch).
+"""
+
+import torch
+
+from datasets.avmnist import load_avmnist
+from models.lenet import ImageLeNet
+from utils import cli, unimodal
+from utils.batches import ArraySplit
+from utils.seeds import derive_seed
+
+
+def main() -> None:
+    parser = cli.make_parser(__doc__)
+    cli.add_avmnist_data(parser)
+    unimodal.add_flags(parser)
+    cli.add_run_flags(parser)
+    args = parser.parse_args()
+    device = cli.resolve_device(args.device)
+
+    data = load_avmnist(args.datadir, args.num_outputs, args.limit_train, args.limit_dev, args.limit_test)
+    splits = {name: ArraySplit((split.images,), split.labels) for name, split in data.items()}
+
+    torch.manual_seed(derive_seed(args.seed, "image network"))
+    network = ImageLeNet(args.channels, args.num_outputs)
+
+    run_dir = cli.open_run(args)
+    path = args.checkpointdir / "image_model.pkl"
+    if args.verbose:
+        print(
+            f"training {type(network).__name__} on {len(splits['train'])} samples for {args.epochs} epochs on {device}"
+        )
+    record = unimodal.train_unimodal(network, splits, args, device)
+    unimodal.save_unimodal(network, path, run_dir, record)
+    print(f"image only: dev {record['dev_accuracy']:.4f}, test {record['test_accuracy']:.4f}; saved {path}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

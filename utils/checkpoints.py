@@ -1,0 +1,60 @@
+"""State dicts on disk: written whole, read with `weights_only=True`, checked against the network that takes them."""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from utils.cli import UsageError
+from utils.files import whole_file
+
+
+def save_state(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Write a state_dict that any torch reads, ours and the published code alike."""
+    with whole_file(path) as file:
+        torch.save({name: value.cpu() for name, value in state.items()}, file)
+
+
+def load_state(path: Path) -> dict[str, Tensor]:
+    """Read a state_dict onto the CPU; a leading `module.` (DataParallel) is stripped.
+
+    Raises:
+        UsageError: the file is missing, damaged, or holds anything but tensors by name.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UsageError(f"checkpoint {path} does not exist") from None
+    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        first_line = str(error).strip().split("\n")[0]
+        raise UsageError(f"{path} is not a readable checkpoint of tensors: {first_line}") from None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UsageError(f"{path} must hold a state_dict (tensors by name), but holds a {type(state).__name__}")
+    return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def load_into(module: nn.Module, path: Path) -> None:
+    """Load a checkpoint file into a network that it must fit exactly.
+
+    Raises:
+        UsageError: see `load_state`; or a name or a shape does not fit, told with the first difference.
+    """
+    state, own = load_state(path), module.state_dict()
+    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    shapes = [
+        f"{name} is {tuple(state[name].shape)} in the file, {tuple(value.shape)} in the network"
+        for name, value in own.items()
+        if name in state and state[name].shape != value.shape
+    ]
+    problems = (
+        [f"lacks {name}" for name in missing[:1]] + [f"has {name} too many" for name in unexpected[:1]] + shapes[:1]
+    )
+    if problems:
+        raise UsageError(
+            f"{path} does not fit this {type(module).__name__}: it {'; '.join(problems)} "
+            f"({len(missing)} missing, {len(unexpected)} unexpected, {len(shapes)} of another shape); "
+            "give the flags that it was trained with, such as --channels or --inner_representation_size"
+        )
+    module.load_state_dict(state)

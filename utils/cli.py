@@ -1,0 +1,183 @@
+"""What every script shares on its command line: flag groups, seed, device, run folder, exit codes."""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from utils.files import write_json
+
+
+class UsageError(Exception):
+    """The command, or a file it names, is not usable as given; exit code 2."""
+
+    exit_code = 2
+
+
+def make_parser(docstring: str) -> argparse.ArgumentParser:
+    """A parser whose help is the script's docstring as written and which shows every default."""
+
+    class Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+        pass
+
+    return argparse.ArgumentParser(description=docstring, formatter_class=Formatter, allow_abbrev=False)
+
+
+def positive_int(text: str) -> int:
+    """An argparse type: a whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, but got {value}")
+    return value
+
+
+def positive_float(text: str) -> float:
+    """An argparse type: a number above 0."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be above 0, but got {value}")
+    return value
+
+
+def probability(text: str) -> float:
+    """An argparse type: a number from 0 to below 1."""
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"must lie in 0 <= p < 1, but got {value}")
+    return value
+
+
+def add_verbosity(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "--no-verbose",
+        dest="verbose",
+        action="store_false",
+        help="print nothing but errors and the final result",
+    )
+
+
+def add_run_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags of every script that trains: seed, device, run folder."""
+    group = parser.add_argument_group("run")
+    group.add_argument("--seed", type=int, default=0, help="all randomness derives from it")
+    group.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes CUDA where there is one"
+    )
+    group.add_argument(
+        "--run_dir",
+        type=Path,
+        default=None,
+        help="folder of the run's files (default: runs/SCRIPT-TIMESTAMP)",
+    )
+    add_verbosity(parser)
+
+
+def add_amp(group: argparse._ArgumentGroup, default: str = "auto") -> None:
+    group.add_argument(
+        "--amp",
+        nargs="?",
+        const="on",
+        choices=("auto", "on", "off"),
+        default=default,
+        help="bfloat16 autocast; auto uses it where the processor computes in bfloat16",
+    )
+
+
+def use_amp(choice: str, device: torch.device) -> bool:
+    """Whether to autocast: `auto` asks for hardware that computes in bfloat16, elsewhere it would be slower."""
+    if choice != "auto":
+        return choice == "on"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    cpuinfo = Path("/proc/cpuinfo")  # Linux on x86; elsewhere float32 is the safe choice
+    return cpuinfo.exists() and "avx512_bf16" in cpuinfo.read_text()
+
+
+def add_avmnist_data(parser: argparse.ArgumentParser) -> None:
+    """Where AV-MNIST and its checkpoints lie, and how much of it to use."""
+    group = parser.add_argument_group("data")
+    group.add_argument("--datadir", type=Path, default=Path("data/avmnist"), help="folder made by avmnist_gen.py")
+    group.add_argument("--checkpointdir", type=Path, default=Path("checkpoints/avmnist"), help="folder of checkpoints")
+    group.add_argument("--num_outputs", type=positive_int, default=10, help="classes")
+    group.add_argument("--channels", type=positive_int, default=3, help="channels of the first convolution")
+    for split in ("train", "dev", "test"):
+        group.add_argument(
+            f"--limit_{split}", type=positive_int, default=None, help=f"use only the first samples of {split}"
+        )
+
+
+def add_avmnist_checkpoints(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("unimodal networks")
+    group.add_argument("--audio_cp", default="audio_model.pkl", help="file in checkpointdir, from train_audio.py")
+    group.add_argument("--rgb_cp", default="image_model.pkl", help="file in checkpointdir, from train_image.py")
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto`, `cpu` or `cuda` as a device.
+
+    Raises:
+        UsageError: `cuda` was asked for and this machine or this build of torch has none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda needs a CUDA device, but torch sees none; use --device cpu or auto")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def open_run(args: argparse.Namespace) -> Path:
+    """Create the run folder, write `args.json` with the command that reproduces the run, and return it."""
+    script = Path(sys.argv[0]).stem
+    run_dir = args.run_dir or Path("runs") / f"{script}-{time.strftime('%Y%m%d-%H%M%S')}"
+    run_dir.mkdir(parents=True, exist_ok=True)
+    settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
+    command = " ".join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
+    versions = {"python": sys.version.split()[0], "torch": torch.__version__, "numpy": np.__version__}
+    write_json(run_dir / "args.json", {"command": command, "settings": settings, "versions": versions})
+    return run_dir
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a script's `main`: a mistake of the user's or a failing disk gives one line, not a traceback.
+
+    Exit codes: 0, 1 (the work failed), 2 (wrong use), 130 (interrupted).
+    """
+    sys.stdout.reconfigure(line_buffering=True)  # a log file shows each line as it comes
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output went away: nothing left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        sys.exit(1)
+    except Exception as error:
+        if not hasattr(error, "exit_code"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def read_json(path: Path) -> dict:
+    """Read a JSON object.
+
+    Raises:
+        UsageError: there is no such file, or it is not JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UsageError(f"{path} does not exist") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not JSON: {error}") from None

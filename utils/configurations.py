@@ -1,0 +1,136 @@
+"""Configurations as data: enumerate, unfold, sample, parse, format. Pure functions; nothing here trains.
+
+A configuration is a tuple of rows; a row is (one feature index per modality, activation index).
+"""
+
+import ast
+import dataclasses
+import itertools
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from utils.cli import UsageError
+
+Row = tuple[int, ...]
+Configuration = tuple[Row, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Space:
+    """What a fusion layer may be: how many features each modality offers, and which activations are searched."""
+
+    sizes: tuple[int, ...]
+    activations: tuple[int, ...] = (0, 1)
+
+    def rows(self) -> list[Row]:
+        """Every possible row, last index fastest."""
+        return list(itertools.product(*(range(n) for n in self.sizes), self.activations))
+
+    def check(self, configuration: Configuration, legal_activations: int) -> None:
+        """Raise UsageError unless every row has one existing feature per modality and a legal activation.
+
+        `legal_activations` counts the activations that exist, which may be more than those searched.
+        """
+        limits = [*self.sizes, legal_activations]
+        for row in configuration:
+            if len(row) != len(limits) or any(not 0 <= i < n for i, n in zip(row, limits, strict=True)):
+                raise UsageError(
+                    f"a configuration row needs {len(limits)} numbers from 0 to "
+                    f"{[n - 1 for n in limits]}, but got {list(row)}"
+                )
+
+
+def unfold(sampled: Sequence[Configuration], rows: Sequence[Row], level: int) -> list[Configuration]:
+    """Every sampled configuration with its row at `level` replaced, or appended, by each possible row.
+
+    Duplicates are left out. With nothing sampled yet these are the one-layer configurations.
+    """
+    starts = sampled or [()]
+    unfolded = ((*start[:level], row, *start[level + 1 :]) for start in starts for row in rows)
+    return list(dict.fromkeys(unfolded))
+
+
+def sample(
+    configurations: Sequence[Configuration],
+    accuracies: Sequence[float],
+    count: int,
+    temperature: float,
+    rng: np.random.Generator,
+) -> list[int]:
+    """Indices of `count` configurations (all, if there are fewer), drawn without replacement with p ~ accuracy^(1/T).
+
+    Drawn as the largest of log p plus Gumbel noise, which is the same distribution as drawing one after the other and
+    neither overflows near T = 0 nor fails where accuracies are zero.
+    """
+    logits = np.log(np.maximum(np.asarray(accuracies, dtype=float), 1e-12)) / max(temperature, 1e-9)
+    keys = logits + rng.gumbel(size=len(configurations))
+    return [int(i) for i in np.argsort(-keys, kind="stable")[:count]]
+
+
+def random_configuration(space: Space, max_fusions: int, rng: np.random.Generator) -> Configuration:
+    """A configuration of 1 to `max_fusions` layers, length and rows uniform."""
+    rows = space.rows()
+    length = rng.integers(1, max_fusions + 1)
+    return tuple(rows[i] for i in rng.integers(len(rows), size=length))
+
+
+def as_configuration(value: object) -> Configuration:
+    """Nested lists of whole numbers as a configuration.
+
+    Raises:
+        ValueError: it is not a non-empty list of equally long lists of whole numbers.
+    """
+    rows = value if isinstance(value, list | tuple) else ()
+    valid = all(isinstance(row, list | tuple) and all(type(i) is int for i in row) for row in rows)
+    if not rows or not valid or len({len(row) for row in rows}) != 1:
+        raise ValueError(f"a configuration is a list of rows of numbers such as [[3,2,0],[2,0,1]], but got {value!r}")
+    return tuple(tuple(row) for row in rows)
+
+
+def parse_configuration(text: str, published: Sequence[Configuration]) -> Configuration:
+    """`--conf`: the number of a published configuration, a list literal, or the path of a search's best.json.
+
+    Raises:
+        UsageError: it is none of these, or the file holds no configuration.
+    """
+    if text.lstrip("-").isdecimal():
+        if not 0 <= int(text) < len(published):
+            raise UsageError(f"--conf takes the published configurations 0 to {len(published) - 1}, but got {text}")
+        return published[int(text)]
+    try:
+        if text.lstrip().startswith("["):
+            return as_configuration(ast.literal_eval(text.strip()))
+        return read_best(Path(text))["configurations"][0]["configuration"]
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
+        raise UsageError(f"--conf: {error}") from None
+
+
+def read_best(path: Path) -> dict:
+    """The content of a search's best.json, its configurations as tuples, best first.
+
+    Raises:
+        UsageError: the file is missing or not a best.json.
+    """
+    try:
+        content = json.loads(path.read_text())
+        for entry in content["configurations"]:
+            entry["configuration"] = as_configuration(entry["configuration"])
+        if not content["configurations"]:
+            raise ValueError("it lists no configuration")
+    except FileNotFoundError:
+        raise UsageError(
+            f"--conf takes a number, a list such as [[3,2,0]], or a search's best.json, but there is no file {path}"
+        ) from None
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} is not a search's best.json: {error}") from None
+    return content
+
+
+def format_configuration(configuration: Iterable[Iterable[int]]) -> str:
+    """As a list literal without blanks, which `--conf` reads back."""
+    return "[" + ",".join("[" + ",".join(map(str, row)) + "]" for row in configuration) + "]"

@@ -1,0 +1,87 @@
+"""Flags that the search and the found scripts share: what the central weights look like and how they are trained."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from models.fusion import FusionNetwork, HeadSettings
+from utils import cli
+from utils.checkpoints import load_into
+from utils.evaluators import TrainingSettings
+
+
+def add_flags(
+    parser: argparse.ArgumentParser,
+    *,
+    inner: int,
+    epochs: int,
+    batchsize: int,
+    period: float,
+    dropout: float,
+    multitask: bool,
+) -> None:
+    """The published names; the defaults differ between the scripts."""
+    net = parser.add_argument_group("fusion network")
+    net.add_argument(
+        "--inner_representation_size", type=cli.positive_int, default=inner, help="units of a fusion layer"
+    )
+    net.add_argument("--drpt", type=cli.probability, default=dropout, help="dropout after every fusion layer")
+    net.add_argument("--batchnorm", action="store_true", help="batch norm after every activation")
+    net.add_argument("--alphas", action="store_true", help="one learned number a layer weighs the two features")
+    net.add_argument(
+        "--multitask",
+        action=argparse.BooleanOptionalAction,
+        default=multitask,
+        help="add the unimodal losses, predict by the sum of the three outputs",
+    )
+    net.add_argument("--modality", choices=("both",), default="both", help="kept from the published scripts")
+    training = parser.add_argument_group("training")
+    training.add_argument("--epochs", type=cli.positive_int, default=epochs, help="passes over the training split")
+    training.add_argument("--batchsize", type=cli.positive_int, default=batchsize, help="samples a step")
+    training.add_argument("--eta_max", type=cli.positive_float, default=1e-3, help="highest learning rate of Adam")
+    training.add_argument("--eta_min", type=cli.positive_float, default=1e-6, help="lowest learning rate of Adam")
+    training.add_argument("--Ti", type=cli.positive_float, default=period, help="epochs of the first cosine cycle")
+    training.add_argument("--Tm", type=cli.positive_float, default=2, help="each cycle is this many times longer")
+    training.add_argument("--use_dataparallel", action="store_true", help="spread batches over several GPUs")
+    training.add_argument(
+        "--num_workers", "--j", type=int, default=0, help="kept from the published scripts: AV-MNIST lives in memory"
+    )
+
+
+def head_settings(args: argparse.Namespace) -> HeadSettings:
+    return HeadSettings(
+        num_outputs=args.num_outputs,
+        inner_size=args.inner_representation_size,
+        dropout=args.drpt,
+        batchnorm=args.batchnorm,
+        alphas=args.alphas,
+        multitask=args.multitask,
+    )
+
+
+def training_settings(args: argparse.Namespace) -> TrainingSettings:
+    if args.eta_min > args.eta_max:
+        raise cli.UsageError(f"eta_min <= eta_max must hold, but got eta_min={args.eta_min}, eta_max={args.eta_max}")
+    return TrainingSettings(
+        epochs=args.epochs,
+        batchsize=args.batchsize,
+        eta_max=args.eta_max,
+        eta_min=args.eta_min,
+        Ti=args.Ti,
+        Tm=args.Tm,
+        seed=args.seed,
+    )
+
+
+def load_backbones(network: FusionNetwork, paths: Sequence[Path]) -> None:
+    """Load the checkpoints of the unimodal networks, first modality first."""
+    for backbone, path in zip(network.backbones(), paths, strict=True):
+        load_into(backbone, path)
+
+
+def data_parallel(network: nn.Module, wanted: bool) -> nn.Module:
+    """`--use_dataparallel`: the network wrapped where several GPUs are there, else itself."""
+    return nn.DataParallel(network) if wanted and torch.cuda.device_count() > 1 else network

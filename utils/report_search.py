@@ -1,0 +1,177 @@
+"""The sections of a report that tell of a search; each is markup, or "" where the run has nothing to say on it."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, groupby
+
+from models.fusion import ACTIVATION_NAMES
+from utils import svg
+from utils.configurations import format_configuration
+from utils.page import duration, figure, grid, number, percent, table, tiles
+from utils.run_files import RunFiles
+
+
+def kind(candidate: dict) -> int:
+    """Colour and shape of a candidate, by its number of fusion layers."""
+    return min(len(candidate["configuration"]), svg.KINDS) - 1
+
+
+def layer_keys(candidates: Sequence[dict]) -> list[tuple[int, str]]:
+    longest = max(len(candidate["configuration"]) for candidate in candidates)
+    names = ["1 fusion layer", "2", "3", "4 or more" if longest > svg.KINDS else "4"]
+    return [(k, names[k]) for k in sorted({kind(candidate) for candidate in candidates})]
+
+
+def activation(index: int) -> str:
+    return ACTIVATION_NAMES[index].replace("_", " ")
+
+
+def draw_network(files: RunFiles, configuration: Sequence[Sequence[int]]) -> str:
+    """The network drawn, with as many features as the search's header or else the configuration knows of."""
+    sizes = files.header.get("sizes") or [max(column) + 1 for column in list(zip(*configuration, strict=True))[:-1]]
+    modalities = (files.header or files.results or files.best)["modalities"]
+    title = f"fusion network {format_configuration(configuration)} of {' and '.join(modalities)} features"
+    return svg.network(title, configuration, modalities, sizes, activation)
+
+
+def search_headline(files: RunFiles) -> str:
+    if not files.candidates and not files.best:
+        return ""
+    best = files.best_configurations()[0]
+    count = files.best.get("candidates_trained", len(files.candidates))
+    seconds = files.best.get("seconds", sum(candidate["seconds"] for candidate in files.candidates))
+    values = [("best dev accuracy", percent(best["accuracy"]))]
+    values += [("candidates trained", str(count)), ("time", duration(seconds))]
+    unfinished = (
+        "" if files.best else '<p class="note">This search has not written its best.json: it is unfinished.</p>'
+    )
+    return f"""{unfinished}{tiles(values)}
+<p>Best configuration: <code>{format_configuration(best["configuration"])}</code></p>"""
+
+
+def search_over_time(files: RunFiles) -> str:
+    """Every candidate's dev accuracy in the order trained, the best so far, and the temperature below."""
+    candidates = files.candidates
+    if not candidates:
+        return ""
+    accuracies = [100 * candidate["accuracy"] for candidate in candidates]
+    spans = [(step, [i for i, _ in group]) for step, group in groupby(enumerate(candidates, 1), lambda c: c[1]["step"])]
+    low, high = svg.bounds(accuracies)
+    panel = svg.Panel(44, 24, 406, 226, (0.5, len(candidates) + 0.5), (low, high + 0.1 * (high - low)))
+    parts = [panel.band(g[0] - 0.5, g[-1] + 0.5, step, n % 2 == 0) for n, (step, g) in enumerate(spans)]
+    parts.append(panel.axes("candidates, in the order trained", "dev accuracy (%)"))
+    parts.append(panel.line(stairs(enumerate(accumulate(accuracies, max), 1)), "ink thin"))
+    for i, (candidate, value) in enumerate(zip(candidates, accuracies, strict=True), 1):
+        note = f"{format_configuration(candidate['configuration'])} {value:.2f} %, step {candidate['step']}"
+        parts.append(panel.mark(i, value, kind(candidate), note))
+    warmth = {step["step"]: step.get("temperature") for step in files.steps}
+    warm = [(i, warmth[step]) for step, g in spans if warmth.get(step) is not None for i in (g[0] - 0.5, g[-1] + 0.5)]
+    if warm:
+        strip = svg.Panel(44, 318, 406, 62, panel.x, (0, 1.1 * max(t for _, t in warm)))
+        parts += [strip.axes("", "temperature", y_ticks=2), strip.line(warm, "ink")]
+    best = f"Search over time: {len(candidates)} candidates, best dev accuracy {max(accuracies):.2f} %"
+    caption = "Each mark is a trained candidate, the line the best so far; stripes are steps, by number."
+    return figure(svg.drawing(460, 404 if warm else 290, best, *parts), caption, layer_keys(candidates))
+
+
+def stairs(points: Iterable[svg.Point]) -> Iterator[svg.Point]:
+    """The points of a line that holds each value until the next one."""
+    before = None
+    for x, y in points:
+        yield x, y if before is None else before
+        yield x, y
+        before = y
+
+
+def predictions(files: RunFiles) -> str:
+    """What the surrogate predicted against what came out, and their rank correlation by step."""
+    predicted = [candidate for candidate in files.candidates if candidate.get("predicted") is not None]
+    if not predicted:
+        return ""
+    values = [(100 * candidate["predicted"], 100 * candidate["accuracy"]) for candidate in predicted]
+    panel = svg.Panel(44, 24, 406, 226, svg.bounds(x for x, _ in values), svg.bounds(y for _, y in values))
+    parts = [panel.axes("predicted (%)", "dev accuracy (%)", whole_x=False)]
+    low, high = max(panel.x[0], panel.y[0]), min(panel.x[1], panel.y[1])
+    if low < high:
+        parts.append(panel.line([(low, low), (high, high)], "dash"))
+    for candidate, (x, y) in zip(predicted, values, strict=True):
+        note = f"{format_configuration(candidate['configuration'])} predicted {x:.1f} %, came to {y:.1f} %"
+        parts.append(panel.mark(x, y, kind(candidate), note))
+    ranks = [
+        (step["step"], step["rank_correlation"]) for step in files.steps if step.get("rank_correlation") is not None
+    ]
+    if ranks:
+        steps = (ranks[0][0] - 0.5, ranks[-1][0] + 0.5)
+        strip = svg.Panel(44, 318, 406, 62, steps, (min(0, *(r for _, r in ranks)) - 0.1, 1.05))
+        parts += [strip.axes("step", "rank correlation", y_ticks=3), strip.line(ranks, "ink")]
+        parts += [strip.mark(step, rank, 0, f"step {step}: {rank:.2f}", "ink") for step, rank in ranks]
+    title = f"The surrogate's predictions against the outcome for {len(predicted)} candidates"
+    caption = "What the surrogate predicted before training, and what came out; on the dashed line both agree."
+    picture = svg.drawing(460, 418 if ranks else 290, title, *parts)
+    return figure(picture, caption, layer_keys(predicted))
+
+
+def steps_table(files: RunFiles) -> str:
+    head = ("step", "iteration", "level", "candidates", "best", "temperature", "surrogate loss", "rank corr.", "time")
+    rows = []
+    for step in files.steps:
+        own = [candidate["accuracy"] for candidate in files.candidates if candidate["step"] == step["step"]]
+        row = [step.get(key, "-") for key in ("step", "search_iteration", "level", "candidates")]
+        row += [percent(max(own, default=None)), number(step.get("temperature")), number(step.get("surrogate_loss"), 4)]
+        rows.append([*row, number(step.get("rank_correlation")), duration(step.get("seconds"))])
+    return (
+        f"<details><summary>All {len(rows)} steps as a table</summary>{table(head, rows, left=())}</details>"
+        if rows
+        else ""
+    )
+
+
+def choices(files: RunFiles) -> str:
+    """How often the best tenth of the configurations (five at least) use each feature and activation."""
+    scores: dict[tuple, float] = {}
+    for candidate in files.candidates:
+        key = tuple(map(tuple, candidate["configuration"]))
+        scores[key] = max(candidate["accuracy"], scores.get(key, 0.0))
+    if len(scores) < 10:
+        return ""
+    count = max(5, len(scores) // 10)
+    layers = [row for key in sorted(scores, key=scores.get, reverse=True)[:count] for row in key]
+    modalities, sizes = files.header["modalities"], [*files.header["sizes"], len(files.header["activations"])]
+    figures = []
+    for column, (name, size) in enumerate(zip([*modalities, "activation"], sizes, strict=True)):
+        uses = Counter(row[column] for row in layers)
+        labels = [f"{name} {i}" if column < len(modalities) else activation(i) for i in range(size)]
+        rows = [(label, uses[i] / len(layers), f"{uses[i]} of {len(layers)}") for i, label in enumerate(labels)]
+        title = f"{name} of the best: " + ", ".join(f"{label} {words}" for label, _, words in rows)
+        heading = f"{name.capitalize()} feature" if column < len(modalities) else "Activation"
+        figures.append(figure(svg.bars(title, rows, column % svg.KINDS, 1 / size), heading))
+    words = (
+        f"The best {count} of {len(scores)} configurations have {len(layers)} fusion layers; the bars count how many "
+        "of these use each choice. Dashed: what choosing at random would give."
+    )
+    return f'<p class="soft">{words}</p>{grid(*figures, small=True)}'
+
+
+def top_five(files: RunFiles) -> str:
+    best = files.best_configurations() if files.best or files.candidates else []
+    if not best:
+        return ""
+    rows = [(i, percent(b["accuracy"]), format_configuration(b["configuration"])) for i, b in enumerate(best, 1)]
+    drawn = [
+        figure(draw_network(files, b["configuration"]), f"{r[0]}: {r[1]}") for b, r in zip(best, rows, strict=True)
+    ]
+    words = "Columns: each backbone's features, deeper ones lower; filled where a fusion layer reads them."
+    listed = table(("rank", "dev accuracy", "configuration"), rows, left=(2,))
+    return f'{listed}<p class="soft">{words}</p>{grid(*drawn, small=True)}'
+
+
+def cost(files: RunFiles) -> str:
+    parts = files.best.get("seconds_by_part") or {}
+    total = sum(parts.values())
+    if not total:
+        return ""
+    rows = [
+        (name, seconds / total, f"{duration(seconds)}, {percent(seconds / total)}") for name, seconds in parts.items()
+    ]
+    title = "Time by part: " + "; ".join(f"{name} {words}" for name, _, words in rows)
+    return grid(svg.bars(title, rows), small=True)

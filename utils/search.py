@@ -1,0 +1,162 @@
+"""The search loop: sequential model-based (MFAS, algorithm 1) and random.
+
+Both are generators that yield one `Step` after the other; the caller records them and may stop at any time. What a
+configuration is worth is told by the evaluator that they are given, so they run on networks and on toy functions alike.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+from scipy import stats
+
+from utils.configurations import Configuration, Space, random_configuration, sample, unfold
+from utils.evaluators import Evaluation
+from utils.schedules import temperature
+from utils.seeds import derive_seed
+
+Evaluator = Callable[[Sequence[Configuration], int], list[Evaluation]]
+
+
+class Predictor(Protocol):
+    """What the search asks of a surrogate; see `utils.predictor.AccuracyPredictor`."""
+
+    def predict(self, configurations: Sequence[Configuration]) -> np.ndarray: ...
+
+    def update(self, configurations: Sequence[Configuration], accuracies: Sequence[float]) -> float: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchSettings:
+    """Published names and defaults."""
+
+    max_fusions: int = 4
+    search_iterations: int = 3
+    num_samples: int = 15
+    initial_temperature: float = 10.0
+    final_temperature: float = 0.2
+    temperature_decay: float = 4.0
+    seed: int = 0
+
+    def steps(self) -> list[tuple[int, int]]:
+        """(search iteration, progression level) of every step."""
+        return [(i, level) for i in range(self.search_iterations) for level in range(self.max_fusions)]
+
+    def trainings(self, space: Space) -> int:
+        """How many candidates a whole search trains: all rows in the first step, then `num_samples` a step."""
+        rows = len(space.rows())
+        unfolded = rows ** min(2, self.max_fusions)  # the fewest that a later step can choose from
+        return rows + (len(self.steps()) - 1) * min(self.num_samples, unfolded)
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A configuration that was trained."""
+
+    configuration: Configuration
+    evaluation: Evaluation
+    predicted: float | None  # by the surrogate, before it was trained
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One unfold - predict - sample - train - fit step; a random search has neither levels nor a surrogate."""
+
+    index: int
+    candidates: list[Candidate]
+    seconds: float
+    search_iteration: int | None = None
+    level: int | None = None
+    temperature: float | None = None  # at which this step's configurations were sampled
+    surrogate_loss: float | None = None
+    rank_correlation: float | None = None  # Spearman, predicted against trained accuracy
+    surrogate_seconds: float = 0.0
+
+
+def sequential_search(
+    space: Space, evaluate: Evaluator, predictor: Predictor, settings: SearchSettings
+) -> Iterator[Step]:
+    """The published search. The first step trains every one-layer configuration, all others a sample."""
+    rng = np.random.default_rng(derive_seed(settings.seed, "sampling"))
+    rows, sampled = space.rows(), []
+    current = settings.initial_temperature
+    for index, (iteration, level) in enumerate(settings.steps()):
+        started = time.perf_counter()
+        unfolded = unfold(sampled, rows, level)
+        if index == 0:
+            chosen, predicted, thinking = unfolded, None, 0.0
+        else:
+            guesses = predictor.predict(unfolded)
+            places = sample(unfolded, guesses, settings.num_samples, current, rng)
+            chosen, predicted = [unfolded[i] for i in places], [float(guesses[i]) for i in places]
+            thinking = time.perf_counter() - started
+        evaluations = evaluate(chosen, index)
+        accuracies = [e.accuracy for e in evaluations]
+        fitting = time.perf_counter()
+        loss = predictor.update(chosen, accuracies)
+        thinking += time.perf_counter() - fitting
+        if index == 0:  # nothing to predict yet: the sample is drawn from what was trained
+            sampled = [chosen[i] for i in sample(chosen, accuracies, settings.num_samples, current, rng)]
+        else:
+            sampled = chosen
+        yield Step(
+            index=index,
+            search_iteration=iteration,
+            level=level,
+            candidates=_candidates(chosen, evaluations, predicted),
+            temperature=current,
+            surrogate_loss=loss,
+            rank_correlation=rank_correlation(predicted, accuracies),
+            seconds=time.perf_counter() - started,
+            surrogate_seconds=thinking,
+        )
+        current = temperature(
+            iteration * settings.search_iterations + level,
+            settings.initial_temperature,
+            settings.final_temperature,
+            settings.temperature_decay,
+        )
+
+
+def random_search(space: Space, evaluate: Evaluator, settings: SearchSettings) -> Iterator[Step]:
+    """As many trainings as the sequential search, of configurations drawn at random without repetition."""
+    rng = np.random.default_rng(derive_seed(settings.seed, "sampling"))
+    remaining, seen, index = settings.trainings(space), set(), 0
+    existing = sum(len(space.rows()) ** (n + 1) for n in range(settings.max_fusions))
+    while remaining and len(seen) < existing:
+        started = time.perf_counter()
+        chosen: list[Configuration] = []
+        while len(chosen) < min(settings.num_samples, remaining) and len(seen) < existing:
+            configuration = random_configuration(space, settings.max_fusions, rng)
+            if configuration not in seen:
+                seen.add(configuration)
+                chosen.append(configuration)
+        evaluations = evaluate(chosen, index)
+        yield Step(index, _candidates(chosen, evaluations, None), time.perf_counter() - started)
+        remaining, index = remaining - len(chosen), index + 1
+
+
+def _candidates(
+    configurations: Sequence[Configuration], evaluations: Sequence[Evaluation], predicted: Sequence[float] | None
+) -> list[Candidate]:
+    guesses = predicted or [None] * len(configurations)
+    return [Candidate(*parts) for parts in zip(configurations, evaluations, guesses, strict=True)]
+
+
+def rank_correlation(predicted: Sequence[float] | None, accuracies: Sequence[float]) -> float | None:
+    """Spearman's; None where there is nothing to rank."""
+    if predicted is None or len(set(predicted)) < 2 or len(set(accuracies)) < 2:
+        return None
+    return float(stats.spearmanr(predicted, accuracies).statistic)
+
+
+def best_candidates(steps: Sequence[Step], count: int = 5) -> list[tuple[Configuration, float]]:
+    """The best configurations with their maximum accuracy, best first; ties keep the order of training."""
+    best: dict[Configuration, float] = {}
+    for step in steps:
+        for candidate in step.candidates:
+            known = best.get(candidate.configuration, -1.0)
+            best[candidate.configuration] = max(known, candidate.evaluation.accuracy)
+    return sorted(best.items(), key=lambda item: -item[1])[:count]

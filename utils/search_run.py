@@ -1,0 +1,128 @@
+"""Runs a search to its end and writes what it found: flags, journal, best.json, report. The same for all data sets."""
+
+import argparse
+import dataclasses
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from models.fusion import ACTIVATION_NAMES
+from utils import cli
+from utils.configurations import Space, format_configuration
+from utils.files import write_json
+from utils.journal import Journal
+from utils.predictor import AccuracyPredictor
+from utils.report import write_report
+from utils.search import Evaluator, SearchSettings, Step, best_candidates, random_search, sequential_search
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags of the search itself (published names and defaults)."""
+    group = parser.add_argument_group("search")
+    group.add_argument("--max_fusions", type=cli.positive_int, default=4, help="most fusion layers of a configuration")
+    group.add_argument("--search_iterations", type=cli.positive_int, default=3, help="passes over the levels")
+    group.add_argument("--num_samples", type=cli.positive_int, default=15, help="candidates trained in a step")
+    group.add_argument("--initial_temperature", type=cli.positive_float, default=10, help="of the first sampling")
+    group.add_argument("--final_temperature", type=cli.positive_float, default=0.2, help="approached as it cools")
+    group.add_argument("--temperature_decay", type=cli.positive_float, default=4, help="larger cools more slowly")
+    group.add_argument("--lr_surrogate", type=cli.positive_float, default=1e-3, help="learning rate of the surrogate")
+    group.add_argument("--epochs_surrogate", type=cli.positive_int, default=50, help="epochs of the surrogate a step")
+    group.add_argument("--randsearch", action="store_true", help="random search with as many trainings")
+    group.add_argument("--weightsharing", action="store_true", help="fusion layers start from those trained before")
+    group.add_argument(
+        "--features",
+        choices=("cached", "live"),
+        default="cached",
+        help="cached: networks fixed, their features computed once; live: as published, slow",
+    )
+
+
+def run_search(
+    args: argparse.Namespace,
+    run_dir: Path,
+    space: Space,
+    modalities: Sequence[str],
+    evaluate: Evaluator,
+    seconds_by_part: dict[str, float],
+) -> dict[str, object]:
+    """Search, journal every step as it ends, write best.json and the report, and return best.json's content.
+
+    Args:
+        modalities: names in the order of a configuration row.
+        seconds_by_part: what was spent before the search, such as {"extraction": 12.0}; the rest is added.
+    """
+    settings = SearchSettings(
+        max_fusions=args.max_fusions,
+        search_iterations=args.search_iterations,
+        num_samples=args.num_samples,
+        initial_temperature=args.initial_temperature,
+        final_temperature=args.final_temperature,
+        temperature_decay=args.temperature_decay,
+        seed=args.seed,
+    )
+    if args.randsearch:
+        steps = random_search(space, evaluate, settings)
+    else:
+        predictor = AccuracyPredictor(len(space.sizes) + 1, args.seed, args.lr_surrogate, args.epochs_surrogate)
+        steps = sequential_search(space, evaluate, predictor, settings)
+    header = {
+        "search": "random" if args.randsearch else "sequential",
+        "modalities": list(modalities),
+        "sizes": list(space.sizes),
+        "activations": [ACTIVATION_NAMES[a] for a in space.activations],
+    }
+    started = time.perf_counter()
+    with Journal(run_dir / "journal.jsonl", header) as journal:
+        done = _record(steps, journal, settings.trainings(space), args.verbose)
+    training = sum(c.evaluation.seconds for step in done for c in step.candidates)
+    surrogate = sum(step.surrogate_seconds for step in done)
+    parts = seconds_by_part | {"training": training, "surrogate": surrogate}
+    total = time.perf_counter() - started + sum(seconds_by_part.values())
+    best = {
+        **header,
+        "configurations": [
+            {"configuration": configuration, "accuracy": accuracy} for configuration, accuracy in best_candidates(done)
+        ],
+        "candidates_trained": sum(len(step.candidates) for step in done),
+        "seconds": total,
+        "seconds_by_part": parts | {"other": total - sum(parts.values())},
+    }
+    write_json(run_dir / "best.json", best)
+    report = write_report(run_dir)
+    _print_best(best, run_dir, report)
+    return best
+
+
+def _record(steps: Iterable[Step], journal: Journal, trainings: int, verbose: bool) -> list[Step]:
+    """Journal each step as it comes; a line for every candidate, then one for the step."""
+    done: list[Step] = []
+    best = 0.0
+    with tqdm(total=trainings, desc="candidates", disable=not verbose) as progress:
+        for step in steps:
+            for candidate in step.candidates:
+                best = max(best, candidate.evaluation.accuracy)
+                journal.append(
+                    "candidate",
+                    {
+                        "step": step.index,
+                        "configuration": candidate.configuration,
+                        "accuracies": candidate.evaluation.accuracies,
+                        "predicted": candidate.predicted,
+                        "seconds": candidate.evaluation.seconds,
+                    },
+                )
+            values = {f.name: getattr(step, f.name) for f in dataclasses.fields(step) if f.name != "candidates"}
+            journal.append("step", {"step": values.pop("index"), "candidates": len(step.candidates), **values})
+            done.append(step)
+            progress.update(len(step.candidates))
+            progress.set_postfix_str(f"step {step.index}, best dev accuracy {best:.4f}")
+    return done
+
+
+def _print_best(best: dict, run_dir: Path, report: Path) -> None:
+    print(f"{best['candidates_trained']} candidates trained in {best['seconds']:.1f} s; the best on dev:")
+    for rank, entry in enumerate(best["configurations"], start=1):
+        print(f"  {rank}. {entry['accuracy']:.4f}  {format_configuration(entry['configuration'])}")
+    print(f"configurations: {run_dir / 'best.json'}\nreport: {report}")
