@@ -30,14 +30,6 @@ def snr(text: str) -> float | None:
     return value
 
 
-def seed(text: str) -> int:
-    """An argparse type: a whole number of at least 0."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must be at least 0, but got {value}")
-    return value
-
-
 def parse_args() -> argparse.Namespace:
     parser = cli.make_parser(__doc__)
     group = parser.add_argument_group("source")
@@ -69,7 +61,7 @@ def parse_args() -> argparse.Namespace:
         default=argparse.SUPPRESS,
         help="level of speech over noise in dB, or none (default: the preset's)",
     )
-    group.add_argument("--seed", type=seed, default=0, help="all randomness derives from it")
+    group.add_argument("--seed", type=cli.non_negative_int, default=0, help="all randomness derives from it")
     group.add_argument("--limit_train", type=cli.positive_int, help="use only the first so many training digits")
     group.add_argument("--limit_test", type=cli.positive_int, help="use only the first so many test digits")
     group.add_argument("--force", action="store_true", help="replace a data set that is already in --datadir")

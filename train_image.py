@@ -35,8 +35,7 @@ def main() -> None:
         print(
             f"training {type(network).__name__} on {len(splits['train'])} samples for {args.epochs} epochs on {device}"
         )
-    record = unimodal.train_unimodal(network, splits, args, device)
-    unimodal.save_unimodal(network, path, run_dir, record)
+    record = unimodal.train_unimodal(network, splits, args, device, path, run_dir)
     print(f"image only: dev {record['dev_accuracy']:.4f}, test {record['test_accuracy']:.4f}; saved {path}")
 
 

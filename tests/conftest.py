@@ -12,21 +12,31 @@ ROOT = Path(__file__).parents[1]
 torch.set_num_threads(1)
 
 
+def _run_script(cwd: Path, script: str, *args: object, code: int = 0) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / script), *map(str, args)]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=600)
+    assert done.returncode == code, f"{command} gave {done.returncode}\n{done.stdout}\n{done.stderr}"
+    if code:
+        assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture(scope="session")
+def script_runner():
+    """Run one of the project's scripts in a folder, as a user would: (folder, script, *arguments, code=0).
+
+    `code` is the exit code that is expected; the finished process comes back, its output as text.
+    """
+    return _run_script
+
+
 @pytest.fixture
 def run_script(tmp_path):
-    """Run one of the project's scripts as a user would; returns the finished process, output as text.
-
-    `code` is the exit code that is expected; the working folder is the test's own.
-    """
+    """Run one of the project's scripts in the test's own folder, or in `cwd`."""
 
     def run(script: str, *args: object, code: int = 0, cwd: Path = tmp_path) -> subprocess.CompletedProcess:
-        command = [sys.executable, str(ROOT / script), *map(str, args)]
-        env = os.environ | {"OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=600)
-        assert done.returncode == code, f"{command} gave {done.returncode}\n{done.stdout}\n{done.stderr}"
-        if code:
-            assert "Traceback" not in done.stderr
-        return done
+        return _run_script(cwd, script, *args, code=code)
 
     return run
 

@@ -1,6 +1,5 @@
 """State dicts on disk: written whole, read with `weights_only=True`, checked against the network that takes them."""
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -27,10 +26,13 @@ def load_state(path: Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UsageError(f"checkpoint {path} does not exist") from None
-    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        first_line = str(error).strip().split("\n")[0]
-        raise UsageError(f"{path} is not a readable checkpoint of tensors: {first_line}") from None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    except OSError:
+        raise
+    except Exception as error:  # torch raises almost anything here, and advises to load the file unsafely
+        raise UsageError(
+            f"{path} is not a readable checkpoint: it is damaged, or holds more than tensors ({type(error).__name__})"
+        ) from None
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise UsageError(f"{path} must hold a state_dict (tensors by name), but holds a {type(state).__name__}")
     return {name.removeprefix("module."): value for name, value in state.items()}
 

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -21,10 +22,12 @@ class UsageError(Exception):
 
 
 def make_parser(docstring: str) -> argparse.ArgumentParser:
-    """A parser whose help is the script's docstring as written and which shows every default."""
+    """A parser whose help is the script's docstring as written and which shows the defaults that say something."""
 
     class Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-        pass
+        def _get_help_string(self, action: argparse.Action) -> str | None:
+            said = action.default is not None and not isinstance(action.default, bool) and action.default != ""
+            return super()._get_help_string(action) if said else action.help
 
     return argparse.ArgumentParser(description=docstring, formatter_class=Formatter, allow_abbrev=False)
 
@@ -34,6 +37,14 @@ def positive_int(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, but got {value}")
+    return value
+
+
+def non_negative_int(text: str) -> int:
+    """An argparse type: a whole number of at least 0."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, but got {value}")
     return value
 
 
@@ -66,7 +77,7 @@ def add_verbosity(parser: argparse.ArgumentParser) -> None:
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
     """Flags of every script that trains: seed, device, run folder."""
     group = parser.add_argument_group("run")
-    group.add_argument("--seed", type=int, default=0, help="all randomness derives from it")
+    group.add_argument("--seed", type=non_negative_int, default=0, help="all randomness derives from it")
     group.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes CUDA where there is one"
     )
@@ -138,7 +149,7 @@ def open_run(args: argparse.Namespace) -> Path:
     run_dir = args.run_dir or Path("runs") / f"{script}-{time.strftime('%Y%m%d-%H%M%S')}"
     run_dir.mkdir(parents=True, exist_ok=True)
     settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
-    command = " ".join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
+    command = shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
     versions = {"python": sys.version.split()[0], "torch": torch.__version__, "numpy": np.__version__}
     write_json(run_dir / "args.json", {"command": command, "settings": settings, "versions": versions})
     return run_dir

@@ -96,7 +96,7 @@ def parse_configuration(text: str, published: Sequence[Configuration]) -> Config
     Raises:
         UsageError: it is none of these, or the file holds no configuration.
     """
-    if text.lstrip("-").isdecimal():
+    if text.removeprefix("-").isdecimal() and len(text) < 10:
         if not 0 <= int(text) < len(published):
             raise UsageError(f"--conf takes the published configurations 0 to {len(published) - 1}, but got {text}")
         return published[int(text)]

@@ -35,8 +35,11 @@ class FeatureBank:
 
 def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def data_identity(datadir: Path, arrays: Iterable[str]) -> dict[str, object]:

@@ -45,6 +45,9 @@ def add_flags(
     training.add_argument("--eta_min", type=cli.positive_float, default=1e-6, help="lowest learning rate of Adam")
     training.add_argument("--Ti", type=cli.positive_float, default=period, help="epochs of the first cosine cycle")
     training.add_argument("--Tm", type=cli.positive_float, default=2, help="each cycle is this many times longer")
+    training.add_argument(
+        "--weightsharing", action="store_true", help="in a search, fusion layers start from those of earlier steps"
+    )
     training.add_argument("--use_dataparallel", action="store_true", help="spread batches over several GPUs")
     training.add_argument(
         "--num_workers", "--j", type=int, default=0, help="kept from the published scripts: AV-MNIST lives in memory"

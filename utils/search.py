@@ -46,9 +46,10 @@ class SearchSettings:
 
     def trainings(self, space: Space) -> int:
         """How many candidates a whole search trains: all rows in the first step, then `num_samples` a step."""
-        rows = len(space.rows())
-        unfolded = rows ** min(2, self.max_fusions)  # the fewest that a later step can choose from
-        return rows + (len(self.steps()) - 1) * min(self.num_samples, unfolded)
+        rows, depth = len(space.rows()), self.max_fusions
+        # Step n samples layers up to n, so in a small space there may be fewer than num_samples.
+        later = (min(self.num_samples, rows ** min(n + 1, depth)) for n in range(1, len(self.steps())))
+        return rows + sum(later)
 
 
 @dataclasses.dataclass(frozen=True)

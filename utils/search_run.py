@@ -30,7 +30,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--lr_surrogate", type=cli.positive_float, default=1e-3, help="learning rate of the surrogate")
     group.add_argument("--epochs_surrogate", type=cli.positive_int, default=50, help="epochs of the surrogate a step")
     group.add_argument("--randsearch", action="store_true", help="random search with as many trainings")
-    group.add_argument("--weightsharing", action="store_true", help="fusion layers start from those trained before")
     group.add_argument(
         "--features",
         choices=("cached", "live"),

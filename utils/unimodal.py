@@ -1,7 +1,6 @@
 """Training of a unimodal network with plain SGD, as the published fork does; shared by train_image and train_audio."""
 
 import argparse
-import copy
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,17 +29,23 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def train_unimodal(
-    network: nn.Module, splits: Mapping[str, ArraySplit], args: argparse.Namespace, device: torch.device
+    network: nn.Module,
+    splits: Mapping[str, ArraySplit],
+    args: argparse.Namespace,
+    device: torch.device,
+    path: Path,
+    run_dir: Path,
 ) -> dict[str, object]:
-    """Train, keep the best dev epoch in `network`, and return the record of the run.
+    """Train, save the best dev epoch at `path`, and return the record of the run.
 
-    Every epoch's accuracies on train (running, while it learns), dev and test are in the record's `epochs`.
+    The record holds every epoch's accuracies on train (running, while it learns), dev and test; it is written beside
+    the checkpoint, with the suffix .json, and to the run folder as results.json.
     """
     amp = cli.use_amp(args.amp, device)
     splits = {name: split.to(device) for name, split in splits.items()}
     network.to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(network.parameters(), args.lr, weight_decay=args.weight_decay)
-    best, best_state, epochs, started = -1.0, {}, [], time.perf_counter()
+    best, epochs, started = -1.0, [], time.perf_counter()
     progress = tqdm(range(args.epochs), desc="epochs", disable=not args.verbose)
     for epoch in progress:
         network.train()
@@ -53,12 +58,14 @@ def train_unimodal(
             line[f"{name}_accuracy"] = float(evaluate(network, split.batches(EVALUATION_BATCH), split.labels, amp))
         epochs.append(line)
         if line["dev_accuracy"] > best:
-            best, best_state = line["dev_accuracy"], copy.deepcopy(network.state_dict())
+            best = line["dev_accuracy"]
+            save_state(path, network.state_dict())
         if args.verbose:
             tqdm.write("  ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v:3d}" for k, v in line.items()))
-    network.load_state_dict(best_state)
     chosen = max(epochs, key=lambda e: e["dev_accuracy"])
-    return {
+    record = {
+        "network": type(network).__name__,
+        "run_dir": str(run_dir),
         "best_epoch": chosen["epoch"],
         "dev_accuracy": chosen["dev_accuracy"],
         "test_accuracy": chosen["test_accuracy"],
@@ -66,11 +73,6 @@ def train_unimodal(
         "bfloat16": amp,
         "epochs": epochs,
     }
-
-
-def save_unimodal(network: nn.Module, path: Path, run_dir: Path, record: Mapping[str, object]) -> None:
-    """The state_dict at `path`; beside it and in the run folder the record, which names network and run."""
-    record = {"network": type(network).__name__, "run_dir": str(run_dir), **record}
-    save_state(path, network.state_dict())
     write_json(path.with_suffix(".json"), record)
     write_json(run_dir / "results.json", record)
+    return record

@@ -1,0 +1,44 @@
+# make demo: see the whole of it; make test: the test suite. Both set up .venv first and reuse it afterwards.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := demo
+# Waiting threads sleep rather than spin, so that a busy machine does not slow the work down many times over.
+export OMP_WAIT_POLICY ?= passive
+
+.PHONY: setup setup-test demo test test-fast lint clean
+
+setup: $(VENV)/ready
+setup-test: $(VENV)/ready-test
+
+$(VENV)/ready: requirements.txt
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("Python 3.10 or newer is needed, but this is " + sys.version.split()[0] + "; name another with make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+$(VENV)/ready-test: $(VENV)/ready requirements-test.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-test.txt
+	touch $@
+
+# The embedded data set, both unimodal networks, a search with the published settings, the best network trained.
+demo: setup
+	$(BIN)/python avmnist_gen.py --source embedded --datadir $(DEMO)/data --force
+	$(BIN)/python train_image.py --datadir $(DEMO)/data --checkpointdir $(DEMO)/checkpoints --run_dir $(DEMO)/image --epochs 12
+	$(BIN)/python train_audio.py --datadir $(DEMO)/data --checkpointdir $(DEMO)/checkpoints --run_dir $(DEMO)/audio --epochs 12
+	$(BIN)/python main_searchable_avmnist.py --datadir $(DEMO)/data --checkpointdir $(DEMO)/checkpoints --run_dir $(DEMO)/search
+	$(BIN)/python main_found_avmnist.py --datadir $(DEMO)/data --checkpointdir $(DEMO)/checkpoints --run_dir $(DEMO)/found \
+		--conf $(DEMO)/search/best.json --inner_representation_size 64 --epochs 5
+
+test: setup-test
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+test-fast: setup-test
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
+
+lint: setup-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf $(VENV) $(DEMO) .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,94 @@
+"""The feature bank and the networks themselves tell the same accuracies; both follow the seed."""
+
+import pytest
+import torch
+
+from models.fusion import AudioImageNetwork, HeadSettings
+from utils.batches import ArraySplit
+from utils.evaluators import CachedEvaluator, LiveEvaluator, SharedWeights, TrainingSettings
+from utils.feature_bank import open_bank
+
+CONFIGURATIONS = [((4, 2, 0),), ((0, 0, 1), (4, 1, 0)), ((2, 2, 1), (4, 2, 1), (2, 0, 1))]
+TRAINING = TrainingSettings(epochs=2, batchsize=16, eta_max=5e-2, seed=3)
+
+
+@pytest.fixture(scope="module")
+def splits():
+    """Two splits whose class shows in brightness and loudness, under noise."""
+    generator = torch.Generator().manual_seed(0)
+
+    def split(count: int) -> ArraySplit:
+        labels = torch.randint(10, (count,), generator=generator)
+        level = labels.view(-1, 1, 1, 1)
+        image = torch.rand(count, 1, 28, 28, generator=generator) * 60 + level * 10
+        audio = torch.rand(count, 1, 112, 112, generator=generator) * 60 + (9 - level) * 20
+        return ArraySplit((image, audio.to(torch.uint8)), labels)
+
+    return {"train": split(96), "dev": split(50)}
+
+
+def build(head: HeadSettings, train: ArraySplit):
+    """Networks with the same random unimodal nets, whose batch norm knows the statistics of the data."""
+    torch.manual_seed(5)
+    backbones = AudioImageNetwork([(0, 0, 0)], head)
+    for module in backbones.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        backbones.audnet.classifier[0].weight *= 0.1  # untrained logits that do not drown the fused ones
+        backbones.rgbnet.classifier[0].weight *= 0.1
+        backbones.unimodal(*next(iter(train.batches(len(train))))[0])
+
+    def network(configuration):
+        net = AudioImageNetwork(configuration, head)
+        net.audnet.load_state_dict(backbones.audnet.state_dict())
+        net.rgbnet.load_state_dict(backbones.rgbnet.state_dict())
+        return net
+
+    return network
+
+
+def cached_and_live(tmp_path, splits, head, **live_options):
+    network = build(head, splits["train"])
+    cpu = torch.device("cpu")
+    bank = open_bank(tmp_path, network(CONFIGURATIONS[0]), splits, {}, cpu, verbose=False)
+    shared = [SharedWeights(), SharedWeights()] if live_options.pop("share", False) else [None, None]
+    cached = CachedEvaluator(bank, head, TRAINING, cpu, shared[0])
+    live = LiveEvaluator(network, splits, TRAINING, cpu, shared[1], **live_options)
+    return cached, live
+
+
+@pytest.mark.parametrize("options", [{}, {"alphas": True}, {"multitask": True}, {"batchnorm": True}], ids=str)
+def test_live_equals_cached_without_dropout_and_with_fixed_networks(tmp_path, splits, options):
+    head = HeadSettings(num_outputs=10, dropout=0.0, **options)
+    cached, live = cached_and_live(tmp_path, splits, head, frozen_mode="eval")
+    ours, theirs = cached(CONFIGURATIONS, step=1), live(CONFIGURATIONS, step=1)
+    assert [e.accuracies for e in ours] == [e.accuracies for e in theirs]
+    assert len({tuple(e.accuracies) for e in ours}) > 1  # they are not all alike by chance
+
+
+def test_live_as_published_trains_in_train_mode(tmp_path, splits):
+    head = HeadSettings(num_outputs=10, dropout=0.5)
+    cached, live = cached_and_live(tmp_path, splits, head)
+    ours, theirs = cached(CONFIGURATIONS[:1], step=0), live(CONFIGURATIONS[:1], step=0)
+    assert len(theirs[0].accuracies) == TRAINING.epochs
+    assert ours[0].accuracies != theirs[0].accuracies
+
+
+def test_the_same_step_gives_the_same_accuracies_and_another_step_others(tmp_path, splits):
+    cached, _ = cached_and_live(tmp_path, splits, HeadSettings(num_outputs=10))
+    first = [e.accuracies for e in cached(CONFIGURATIONS, step=0)]
+    assert first == [e.accuracies for e in cached(CONFIGURATIONS, step=0)]
+    assert first != [e.accuracies for e in cached(CONFIGURATIONS, step=1)]
+
+
+def test_weight_sharing_carries_layers_from_step_to_step(tmp_path, splits):
+    head = HeadSettings(num_outputs=10, dropout=0.0)
+    cached, live = cached_and_live(tmp_path, splits, head, frozen_mode="eval", share=True)
+    alone, _ = cached_and_live(tmp_path, splits, head)
+    one = CONFIGURATIONS[2:]
+    for evaluator in (cached, live, alone):
+        evaluator(one, step=0)
+    shared = [e.accuracies for e in cached(one, step=1)]
+    assert shared == [e.accuracies for e in live(one, step=1)]
+    assert shared != [e.accuracies for e in alone(one, step=1)]

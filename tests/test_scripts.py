@@ -1,0 +1,206 @@
+"""The five scripts chained through their command lines on a small embedded data set; asserts on what they wrote."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.reference import KEYS
+
+pytestmark = pytest.mark.xdist_group("scripts")  # one process builds what the tests share
+
+SEARCH = ("--epochs", 2, "--num_samples", 4, "--max_fusions", 2, "--search_iterations", 2, "--epochs_surrogate", 5)
+TRAININGS = 30 + 3 * 4
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
+def read_journal(run_dir: Path) -> list[dict]:
+    return [json.loads(line) for line in (run_dir / "journal.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("scripts")
+
+
+@pytest.fixture(scope="module")
+def run(home, script_runner):
+    """Run a script in the shared folder, where data/avmnist and checkpoints/avmnist are the default places."""
+    return lambda script, *args, code=0: script_runner(home, script, *args, code=code)
+
+
+@pytest.fixture(scope="module")
+def data(home, run) -> Path:
+    run("avmnist_gen.py", "--source", "embedded", "--limit_train", 600, "--limit_test", 120, "--no-verbose")
+    return home / "data/avmnist"
+
+
+@pytest.fixture(scope="module")
+def checkpoints(home, run, data) -> Path:
+    for script in ("train_image.py", "train_audio.py"):
+        run(script, "--epochs", 2, "--run_dir", f"runs/{script}", "--no-verbose")
+    return home / "checkpoints/avmnist"
+
+
+@pytest.fixture(scope="module")
+def search(home, run, checkpoints) -> Path:
+    run("main_searchable_avmnist.py", *SEARCH, "--run_dir", "runs/search", "--no-verbose")
+    return home / "runs/search"
+
+
+def test_training_keeps_the_best_dev_epoch(checkpoints, home):
+    for name, keys in (("image", KEYS["lenet_c3"]), ("audio", KEYS["lenet_deeper_c3"])):
+        state = torch.load(checkpoints / f"{name}_model.pkl", weights_only=True)
+        assert {key: list(value.shape) for key, value in state.items()} == keys
+        record = read(checkpoints / f"{name}_model.json")
+        assert record == read(home / f"runs/train_{name}.py/results.json")
+        epochs = record["epochs"]
+        assert [e["epoch"] for e in epochs] == [0, 1]
+        assert record["dev_accuracy"] == max(e["dev_accuracy"] for e in epochs)
+        assert record["test_accuracy"] == epochs[record["best_epoch"]]["test_accuracy"]
+        assert read(home / f"runs/train_{name}.py/args.json")["settings"]["epochs"] == 2
+
+
+def test_search_writes_journal_best_and_report(search):
+    header, *lines = read_journal(search)
+    assert header == {
+        "kind": "header",
+        "format": 1,
+        "search": "sequential",
+        "modalities": ["audio", "image"],
+        "sizes": [5, 3],
+        "activations": ["relu", "sigmoid"],
+    }
+    candidates = [line for line in lines if line["kind"] == "candidate"]
+    steps = [line for line in lines if line["kind"] == "step"]
+    assert [step["candidates"] for step in steps] == [30, 4, 4, 4]
+    assert [(step["search_iteration"], step["level"]) for step in steps] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert [step["temperature"] for step in steps] == pytest.approx(
+        [10, *(0.2 + 9.8 * math.exp(-i * i / 16) for i in (1, 2, 3))]
+    )
+    assert len({str(c["configuration"]) for c in candidates[:30]}) == 30
+    for candidate in candidates:
+        assert len(candidate["accuracies"]) == 2
+        assert all(0 <= a <= 1 for a in candidate["accuracies"])
+        assert (candidate["predicted"] is None) == (candidate["step"] == 0)
+    best = read(search / "best.json")
+    assert best["candidates_trained"] == len(candidates) == TRAININGS
+    assert len(best["configurations"]) == 5
+    assert best["configurations"][0]["accuracy"] == max(max(c["accuracies"]) for c in candidates)
+    assert sum(best["seconds_by_part"].values()) == pytest.approx(best["seconds"])
+    assert "<svg" in (search / "report.html").read_text()
+
+
+def test_search_repeats_with_the_seed_and_reuses_the_feature_bank(run, home, search):
+    again = run("main_searchable_avmnist.py", *SEARCH, "--run_dir", "runs/again")
+    assert "reused" in again.stdout
+    run("main_searchable_avmnist.py", *SEARCH, "--run_dir", "runs/other", "--seed", 1, "--no-verbose")
+
+    def outcomes(run_dir: Path) -> list:
+        return [
+            (line["configuration"], line["accuracies"]) for line in read_journal(run_dir) if line["kind"] == "candidate"
+        ]
+
+    assert outcomes(home / "runs/again") == outcomes(search)
+    assert outcomes(home / "runs/other") != outcomes(search)
+
+
+def test_random_search_trains_as_many_without_repetition(run, home, checkpoints):
+    run("main_searchable_avmnist.py", *SEARCH, "--randsearch", "--run_dir", "runs/random", "--no-verbose")
+    header, *lines = read_journal(home / "runs/random")
+    configurations = [str(line["configuration"]) for line in lines if line["kind"] == "candidate"]
+    assert header["search"] == "random"
+    assert len(configurations) == len(set(configurations)) == TRAININGS
+    assert (home / "runs/random/report.html").exists()
+
+
+@pytest.mark.parametrize("flags", [("--alphas", "--multitask"), ("--batchnorm", "--weightsharing")], ids=" ".join)
+def test_search_variants(run, home, checkpoints, flags):
+    folder = f"runs/{flags[0]}"
+    run("main_searchable_avmnist.py", *SEARCH, *flags, "--run_dir", folder, "--no-verbose")
+    assert read(home / folder / "best.json")["candidates_trained"] == TRAININGS
+
+
+def test_live_search(run, home, checkpoints):
+    small = ("--limit_train", 64, "--limit_dev", 32, "--epochs", 1, "--max_fusions", 1, "--search_iterations", 1)
+    run("main_searchable_avmnist.py", *small, "--features", "live", "--run_dir", "runs/live", "--no-verbose")
+    assert read(home / "runs/live/best.json")["candidates_trained"] == 30
+    assert "extraction" not in read(home / "runs/live/best.json")["seconds_by_part"]
+
+
+def test_found_trains_the_best_and_its_checkpoint_tests_the_same(run, home, search):
+    found = ("--conf", "runs/search/best.json", "--inner_representation_size", 32)
+    done = run("main_found_avmnist.py", *found, "--epochs", 2, "--run_dir", "runs/found")
+    results = read(home / "runs/found/results.json")
+    rows = {row["name"]: row for row in results["rows"]}
+    assert list(rows) == [
+        "image only",
+        "audio only",
+        "late fusion, mean of softmax",
+        "late fusion, sum of log-softmax",
+        "found network",
+    ]
+    record = read(home / "checkpoints/avmnist/image_model.json")
+    assert rows["image only"]["test"] == pytest.approx(record["test_accuracy"], abs=0.01)  # bfloat16 on some machines
+    best = read(search / "best.json")
+    row = rows["found network"]
+    assert row["configuration"] == results["configuration"] == best["configurations"][0]["configuration"]
+    assert row["candidates_trained"] == TRAININGS
+    assert row["seconds"] > best["seconds"]
+    assert [line["phase"] for line in results["epochs"]] == ["central", "all", "all"]
+    assert row["dev"] == pytest.approx(max(line["dev_accuracy"] for line in results["epochs"]))
+    assert sum(map(sum, results["confusion"])) == 120
+    assert results["stand_in"]
+    assert "stand-in" in done.stdout
+    assert "<svg" in (home / "runs/found/report.html").read_text()
+
+    numbers = "_".join(str(i) for r in row["configuration"] for i in r)
+    checkpoint = f"best_{numbers}_{row['test']:.4f}.checkpoint"
+    assert results["checkpoint"] == checkpoint
+    run("main_found_avmnist.py", *found, "--test_cp", checkpoint, "--run_dir", "runs/tested")
+    assert read(home / "runs/tested/results.json")["rows"][0]["test"] == row["test"]
+
+
+def test_found_takes_published_numbers_and_lists(run, home, checkpoints):
+    small = ("--limit_train", 64, "--limit_dev", 32, "--limit_test", 32, "--epochs", 1, "--no-verbose")
+    run("main_found_avmnist.py", "--conf", 3, "--multitask", *small, "--run_dir", "runs/three")
+    assert read(home / "runs/three/results.json")["configuration"] == [[1, 1, 1], [0, 2, 0], [3, 2, 1], [2, 2, 0]]
+    run("main_found_avmnist.py", "--conf", "[[4,2,2]]", "--alphas", "--batchnorm", *small, "--run_dir", "runs/list")
+    assert read(home / "runs/list/results.json")["configuration"] == [[4, 2, 2]]
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "message"),
+    [
+        ("main_found_avmnist.py", ("--conf", "9"), "published configurations 0 to 4"),
+        ("main_found_avmnist.py", ("--conf", "[[5,0,0]]"), "needs 3 numbers from 0 to [4, 2, 2]"),
+        ("main_found_avmnist.py", ("--conf", "nowhere.json"), "nowhere.json"),
+        ("main_found_avmnist.py", ("--test_cp", "nowhere.checkpoint"), "nowhere.checkpoint does not exist"),
+        ("main_found_avmnist.py", ("--eta_min", "1"), "eta_min <= eta_max must hold"),
+        ("main_searchable_avmnist.py", ("--datadir", "nowhere"), "avmnist_gen.py --datadir nowhere"),
+        ("main_searchable_avmnist.py", ("--checkpointdir", "nowhere"), "audio_model.pkl does not exist"),
+        ("main_searchable_avmnist.py", ("--channels", "4"), "--channels"),
+        ("main_searchable_avmnist.py", ("--drpt", "1"), "0 <= p < 1"),
+        ("main_searchable_avmnist.py", ("--num_outputs", "5"), "labels must lie in 0..4"),
+        ("train_image.py", ("--epochs", "0"), "at least 1"),
+        ("train_audio.py", ("--limit_train", "many"), "invalid"),
+    ],
+)
+def test_wrong_use_gives_one_line_and_exit_code_2(run, checkpoints, script, flags, message):
+    done = run(script, *flags, code=2)
+    assert message in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "script",
+    ["avmnist_gen.py", "train_image.py", "train_audio.py", "main_searchable_avmnist.py", "main_found_avmnist.py"],
+)
+def test_help_explains_every_flag(run, script):
+    text = run(script, "--help").stdout
+    assert "python " + script in text
+    assert "default:" in text
