@@ -23,7 +23,8 @@ $(VENV)/ready-test: $(VENV)/ready requirements-test.txt
 
 # The embedded data set, both unimodal networks, a search with the published settings, the best network trained.
 demo: setup
-	$(BIN)/python avmnist_gen.py --source embedded --datadir $(DEMO)/data --force
+	rm -rf $(DEMO)
+	$(BIN)/python avmnist_gen.py --source embedded --datadir $(DEMO)/data
 	$(BIN)/python train_image.py --datadir $(DEMO)/data --checkpointdir $(DEMO)/checkpoints --run_dir $(DEMO)/image --epochs 12
 	$(BIN)/python train_audio.py --datadir $(DEMO)/data --checkpointdir $(DEMO)/checkpoints --run_dir $(DEMO)/audio --epochs 12
 	$(BIN)/python main_searchable_avmnist.py --datadir $(DEMO)/data --checkpointdir $(DEMO)/checkpoints --run_dir $(DEMO)/search

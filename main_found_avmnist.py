@@ -58,6 +58,7 @@ def main() -> None:
     SPACE.check(configuration, len(ACTIVATIONS))
 
     data = load_avmnist(args.datadir, args.num_outputs, args.limit_train, args.limit_dev, args.limit_test)
+    fusion_flags.check_batches(args, len(data["train"].labels))
     splits = {name: ArraySplit((s.images, s.spectrograms), s.labels).to(device) for name, s in data.items()}
 
     torch.manual_seed(derive_seed(args.seed, "found network"))
@@ -99,7 +100,7 @@ def main() -> None:
         save_state(args.checkpointdir / results["checkpoint"], network.state_dict())
     report = found.write_results(run_dir, results, [*rows, found_row], lines, counts)
     if results["stand_in"]:
-        print("the data set is the embedded stand-in: these figures are not results on AV-MNIST")
+        print("the data set is a stand-in: these figures are not results on the real one")
     print(f"checkpoint: {args.checkpointdir / results['checkpoint']}\nreport: {report}")
 
 

@@ -11,7 +11,7 @@ args.json, journal.jsonl (every trained candidate), best.json (give it to main_f
 import functools
 import time
 
-from datasets.avmnist import MODALITIES, load_avmnist
+from datasets.avmnist import MODALITIES, is_stand_in, load_avmnist
 from models.fusion import AudioImageNetwork
 from models.lenet import AudioLeNet, ImageLeNet
 from utils import cli, fusion_flags, search_run
@@ -33,6 +33,7 @@ def main() -> None:
     head, training = fusion_flags.head_settings(args), fusion_flags.training_settings(args)
 
     data = load_avmnist(args.datadir, args.num_outputs, args.limit_train, args.limit_dev, args.limit_test)
+    fusion_flags.check_batches(args, len(data["train"].labels))
     splits = {
         name: ArraySplit((data[name].images, data[name].spectrograms), data[name].labels) for name in ("train", "dev")
     }
@@ -67,7 +68,7 @@ def main() -> None:
     else:
         wrap = functools.partial(fusion_flags.data_parallel, wanted=args.use_dataparallel)
         evaluator = LiveEvaluator(build, splits, training, device, shared, wrap=wrap)
-    search_run.run_search(args, run_dir, space, MODALITIES, evaluator, seconds)
+    search_run.run_search(args, run_dir, space, MODALITIES, evaluator, seconds, is_stand_in(args.datadir))
 
 
 if __name__ == "__main__":

@@ -55,10 +55,10 @@ def load_avmnist(
 
 
 def _read_part(datadir: Path, part: str, num_outputs: int) -> AVMNISTSplit:
-    images = _read_array(datadir / "image" / f"{part}_data.npy", np.float32, (784,))
-    spectrograms = _read_array(datadir / "audio" / f"{part}_data.npy", np.uint8, (112, 112))
+    images = _read_array(datadir, f"image/{part}_data.npy", np.float32, (784,))
+    spectrograms = _read_array(datadir, f"audio/{part}_data.npy", np.uint8, (112, 112))
     path = datadir / f"{part}_labels.npy"
-    labels = _read_array(path, None, ()).astype(np.int64)
+    labels = _read_array(datadir, path.name, None, ()).astype(np.int64)
     if not len(images) == len(spectrograms) == len(labels):
         raise DataError(
             f"{datadir}: images, spectrograms and labels of {part} must be equally many, "
@@ -75,27 +75,38 @@ def _read_part(datadir: Path, part: str, num_outputs: int) -> AVMNISTSplit:
     )
 
 
-def _read_array(path: Path, dtype: type | None, shape: tuple[int, ...]) -> np.ndarray:
+def _read_array(datadir: Path, name: str, dtype: type | None, shape: tuple[int, ...]) -> np.ndarray:
     """Map an .npy file of (N, *shape); `dtype` None takes any integers."""
+    path = datadir / name
     try:
         array = np.load(path, mmap_mode="c")  # copy-on-write: read lazily, and torch wants it writable
+        found, found_shape = array.dtype, array.shape
     except FileNotFoundError:
-        raise DataError(
-            f"{path} is missing; make the data set with avmnist_gen.py --datadir {path.parents[0]}"
-        ) from None
-    except (ValueError, EOFError) as error:
+        raise DataError(f"{path} is missing; make the data set with avmnist_gen.py --datadir {datadir}") from None
+    except OSError:
+        raise
+    except Exception as error:  # numpy raises almost anything on a damaged header
         raise DataError(f"{path} is not a whole .npy file: {error}") from None
-    fits = np.issubdtype(array.dtype, np.integer) if dtype is None else array.dtype == dtype
-    if not fits or array.shape[1:] != shape or array.ndim != len(shape) + 1:
+    fits = np.issubdtype(found, np.integer) if dtype is None else found == dtype
+    if not fits or found_shape[1:] != shape or len(found_shape) != len(shape) + 1:
         wanted = "an integer type" if dtype is None else np.dtype(dtype).name
         raise DataError(
             f"{path} must hold {wanted} of shape (N, {', '.join(map(str, shape))}), "
-            f"but holds {array.dtype} of shape {array.shape}"
+            f"but holds {found} of shape {found_shape}"
         )
     return array
 
 
 def is_stand_in(datadir: Path) -> bool:
-    """Whether the data set is the embedded stand-in, whose figures say nothing about AV-MNIST."""
-    manifest = datadir / "manifest.json"
-    return manifest.exists() and bool(json.loads(manifest.read_text()).get("stand_in"))
+    """Whether the data set is the embedded stand-in, whose figures say nothing about AV-MNIST.
+
+    Raises:
+        DataError: the data set's manifest is damaged.
+    """
+    path = datadir / "manifest.json"
+    if not path.exists():
+        return False
+    try:
+        return bool(json.loads(path.read_text()).get("stand_in"))
+    except (ValueError, AttributeError):
+        raise DataError(f"{path} is damaged; build the data set again with avmnist_gen.py --force") from None

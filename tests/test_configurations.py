@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from utils.cli import UsageError
@@ -26,6 +26,7 @@ SPACES = st.builds(
 PUBLISHED = [((3, 2, 1), (2, 0, 1)), ((3, 2, 0),)]
 
 
+@settings(deadline=None)
 @given(SPACES)
 def test_rows_are_all_combinations_last_index_fastest(space):
     rows = space.rows()
@@ -48,6 +49,7 @@ def test_check_names_the_limits_and_the_row(row):
 # Unfolding
 
 
+@settings(deadline=None)
 @given(SPACES, st.integers(0, 3), st.data())
 def test_unfolding_replaces_or_appends_every_row(space, level, data):
     rows = space.rows()
@@ -74,6 +76,7 @@ def test_unfolding_nothing_gives_the_one_layer_configurations():
 # Sampling
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.floats(0, 1), max_size=20),
     st.integers(0, 25),
@@ -88,6 +91,7 @@ def test_a_sample_is_without_replacement_and_never_warns(accuracies, count, temp
     assert all(type(i) is int and 0 <= i < len(accuracies) for i in chosen)
 
 
+@settings(deadline=None)
 @given(st.permutations([0.0, 0.1, 0.3, 0.5, 0.52, 0.9]), st.integers(0, 100))
 def test_near_temperature_zero_the_best_are_taken_in_order(accuracies, seed):
     chosen = sample(accuracies, accuracies, 4, 1e-6, np.random.default_rng(seed))
@@ -124,6 +128,7 @@ def test_random_configurations_vary_in_length_and_row():
 # Parsing
 
 
+@settings(deadline=None)
 @given(st.integers(1, 4).flatmap(lambda n: st.lists(st.tuples(*[st.integers(0, 99)] * n), min_size=1, max_size=5)))
 def test_parsing_reads_what_formatting_writes(rows):
     text = format_configuration(rows)

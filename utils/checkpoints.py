@@ -46,12 +46,14 @@ def load_into(module: nn.Module, path: Path) -> None:
     state, own = load_state(path), module.state_dict()
     missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     shapes = [
-        f"{name} is {tuple(state[name].shape)} in the file, {tuple(value.shape)} in the network"
+        f"holds {name} of shape {tuple(state[name].shape)} where the network has {tuple(value.shape)}"
         for name, value in own.items()
         if name in state and state[name].shape != value.shape
     ]
     problems = (
-        [f"lacks {name}" for name in missing[:1]] + [f"has {name} too many" for name in unexpected[:1]] + shapes[:1]
+        [f"lacks {name}" for name in missing[:1]]
+        + [f"holds {name}, which the network lacks," for name in unexpected[:1]]
+        + shapes[:1]
     )
     if problems:
         raise UsageError(

@@ -144,9 +144,16 @@ def resolve_device(name: str) -> torch.device:
 
 
 def open_run(args: argparse.Namespace) -> Path:
-    """Create the run folder, write `args.json` with the command that reproduces the run, and return it."""
+    """Create the run folder, write `args.json` with the command that reproduces the run, and return it.
+
+    Raises:
+        UsageError: the folder holds the results of an earlier run.
+    """
     script = Path(sys.argv[0]).stem
     run_dir = args.run_dir or Path("runs") / f"{script}-{time.strftime('%Y%m%d-%H%M%S')}"
+    for name in ("journal.jsonl", "results.json"):
+        if (run_dir / name).exists():
+            raise UsageError(f"{run_dir} holds {name} of an earlier run; remove it or name another --run_dir")
     run_dir.mkdir(parents=True, exist_ok=True)
     settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
     command = shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
@@ -187,7 +194,10 @@ def read_json(path: Path) -> dict:
         UsageError: there is no such file, or it is not JSON.
     """
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
+        if not isinstance(content, dict):
+            raise UsageError(f"{path} must hold a JSON object, but holds a {type(content).__name__}")
+        return content
     except FileNotFoundError:
         raise UsageError(f"{path} does not exist") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -3,7 +3,6 @@
 A configuration is a tuple of rows; a row is (one feature index per modality, activation index).
 """
 
-import ast
 import dataclasses
 import itertools
 import json
@@ -85,7 +84,7 @@ def as_configuration(value: object) -> Configuration:
     """
     rows = value if isinstance(value, list | tuple) else ()
     valid = all(isinstance(row, list | tuple) and all(type(i) is int for i in row) for row in rows)
-    if not rows or not valid or len({len(row) for row in rows}) != 1:
+    if not rows or not rows[0] or not valid or len({len(row) for row in rows}) != 1:
         raise ValueError(f"a configuration is a list of rows of numbers such as [[3,2,0],[2,0,1]], but got {value!r}")
     return tuple(tuple(row) for row in rows)
 
@@ -102,9 +101,9 @@ def parse_configuration(text: str, published: Sequence[Configuration]) -> Config
         return published[int(text)]
     try:
         if text.lstrip().startswith("["):
-            return as_configuration(ast.literal_eval(text.strip()))
+            return as_configuration(json.loads(text))
         return read_best(Path(text))["configurations"][0]["configuration"]
-    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"--conf: {error}") from None
 
 

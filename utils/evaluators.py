@@ -20,7 +20,7 @@ from utils.schedules import cosine_rates
 from utils.seeds import derive_seed
 from utils.training import evaluate, train_epoch
 
-DEV_BATCH = 512
+ROWS_BATCH, LIVE_BATCH = 512, 64  # dev samples at once: rows of the bank, inputs of the networks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +109,7 @@ class CachedEvaluator:
             torch.manual_seed(derive_seed(settings.seed, "dropout", step, epoch))
             population.train()
             train_epoch(population, batches, optimizer, rates)
-            history.append(evaluate(population, dev.batches(DEV_BATCH), dev.labels).tolist())
+            history.append(evaluate(population, dev.batches(ROWS_BATCH), dev.labels).tolist())
         if self.shared:
             for k, configuration in enumerate(configurations):
                 self.shared.store(configuration, population.member_state(k))
@@ -166,7 +166,7 @@ class LiveEvaluator:
             for backbone in network.backbones():
                 backbone.train(self.frozen_mode == "train")
             train_epoch(model, batches, optimizer, rates)
-            accuracies.append(float(evaluate(model, dev.batches(DEV_BATCH), dev.labels)))
+            accuracies.append(float(evaluate(model, dev.batches(LIVE_BATCH), dev.labels)))
         if self.shared:
             self.shared.store(configuration, network.central_state())
         return Evaluation(accuracies, time.perf_counter() - started)

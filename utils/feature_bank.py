@@ -70,7 +70,9 @@ def open_bank(
     content = {"format": 1, "widths": widths, "counts": counts, **identity}
     key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
     home = folder / key
-    reused = (home / "bank.json").exists()  # written last
+    shapes = {name: (count, layout.total) for name, count in counts.items()}
+    tables = _read_tables(home, shapes)
+    reused = tables is not None
     if not reused:
         network.to(device)
         for name, split in splits.items():
@@ -78,9 +80,20 @@ def open_bank(
             with whole_file(home / f"{name}.npy") as file:
                 np.save(file, table)
         write_json(home / "bank.json", content)
-    tables = {name: torch.from_numpy(np.load(home / f"{name}.npy", mmap_mode="c")) for name in splits}
-    banked = {name: ArraySplit((tables[name],), splits[name].labels) for name in splits}
+        tables = _read_tables(home, shapes)
+    banked = {name: ArraySplit((torch.from_numpy(tables[name]),), splits[name].labels) for name in splits}
     return FeatureBank(layout, banked, home, reused)
+
+
+def _read_tables(home: Path, shapes: Mapping[str, tuple[int, int]]) -> dict[str, np.ndarray] | None:
+    """The tables of a finished bank, memory-mapped; None where it is not finished, or not whole."""
+    if not (home / "bank.json").exists():  # written last
+        return None
+    try:
+        tables = {name: np.load(home / f"{name}.npy", mmap_mode="c") for name in shapes}
+    except (OSError, ValueError, EOFError):
+        return None
+    return tables if all(tables[name].shape == shape for name, shape in shapes.items()) else None
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from utils.report import write_report
 from utils.seeds import derive_seed
 from utils.training import accuracy, evaluate, predict, train_epoch
 
-EVALUATION_BATCH = 128
+EVALUATION_BATCH = 64
 
 
 @dataclasses.dataclass

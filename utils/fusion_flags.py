@@ -66,6 +66,10 @@ def head_settings(args: argparse.Namespace) -> HeadSettings:
 
 
 def training_settings(args: argparse.Namespace) -> TrainingSettings:
+    """
+    Raises:
+        UsageError: the learning rates are in the wrong order.
+    """
     if args.eta_min > args.eta_max:
         raise cli.UsageError(f"eta_min <= eta_max must hold, but got eta_min={args.eta_min}, eta_max={args.eta_max}")
     return TrainingSettings(
@@ -77,6 +81,15 @@ def training_settings(args: argparse.Namespace) -> TrainingSettings:
         Tm=args.Tm,
         seed=args.seed,
     )
+
+
+def check_batches(args: argparse.Namespace, count: int) -> None:
+    """Raise UsageError where batch norm would meet a batch of one of the `count` training samples."""
+    if args.batchnorm and count % args.batchsize == 1 % args.batchsize:
+        raise cli.UsageError(
+            f"--batchnorm needs two samples in every batch, but {count} samples in batches of {args.batchsize} "
+            "leave one over; use another --batchsize or --limit_train"
+        )
 
 
 def load_backbones(network: FusionNetwork, paths: Sequence[Path]) -> None:

@@ -28,7 +28,8 @@ def activation(index: int) -> str:
 
 def draw_network(files: RunFiles, configuration: Sequence[Sequence[int]]) -> str:
     """The network drawn, with as many features as the search's header or else the configuration knows of."""
-    sizes = files.header.get("sizes") or [max(column) + 1 for column in list(zip(*configuration, strict=True))[:-1]]
+    sizes = files.header.get("sizes") or files.results.get("sizes")
+    sizes = sizes or [max(column) + 1 for column in list(zip(*configuration, strict=True))[:-1]]
     modalities = (files.header or files.results or files.best)["modalities"]
     title = f"fusion network {format_configuration(configuration)} of {' and '.join(modalities)} features"
     return svg.network(title, configuration, modalities, sizes, activation)

@@ -45,11 +45,13 @@ def run_search(
     modalities: Sequence[str],
     evaluate: Evaluator,
     seconds_by_part: dict[str, float],
+    stand_in: bool,
 ) -> dict[str, object]:
     """Search, journal every step as it ends, write best.json and the report, and return best.json's content.
 
     Args:
         modalities: names in the order of a configuration row.
+        stand_in: whether the data are, whose figures say nothing about the real ones.
         seconds_by_part: what was spent before the search, such as {"extraction": 12.0}; the rest is added.
     """
     settings = SearchSettings(
@@ -87,6 +89,7 @@ def run_search(
         "candidates_trained": sum(len(step.candidates) for step in done),
         "seconds": total,
         "seconds_by_part": parts | {"other": total - sum(parts.values())},
+        "stand_in": stand_in,
     }
     write_json(run_dir / "best.json", best)
     report = write_report(run_dir)
@@ -124,4 +127,6 @@ def _print_best(best: dict, run_dir: Path, report: Path) -> None:
     print(f"{best['candidates_trained']} candidates trained in {best['seconds']:.1f} s; the best on dev:")
     for rank, entry in enumerate(best["configurations"], start=1):
         print(f"  {rank}. {entry['accuracy']:.4f}  {format_configuration(entry['configuration'])}")
+    if best["stand_in"]:
+        print("the data set is a stand-in: these figures are not results on the real one")
     print(f"configurations: {run_dir / 'best.json'}\nreport: {report}")

@@ -81,10 +81,12 @@ def predict(model: nn.Module, batches: Iterable[Batch], amp: bool = False) -> Te
     modes = {module: module.training for module in model.modules()}
     device = next(model.parameters()).device
     model.eval()
-    with autocast(device, amp):
-        parts = [scores(model(*inputs)).float() for inputs, _ in batches]
-    for module, mode in modes.items():
-        module.training = mode
+    try:
+        with autocast(device, amp):
+            parts = [scores(model(*inputs)).float() for inputs, _ in batches]
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
     return torch.cat(parts, dim=-2)
 
 

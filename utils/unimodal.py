@@ -15,7 +15,7 @@ from utils.checkpoints import save_state
 from utils.files import write_json
 from utils.training import evaluate, train_epoch
 
-EVALUATION_BATCH = 128
+EVALUATION_BATCH = 64
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

@@ -1,0 +1,168 @@
+"""Reading AV-MNIST: splits, limits, alignment, and every way in which a data set can be wrong."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from datasets.avmnist import is_stand_in, load_avmnist
+from datasets.errors import DataError
+
+
+def write(folder, train: int = 24, test: int = 5) -> None:
+    """A data set whose images, spectrograms and labels all say which sample they are."""
+    for part, count in (("train", train), ("test", test)):
+        numbers = np.arange(count)
+        save(folder / "image" / f"{part}_data.npy", np.repeat(numbers[:, None], 784, 1).astype(np.float32))
+        save(
+            folder / "audio" / f"{part}_data.npy",
+            np.zeros((count, 112, 112), np.uint8) + numbers.astype(np.uint8)[:, None, None],
+        )
+        save(folder / f"{part}_labels.npy", numbers % 10)
+
+
+def save(path, array) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, array)
+
+
+def samples(split) -> list[int]:
+    """Which samples a split holds, in order; its parts must agree."""
+    numbers = split.images[:, 0, 5, 7].long()
+    assert torch.equal(numbers, split.spectrograms[:, 0, 60, 3].long())
+    assert torch.equal(numbers % 10, split.labels)
+    return numbers.tolist()
+
+
+@pytest.mark.parametrize(("train", "dev"), [(24, 2), (60, 5), (35, 2), (12, 1)])
+def test_dev_is_the_last_twelfth(tmp_path, train, dev):
+    write(tmp_path, train)
+    splits = load_avmnist(tmp_path)
+    assert {name: samples(split) for name, split in splits.items()} == {
+        "train": list(range(train - dev)),
+        "dev": list(range(train - dev, train)),
+        "test": list(range(5)),
+    }
+
+
+def test_types_and_shapes(tmp_path):
+    write(tmp_path)
+    save(tmp_path / "test_labels.npy", np.array([9, 0, 1, 2, 3], np.uint8))
+    for split in load_avmnist(tmp_path).values():
+        count = len(split.labels)
+        assert (split.images.shape, split.images.dtype) == ((count, 1, 28, 28), torch.float32)
+        assert (split.spectrograms.shape, split.spectrograms.dtype) == ((count, 1, 112, 112), torch.uint8)
+        assert split.labels.dtype == torch.int64
+
+
+def test_limits_keep_the_first_samples_of_each_split(tmp_path):
+    write(tmp_path, 36)
+    splits = load_avmnist(tmp_path, limit_train=4, limit_dev=2, limit_test=100)
+    assert [samples(split) for split in splits.values()] == [[0, 1, 2, 3], [33, 34], [0, 1, 2, 3, 4]]
+
+
+def test_images_are_rows_of_pixels_and_files_stay_as_they_are(tmp_path):
+    write(tmp_path)
+    pixels = np.random.default_rng(0).random((24, 784), np.float32)
+    save(tmp_path / "image/train_data.npy", pixels)
+    images = load_avmnist(tmp_path)["train"].images
+    assert images[3, 0, 2, 5] == pixels[3, 2 * 28 + 5]
+    images += 1  # a copy in memory
+    assert np.array_equal(np.load(tmp_path / "image/train_data.npy"), pixels)
+
+
+def cut(path, size) -> None:
+    path.write_bytes(path.read_bytes()[:size])
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("image/test_data.npy", lambda p: p.unlink(), "is missing; make the data set with avmnist_gen.py --datadir"),
+        ("train_labels.npy", lambda p: p.unlink(), "is missing; make the data set with avmnist_gen.py --datadir"),
+        ("image/train_data.npy", lambda p: cut(p, -1), "is not a whole .npy file"),
+        ("audio/train_data.npy", lambda p: cut(p, 300), "is not a whole .npy file"),
+        ("audio/test_data.npy", lambda p: cut(p, 50), "is not a whole .npy file"),
+        ("test_labels.npy", lambda p: cut(p, 0), "is not a whole .npy file"),
+        ("test_labels.npy", lambda p: p.write_text("0 1 2 3 4\n"), "is not a whole .npy file"),
+        ("test_labels.npy", lambda p: save(p, np.array([None] * 5)), "is not a whole .npy file"),
+        (
+            "test_labels.npy",
+            lambda p: p.write_bytes(p.read_bytes().replace(b"}", b"(")),  # in the header
+            "is not a whole .npy file",
+        ),
+        (
+            "image/test_data.npy",
+            lambda p: save(p, np.zeros((5, 784))),
+            "must hold float32 of shape (N, 784), but holds float64 of shape (5, 784)",
+        ),
+        (
+            "image/test_data.npy",
+            lambda p: save(p, np.zeros((5, 28, 28), np.float32)),
+            "must hold float32 of shape (N, 784), but holds float32 of shape (5, 28, 28)",
+        ),
+        (
+            "audio/train_data.npy",
+            lambda p: save(p, np.zeros((24, 112, 112), np.float32)),
+            "must hold uint8 of shape (N, 112, 112), but holds float32 of shape (24, 112, 112)",
+        ),
+        (
+            "train_labels.npy",
+            lambda p: save(p, np.zeros(24)),
+            "must hold an integer type of shape (N, ), but holds float64 of shape (24,)",
+        ),
+        ("train_labels.npy", lambda p: save(p, np.array(3)), "but holds int64 of shape ()"),
+        ("train_labels.npy", lambda p: save(p, np.arange(24)), "labels must lie in 0..9, but go from 0 to 23"),
+        ("test_labels.npy", lambda p: save(p, np.arange(-1, 4)), "labels must lie in 0..9, but go from -1 to 3"),
+    ],
+)
+def test_a_file_that_is_wrong_is_named(tmp_path, file, change, message):
+    write(tmp_path)
+    change(tmp_path / file)
+    with pytest.raises(DataError) as caught:
+        load_avmnist(tmp_path)
+    assert message in str(caught.value)
+    assert str(tmp_path / file) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_folder_to_make_is_the_data_set(tmp_path):
+    with pytest.raises(DataError) as caught:
+        load_avmnist(tmp_path / "none")
+    assert str(caught.value).endswith(f"--datadir {tmp_path / 'none'}")
+
+
+@pytest.mark.parametrize("file", ["image/train_data.npy", "audio/train_data.npy", "train_labels.npy"])
+def test_counts_must_agree(tmp_path, file):
+    write(tmp_path)
+    save(tmp_path / file, np.load(tmp_path / file)[:-1])
+    with pytest.raises(DataError, match=r"images, spectrograms and labels of train must be equally many.*23"):
+        load_avmnist(tmp_path)
+
+
+@pytest.mark.parametrize(("train", "test", "split"), [(11, 5, "dev"), (24, 0, "test"), (0, 5, "train")])
+def test_a_split_must_not_be_empty(tmp_path, train, test, split):
+    write(tmp_path, train, test)
+    with pytest.raises(DataError, match=f"the {split} split is empty; at least 12 training and 1 test samples"):
+        load_avmnist(tmp_path)
+
+
+def test_fewer_classes(tmp_path):
+    write(tmp_path)
+    with pytest.raises(DataError, match=r"labels must lie in 0\.\.4, but go from 0 to 9"):
+        load_avmnist(tmp_path, num_outputs=5)
+
+
+@pytest.mark.parametrize(("manifest", "expected"), [(None, False), ({}, False), ({"stand_in": True}, True)])
+def test_the_manifest_tells_a_stand_in(tmp_path, manifest, expected):
+    if manifest is not None:
+        (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    assert is_stand_in(tmp_path) is expected
+
+
+@pytest.mark.parametrize("content", ["{", "[]"])
+def test_a_damaged_manifest_is_named(tmp_path, content):
+    (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(DataError, match=r"manifest\.json"):
+        is_stand_in(tmp_path)

@@ -1,0 +1,179 @@
+"""Checkpoints, and files that are whole or not there."""
+
+import io
+import json
+import pickle
+import random
+import warnings
+from collections import OrderedDict
+
+import pytest
+import torch
+
+from models.lenet import AudioLeNet, ImageLeNet
+from utils.checkpoints import load_into, load_state, save_state
+from utils.cli import UsageError, read_json
+from utils.files import whole_file, write_json
+from utils.journal import FORMAT, Journal
+
+
+def refused(path, reader=load_state) -> str:
+    """The message with which a file is refused: one line that names it."""
+    with pytest.raises(UsageError) as caught:
+        reader(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_network_survives_the_round_trip(tmp_path):
+    first, second = ImageLeNet(), ImageLeNet()
+    save_state(tmp_path / "new" / "image.pkl", first.state_dict())
+    load_into(second, tmp_path / "new" / "image.pkl")
+    for name, value in first.state_dict().items():
+        assert torch.equal(second.state_dict()[name], value), name
+    assert list(load_state(tmp_path / "new" / "image.pkl")) == list(first.state_dict())
+
+
+def test_the_prefix_of_dataparallel_is_stripped(tmp_path):
+    network, path = ImageLeNet(), tmp_path / "image.pkl"
+    state = OrderedDict((f"module.{name}", value) for name, value in network.state_dict().items())
+    torch.save(state, path)
+    assert list(load_state(path)) == list(network.state_dict())
+    load_into(ImageLeNet(), path)
+
+
+class Runs:
+    """Unpickling this would create a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize("dump", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value, protocol=2))])
+def test_a_checkpoint_cannot_run_code(tmp_path, dump):
+    path, trace = tmp_path / "evil.pkl", tmp_path / "trace"
+    dump({"conv1.weight": Runs(trace)}, path)
+    message = refused(path)
+    assert "damaged, or holds more than tensors" in message
+    assert "weights_only" not in message  # torch's advice would run the code
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [([1, 2], "list"), ({"epoch": 3}, "dict"), (torch.zeros(2), "Tensor"), ({0: torch.zeros(2)}, "dict")],
+)
+def test_a_checkpoint_of_something_else(tmp_path, value, kind):
+    path = tmp_path / "other.pkl"
+    torch.save(value, path)
+    assert f"must hold a state_dict (tensors by name), but holds a {kind}" in refused(path)
+
+
+def test_a_missing_checkpoint(tmp_path):
+    assert refused(tmp_path / "none.pkl").endswith("does not exist")
+    with pytest.raises(IsADirectoryError):  # told with the folder's name, as every error of the system
+        load_state(tmp_path)
+
+
+def test_damaged_checkpoints(tmp_path):
+    """Files that are cut short, changed at random (seeded), empty, or no checkpoint at all."""
+    rng, path, buffers = random.Random(0), tmp_path / "damaged.pkl", (io.BytesIO(), io.BytesIO())
+    for buffer, modern in zip(buffers, (True, False), strict=True):
+        torch.save({"w": torch.zeros(50)}, buffer, _use_new_zipfile_serialization=modern)
+    whole = [buffer.getvalue() for buffer in buffers]
+    cut = [data[: len(data) * part // 5] for data in whole for part in range(5)]
+    noise = [rng.randbytes(n) for n in range(1, 40)]
+    for data in [*cut, *noise, b"hello world", b"<html>not found</html>\n" * 50]:
+        path.write_bytes(data)
+        assert "is not a readable checkpoint" in refused(path)
+    for _ in range(200):  # changes may hit the numbers alone, which nobody can tell
+        data = bytearray(rng.choice(whole))
+        for _ in range(3):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        path.write_bytes(data)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                assert isinstance(load_state(path), dict)
+            except UsageError as error:
+                assert str(path) in str(error)  # noqa: PT017 - most are refused, and only so
+
+
+@pytest.mark.parametrize(
+    ("saved", "parts"),
+    [
+        (
+            ImageLeNet(channels=8),
+            ["conv1.weight is (8, 1, 5, 5) in the file, (3, 1, 5, 5) in the network", "--channels"],
+        ),
+        (AudioLeNet(), ["has bn4.bias too many", "(0 missing, 12 unexpected, 1 of another shape)"]),
+        (torch.nn.Linear(2, 2), ["lacks bn1.bias", "has bias too many"]),
+    ],
+    ids=["other channels", "other network", "foreign"],
+)
+def test_a_checkpoint_that_does_not_fit_names_the_first_difference(tmp_path, saved, parts):
+    path, network = tmp_path / "other.pkl", ImageLeNet()
+    before = network.conv1.weight.clone()
+    save_state(path, saved.state_dict())
+    message = refused(path, lambda p: load_into(network, p))
+    assert "does not fit this ImageLeNet" in message
+    for part in parts:
+        assert part in message
+    assert torch.equal(network.conv1.weight, before)
+
+
+# Whole files
+
+
+@pytest.mark.parametrize("error", [OSError("no space left"), KeyboardInterrupt()], ids=repr)
+def test_an_interrupted_file_leaves_the_old_one_and_nothing_else(tmp_path, error):
+    path = tmp_path / "results.json"
+
+    def write():
+        with whole_file(path) as file:
+            file.write(b"half of i")
+            raise error
+
+    with pytest.raises(type(error)):
+        write()
+    assert list(tmp_path.iterdir()) == []
+    write_json(path, {"a": 1})
+    with pytest.raises(type(error)):
+        write()
+    assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
+    assert read_json(path) == {"a": 1}
+
+
+def test_a_whole_file_replaces_the_old_one_at_the_end(tmp_path):
+    path = tmp_path / "deep" / "er" / "file"
+    with whole_file(path) as file:
+        file.write(b"first")
+        assert not path.exists()
+    with whole_file(path) as file:
+        file.write(b"second")
+        assert path.read_bytes() == b"first"
+    assert path.read_bytes() == b"second"
+    assert len(list(path.parent.iterdir())) == 1
+
+
+@pytest.mark.parametrize(("content", "message"), [(b"{", "is not JSON"), (b"\xff", "is not JSON"), (None, "not exist")])
+def test_json_that_cannot_be_read(tmp_path, content, message):
+    path = tmp_path / "results.json"
+    if content is not None:
+        path.write_bytes(content)
+    assert message in refused(path, read_json)
+
+
+def test_the_journal_is_on_disk_line_by_line(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    with Journal(path, {"seed": 3}) as journal:
+        journal.append("candidate", {"configuration": ((1, 2, 0),), "predicted": None})
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert lines == [
+        {"kind": "header", "format": FORMAT, "seed": 3},
+        {"kind": "candidate", "configuration": [[1, 2, 0]], "predicted": None},
+    ]

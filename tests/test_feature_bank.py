@@ -1,0 +1,117 @@
+"""The feature bank: what its rows hold, and when it is computed anew."""
+
+import json
+
+import pytest
+import torch
+
+from models.fusion import AudioImageNetwork, FeatureLayout, FusionHead, HeadSettings
+from utils.batches import ArraySplit
+from utils.feature_bank import data_identity, file_digest, open_bank
+
+CPU = torch.device("cpu")
+HEAD = HeadSettings(num_outputs=4, inner_size=5, dropout=0.5)
+
+
+@pytest.fixture(scope="module")
+def splits() -> dict[str, ArraySplit]:
+    torch.manual_seed(0)
+
+    def split(count: int) -> ArraySplit:
+        images, spectrograms = torch.rand(count, 1, 28, 28), torch.randint(256, (count, 1, 112, 112)).to(torch.uint8)
+        return ArraySplit((images, spectrograms), torch.randint(4, (count,)))
+
+    return {"train": split(35), "dev": split(3)}  # train takes two batches
+
+
+@pytest.fixture(scope="module")
+def network() -> AudioImageNetwork:
+    torch.manual_seed(1)
+    network = AudioImageNetwork([[4, 1, 0], [0, 2, 1]], HEAD, channels=2)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_mean, 0, 1)
+    return network
+
+
+def outputs_of(network, split):
+    """Features and logits of all samples in one piece, by the networks themselves."""
+    with torch.no_grad():
+        return network.eval().unimodal(*(x.float() for x in split.inputs))
+
+
+def test_rows_hold_the_features_and_logits_of_the_networks(tmp_path, network, splits):
+    network.train()
+    bank = open_bank(tmp_path, network, splits, {}, CPU, verbose=False)
+    assert not bank.reused
+    assert bank.layout == FeatureLayout(((2, 4, 8, 16, 32), (2, 4, 8)), 4)
+    for name, split in splits.items():
+        banked = bank.splits[name]
+        (rows,) = banked.inputs
+        assert rows.shape == (len(split), bank.layout.total) == (len(split), 62 + 14 + 2 * 4)
+        assert torch.equal(banked.labels, split.labels)
+        features, logits = bank.layout.split(rows)
+        theirs, their_logits = outputs_of(network, split)
+        assert [len(modality) for modality in features] == [5, 3]
+        torch.testing.assert_close(features, theirs, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(logits, their_logits, rtol=1e-4, atol=1e-4)
+
+
+def test_a_head_on_the_bank_tells_what_the_whole_network_tells(tmp_path, network, splits):
+    bank = open_bank(tmp_path, network, splits, {}, CPU, verbose=False)
+    head = FusionHead(network.configuration, bank.layout.widths, HEAD).eval()
+    head.load_state_dict(network.central_state())
+    with torch.no_grad():
+        whole = network.eval()(*(x.float() for x in splits["dev"].inputs))
+        torch.testing.assert_close(head(*bank.layout.split(bank.splits["dev"].inputs[0])), whole, rtol=1e-4, atol=1e-4)
+
+
+def test_a_second_opening_computes_nothing(tmp_path, network, splits):
+    first = open_bank(tmp_path, network, splits, {"audio": "aa"}, CPU, verbose=False)
+    times = {path: path.stat().st_mtime_ns for path in first.folder.iterdir()}
+    assert {path.name for path in times} == {"train.npy", "dev.npy", "bank.json"}
+    first.splits["dev"].inputs[0].zero_()  # a copy in memory, the file stays
+    second = open_bank(tmp_path, network, splits, {"audio": "aa"}, CPU, verbose=False)
+    assert second.reused
+    assert second.folder == first.folder
+    assert {path: path.stat().st_mtime_ns for path in second.folder.iterdir()} == times
+    assert second.splits["dev"].inputs[0].any()
+    assert json.loads((first.folder / "bank.json").read_text())["audio"] == "aa"
+
+
+def test_whatever_the_features_depend_on_gives_another_folder(tmp_path, network, splits):
+    def folder(network=network, splits=splits, **identity):
+        bank = open_bank(tmp_path, network, splits, {"audio": "aa", "data": "bb"} | identity, CPU, verbose=False)
+        assert not bank.reused
+        return bank.folder
+
+    fewer = splits | {"dev": ArraySplit(tuple(x[:2] for x in splits["dev"].inputs), splits["dev"].labels[:2])}
+    wider = AudioImageNetwork([[0, 0, 0]], HEAD, channels=1)
+    folders = [folder(), folder(audio="cc"), folder(data="cc"), folder(splits=fewer), folder(network=wider)]
+    assert len(set(folders)) == 5
+    assert all(path.parent == tmp_path for path in folders)
+
+
+def test_an_unfinished_bank_is_computed_anew(tmp_path, network, splits):
+    bank = open_bank(tmp_path, network, splits, {}, CPU, verbose=False)
+    for name in ("bank.json", "train.npy"):
+        (bank.folder / name).unlink()
+    again = open_bank(tmp_path, network, splits, {}, CPU, verbose=False)
+    assert not again.reused
+    assert torch.equal(again.splits["train"].inputs[0], bank.splits["train"].inputs[0])
+
+
+def test_a_data_set_is_known_by_its_manifest_else_by_its_files(tmp_path):
+    (tmp_path / "a.npy").write_bytes(b"123")
+    before = data_identity(tmp_path, ["a.npy"])
+    assert before == data_identity(tmp_path, ["a.npy"])
+    assert list(before) == ["a.npy"]
+    (tmp_path / "a.npy").write_bytes(b"1234")
+    assert data_identity(tmp_path, ["a.npy"]) != before
+    (tmp_path / "manifest.json").write_text("{}")
+    assert data_identity(tmp_path, ["a.npy"]) == {"manifest": file_digest(tmp_path / "manifest.json")}
+
+
+def test_file_digest(tmp_path):
+    (tmp_path / "empty").write_bytes(b"")
+    assert file_digest(tmp_path / "empty") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"

@@ -1,0 +1,188 @@
+"""Batches, losses, the training loop, seeds, and the max-pooling of the unimodal networks."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+from models.lenet import _MaxPool2x2
+from utils.batches import ArraySplit
+from utils.seeds import derive_seed, generator
+from utils.training import accuracy, evaluate, losses, predict, scores, train_epoch
+
+
+def numbered(count: int) -> ArraySplit:
+    """Every input and label says which sample it is."""
+    samples = torch.arange(count)
+    return ArraySplit((samples.view(-1, 1).float(), samples.to(torch.uint8).view(-1, 1, 1)), samples)
+
+
+# Batches
+
+
+@settings(deadline=None)
+@given(st.integers(1, 60), st.integers(1, 70), st.booleans(), st.integers(0, 5))
+def test_batches_cover_every_sample_once(count, batch_size, shuffled, epoch):
+    batches = numbered(count).batches(batch_size, (0, "shuffle", epoch) if shuffled else None)
+    parts = list(batches)
+    assert len(batches) == len(parts)
+    assert [len(labels) for _, labels in parts[:-1]] == [batch_size] * (len(parts) - 1)
+    for (first, second), labels in parts:
+        assert torch.equal(first[:, 0], labels.float())
+        assert torch.equal(second[:, 0, 0], labels.float())
+        assert first.dtype == second.dtype == torch.float32
+    order = torch.cat([labels for _, labels in parts]).tolist()
+    assert sorted(order) == list(range(count))
+    if not shuffled:
+        assert order == list(range(count))
+
+
+def test_orders_differ_by_epoch_and_repeat_by_seed():
+    def order(*where):
+        return torch.cat([labels for _, labels in numbered(50).batches(7, where)]).tolist()
+
+    orders = [order(seed, "shuffle", step, epoch) for seed in (0, 1) for step in (0, 1) for epoch in (0, 1)]
+    assert len(set(map(tuple, orders))) == 8
+    assert order(0, "shuffle", 0, 1) == orders[1]
+
+
+def test_one_input_of_a_split():
+    split = numbered(5).select(1)
+    ((x,), labels), *_ = split.batches(5)
+    assert x.shape == (5, 1, 1)
+    assert labels.tolist() == [0, 1, 2, 3, 4]
+
+
+# Seeds
+
+PLACES = st.tuples(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from(["shuffle", "dropout", "candidate"]),
+    st.integers(0, 99),
+    st.integers(0, 99),
+)
+
+
+@settings(deadline=None)
+@given(PLACES, PLACES)
+def test_seeds_differ_by_place(first, second):
+    assert 0 <= derive_seed(*first) < 2**63
+    assert (derive_seed(*first) == derive_seed(*second)) == (first == second)
+
+
+def test_a_generator_repeats():
+    assert torch.equal(torch.rand(3, generator=generator(1, "a")), torch.rand(3, generator=generator(1, "a")))
+
+
+# Losses
+
+
+@pytest.mark.parametrize("shape", [(4,), (2, 3)], ids=str)
+@pytest.mark.parametrize("multitask", [False, True])
+def test_members_have_the_losses_and_accuracies_that_they_have_alone(shape, multitask):
+    torch.manual_seed(0)
+    labels = torch.randint(5, (9,))
+    outputs = torch.randn(*shape, 9, 5)
+    extra = (torch.randn(9, 5), torch.randn(9, 5)) if multitask else ()
+
+    def join(fused):
+        return (fused, *extra) if multitask else fused
+
+    together, right = losses(join(outputs), labels), accuracy(scores(join(outputs)), labels)
+    assert together.shape == right.shape == shape
+    for place in torch.cartesian_prod(*map(torch.arange, shape)).reshape(-1, len(shape)).tolist():
+        member = outputs[tuple(place)]
+        alone = sum(F.cross_entropy(logits, labels) for logits in (member, *extra))
+        torch.testing.assert_close(together[tuple(place)], alone)
+        summed = sum(extra, member)
+        assert right[tuple(place)] == (summed.argmax(1) == labels).float().mean()
+
+
+# The loop
+
+
+class Members(nn.Module):
+    """Three linear classifiers as a population, with batch norm and dropout before them."""
+
+    def __init__(self):
+        super().__init__()
+        self.start = nn.Sequential(nn.BatchNorm1d(4), nn.Dropout(0.5))
+        self.weight = nn.Parameter(torch.randn(3, 4, 5))
+
+    def forward(self, x):
+        return self.start(x) @ self.weight
+
+
+def random_split(count: int = 22) -> ArraySplit:
+    torch.manual_seed(1)
+    return ArraySplit((torch.randn(count, 4),), torch.randint(5, (count,)))
+
+
+def test_an_epoch_sets_the_rates_and_gives_means_over_all_samples():
+    model, split = nn.Linear(4, 5), random_split()
+    optimizer = torch.optim.SGD(model.parameters(), lr=123.0)
+    used, rates = [], iter([0.0, 0.0, 0.0, 0.5])
+    optimizer.register_step_pre_hook(lambda *_: used.append(optimizer.param_groups[0]["lr"]))
+    before = copy.deepcopy(model)
+    result = train_epoch(model, split.batches(8), optimizer, rates)  # batches of 8, 8 and 6
+    assert used == [0.0] * 3
+    logits = before(split.inputs[0])
+    torch.testing.assert_close(result.loss, F.cross_entropy(logits, split.labels).detach())
+    torch.testing.assert_close(result.accuracy, accuracy(logits, split.labels))
+    assert next(rates) == 0.5
+    train_epoch(model, split.batches(8), torch.optim.SGD(model.parameters(), lr=0.1))
+    assert not torch.equal(model.weight, before.weight)
+
+
+def test_a_population_trains_each_member_by_its_own_loss():
+    split, model = random_split(), Members()
+    result = train_epoch(model, split.batches(8), torch.optim.SGD([model.weight], lr=0.1))
+    assert result.loss.shape == result.accuracy.shape == (3,)
+    assert evaluate(model, split.batches(8), split.labels).shape == (3,)
+    alone = copy.deepcopy(model).eval()
+    alone.weight.data[1:] = 0
+    optimizer = torch.optim.SGD([alone.weight], lr=0.1)
+    together = copy.deepcopy(model).eval()
+    train_epoch(alone, split.batches(8), optimizer)
+    train_epoch(together, split.batches(8), torch.optim.SGD([together.weight], lr=0.1))
+    torch.testing.assert_close(alone.weight[0], together.weight[0])
+
+
+def test_predicting_is_in_eval_mode_and_puts_every_mode_back():
+    split, model = random_split(), Members()
+    model.start[0].eval()  # as a frozen part of a network that trains
+    modes = [module.training for module in model.modules()]
+    with torch.no_grad():
+        expected = copy.deepcopy(model).eval()(split.inputs[0])
+    predicted = predict(model, split.batches(8))
+    torch.testing.assert_close(predicted, expected)
+    assert not predicted.requires_grad
+    assert [module.training for module in model.modules()] == modes == [True, True, False, True]
+    assert model.start[0].num_batches_tracked == 0
+
+
+# Max-pooling
+
+
+@settings(deadline=None)
+@given(
+    st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(2, 9), st.integers(2, 9)),
+    st.booleans(),
+    st.booleans(),
+    st.integers(0, 1000),
+)
+def test_max_pooling_equals_torch(shape, ties, channels_last, seed):
+    torch.manual_seed(seed)
+    start = torch.randint(-1, 2, shape).float() if ties else torch.randn(shape)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    ours, theirs = (start.clone(memory_format=layout).requires_grad_() for _ in range(2))
+    pooled, expected = _MaxPool2x2.apply(ours), F.max_pool2d(theirs, 2)
+    gradient = torch.randn_like(expected)
+    pooled.backward(gradient)
+    expected.backward(gradient)
+    assert torch.equal(pooled, expected)
+    assert torch.equal(ours.grad, theirs.grad)
