@@ -35,8 +35,8 @@ class Preset:
 
 
 PRESETS = {
-    "paper": Preset(5, -3.0),
-    "multibench": Preset(4, -10.0),
+    "paper": Preset(5, -10.0),
+    "multibench": Preset(4, -16.0),
     "fork": Preset(3, None),
     "embedded": Preset(3, -10.0),
 }

@@ -108,10 +108,10 @@ def test_damaged_checkpoints(tmp_path):
     [
         (
             ImageLeNet(channels=8),
-            ["conv1.weight is (8, 1, 5, 5) in the file, (3, 1, 5, 5) in the network", "--channels"],
+            ["holds conv1.weight of shape (8, 1, 5, 5) where the network has (3, 1, 5, 5)", "--channels"],
         ),
-        (AudioLeNet(), ["has bn4.bias too many", "(0 missing, 12 unexpected, 1 of another shape)"]),
-        (torch.nn.Linear(2, 2), ["lacks bn1.bias", "has bias too many"]),
+        (AudioLeNet(), ["holds bn4.bias, which the network lacks", "(0 missing, 12 unexpected, 1 of another shape)"]),
+        (torch.nn.Linear(2, 2), ["lacks bn1.bias", "holds bias, which the network lacks"]),
     ],
     ids=["other channels", "other network", "foreign"],
 )

@@ -95,6 +95,8 @@ def parse_configuration(text: str, published: Sequence[Configuration]) -> Config
     Raises:
         UsageError: it is none of these, or the file holds no configuration.
     """
+    if not text:
+        raise UsageError("--conf is empty; give a number, rows such as [[3,2,0],[2,0,1]], or a search's best.json")
     if text.removeprefix("-").isdecimal() and len(text) < 10:
         if not 0 <= int(text) < len(published):
             raise UsageError(f"--conf takes the published configurations 0 to {len(published) - 1}, but got {text}")
@@ -103,7 +105,9 @@ def parse_configuration(text: str, published: Sequence[Configuration]) -> Config
         if text.lstrip().startswith("["):
             return as_configuration(json.loads(text))
         return read_best(Path(text))["configurations"][0]["configuration"]
-    except (ValueError, RecursionError) as error:
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise UsageError(f"--conf takes rows such as [[3,2,0],[2,0,1]], but got {text[:80]!r}: {error}") from None
+    except ValueError as error:
         raise UsageError(f"--conf: {error}") from None
 
 
