@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-DEMO := demo
+override DEMO := demo
 # Waiting threads sleep rather than spin, so that a busy machine does not slow the work down many times over.
 export OMP_WAIT_POLICY ?= passive
 

@@ -8,7 +8,6 @@ The folder --datadir appears whole or not at all; docs/data.md describes it.
 """
 
 import argparse
-import math
 import os
 import time
 from pathlib import Path
@@ -25,8 +24,8 @@ def snr(text: str) -> float | None:
     if text.lower() == "none":
         return None
     value = float(text)
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"must be a finite number of dB or none, but got {text}")
+    if not abs(value) <= 100:
+        raise argparse.ArgumentTypeError(f"must lie in -100..100 dB, or be none, but got {text}")
     return value
 
 

@@ -23,6 +23,7 @@ from utils import cli, found, fusion_flags
 from utils.batches import ArraySplit
 from utils.checkpoints import load_into, save_state
 from utils.configurations import Configuration, Space, format_configuration, parse_configuration, read_best
+from utils.files import write_json
 from utils.seeds import derive_seed
 
 PUBLISHED: list[Configuration] = [
@@ -56,6 +57,7 @@ def main() -> None:
     head, training = fusion_flags.head_settings(args), fusion_flags.training_settings(args)
     configuration = parse_configuration(args.conf, PUBLISHED)
     SPACE.check(configuration, len(ACTIVATIONS))
+    searched = read_best(Path(args.conf)) if Path(args.conf).is_file() else {}
 
     data = load_avmnist(args.datadir, args.num_outputs, args.limit_train, args.limit_dev, args.limit_test)
     fusion_flags.check_batches(args, len(data["train"].labels))
@@ -63,45 +65,48 @@ def main() -> None:
 
     torch.manual_seed(derive_seed(args.seed, "found network"))
     network = AudioImageNetwork(configuration, head, args.channels)
-    results = {
-        "modalities": MODALITIES,
-        "sizes": SPACE.sizes,
-        "configuration": configuration,
-        "stand_in": is_stand_in(args.datadir),
-    }
+    checkpoints = [args.checkpointdir / args.audio_cp, args.checkpointdir / args.rgb_cp]
+    tested = Path(args.test_cp) if Path(args.test_cp).is_file() else args.checkpointdir / args.test_cp
     if args.test_cp:
-        path = Path(args.test_cp) if Path(args.test_cp).exists() else args.checkpointdir / args.test_cp
-        load_into(network, path)
-        results["checkpoint"] = path.name
-        rows, lines = [], []
+        load_into(network, tested)
     else:
-        checkpoints = [args.checkpointdir / args.audio_cp, args.checkpointdir / args.rgb_cp]
         fusion_flags.load_backbones(network, checkpoints)
-        rows = found.baselines(network.to(device), splits, MODALITIES, INPUTS, checkpoints, amp)
     network.to(device, memory_format=torch.channels_last)
     model = fusion_flags.data_parallel(network, args.use_dataparallel)
     run_dir = cli.open_run(args)
 
-    searched = read_best(Path(args.conf)) if args.conf.endswith(".json") else {}
-    started = time.perf_counter()
+    rows, lines = [], []
     if not args.test_cp:
         if args.verbose:
             sizes = f"{len(splits['train'])} samples, 1 + {args.epochs} epochs"
             print(f"training {format_configuration(configuration)} on {sizes}, {device}{', bfloat16' * amp}")
-        lines = found.train_found(network, model, splits, training, amp, args.verbose)
-    seconds = time.perf_counter() - started + searched.get("seconds", 0)
+        rows = found.baselines(network, splits, MODALITIES, INPUTS, checkpoints)
+        started = time.perf_counter()
+        lines = found.train_found(network, model, splits, training, amp, args.verbose, run_dir / "best.checkpoint")
+        spent = time.perf_counter() - started + searched.get("seconds", 0) + (rows[-1].seconds or 0)
 
-    row, counts = found.test_found(model, splits, amp)
-    found_row = dataclasses.replace(
-        row, seconds=seconds, configuration=configuration, candidates_trained=searched.get("candidates_trained")
-    )
+    row, counts = found.test_found(model, splits)
+    row.configuration = configuration
     if not args.test_cp:
-        results["checkpoint"] = found.checkpoint_name(configuration, row.test)
-        save_state(args.checkpointdir / results["checkpoint"], network.state_dict())
-    report = found.write_results(run_dir, results, [*rows, found_row], lines, counts)
+        row.seconds, row.candidates_trained = spent, searched.get("candidates_trained")
+        tested = args.checkpointdir / found.checkpoint_name(configuration, row.test)
+        save_state(tested, network.state_dict())
+    results = {
+        "modalities": MODALITIES,
+        "sizes": SPACE.sizes,
+        "configuration": configuration,
+        "head": dataclasses.asdict(head),
+        "channels": args.channels,
+        "bfloat16": amp,
+        "checkpoint": str(tested),
+        "stand_in": is_stand_in(args.datadir),
+    }
+    report = found.write_results(run_dir, results, [*rows, row], lines, counts)
+    if not args.test_cp:
+        write_json(tested.with_suffix(".json"), results | {"test_accuracy": row.test, "run_dir": str(run_dir)})
     if results["stand_in"]:
         print("the data set is a stand-in: these figures are not results on the real one")
-    print(f"checkpoint: {args.checkpointdir / results['checkpoint']}\nreport: {report}")
+    print(f"checkpoint: {tested}\nreport: {report}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ Writes {checkpointdir}/audio_model.pkl (a state_dict) and audio_model.json (how 
 
 import torch
 
-from datasets.avmnist import load_avmnist
+from datasets.avmnist import is_stand_in, load_avmnist
 from models.lenet import AudioLeNet
 from utils import cli, unimodal
 from utils.batches import ArraySplit
@@ -35,7 +35,7 @@ def main() -> None:
         print(
             f"training {type(network).__name__} on {len(splits['train'])} samples for {args.epochs} epochs on {device}"
         )
-    record = unimodal.train_unimodal(network, splits, args, device, path, run_dir)
+    record = unimodal.train_unimodal(network, splits, args, device, path, run_dir, is_stand_in(args.datadir))
     print(f"audio only: dev {record['dev_accuracy']:.4f}, test {record['test_accuracy']:.4f}; saved {path}")
 
 

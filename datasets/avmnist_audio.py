@@ -34,6 +34,9 @@ def plan_audio(raw: Raw, split: str, snr_db: float | None, rate: int, seed: tupl
     """Deal the takes of each digit to the images of that digit in turn, and draw the noise of every sample.
 
     All draws are made here, so they do not depend on who computes which sample.
+
+    Raises:
+        DataError: a recording is too short for a spectrogram.
     """
     labels = raw.labels[split]
     recordings: list[np.ndarray] = []
@@ -41,7 +44,10 @@ def plan_audio(raw: Raw, split: str, snr_db: float | None, rate: int, seed: tupl
     for digit, sounds in enumerate(raw.takes[split]):
         mine = np.flatnonzero(labels == digit)
         take[mine] = len(recordings) + np.arange(len(mine)) % len(sounds)
-        recordings += [to_rate(sound, rate) for sound in sounds]
+        for sound in sounds:
+            recordings.append(to_rate(sound, rate))
+            if len(recordings[-1]) < SIZE:
+                raise DataError(f"{sound.name} has {len(recordings[-1])} samples at {rate} Hz, but {SIZE} are needed")
     noises = [to_rate(sound, rate) for sound in raw.noises[split].values()]
     clip = np.random.default_rng((*seed, 0)).integers(max(1, len(noises)), size=len(labels))
     position = np.random.default_rng((*seed, 1)).random(len(labels))

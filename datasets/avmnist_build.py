@@ -36,7 +36,7 @@ class Preset:
 
 PRESETS = {
     "paper": Preset(5, -10.0),
-    "multibench": Preset(4, -16.0),
+    "multibench": Preset(4, -19.0),
     "fork": Preset(3, None),
     "embedded": Preset(3, -10.0),
 }

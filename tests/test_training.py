@@ -142,7 +142,7 @@ def test_a_population_trains_each_member_by_its_own_loss():
     split, model = random_split(), Members()
     result = train_epoch(model, split.batches(8), torch.optim.SGD([model.weight], lr=0.1))
     assert result.loss.shape == result.accuracy.shape == (3,)
-    assert evaluate(model, split.batches(8), split.labels).shape == (3,)
+    assert evaluate(model, split, 8).shape == (3,)
     alone = copy.deepcopy(model).eval()
     alone.weight.data[1:] = 0
     optimizer = torch.optim.SGD([alone.weight], lr=0.1)
@@ -158,7 +158,7 @@ def test_predicting_is_in_eval_mode_and_puts_every_mode_back():
     modes = [module.training for module in model.modules()]
     with torch.no_grad():
         expected = copy.deepcopy(model).eval()(split.inputs[0])
-    predicted = predict(model, split.batches(8))
+    predicted = predict(model, split, 8)
     torch.testing.assert_close(predicted, expected)
     assert not predicted.requires_grad
     assert [module.training for module in model.modules()] == modes == [True, True, False, True]

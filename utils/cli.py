@@ -56,6 +56,14 @@ def positive_float(text: str) -> float:
     return value
 
 
+def non_negative_float(text: str) -> float:
+    """An argparse type: a number of at least 0."""
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be at least 0, but got {value}")
+    return value
+
+
 def probability(text: str) -> float:
     """An argparse type: a number from 0 to below 1."""
     value = float(text)
@@ -90,14 +98,14 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     add_verbosity(parser)
 
 
-def add_amp(group: argparse._ArgumentGroup, default: str = "auto") -> None:
+def add_amp(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--amp",
         nargs="?",
         const="on",
         choices=("auto", "on", "off"),
-        default=default,
-        help="bfloat16 autocast; auto uses it where the processor computes in bfloat16",
+        default="auto",
+        help="bfloat16 autocast while training; auto uses it where the processor computes in bfloat16",
     )
 
 
@@ -179,6 +187,9 @@ def run(main: Callable[[], None]) -> None:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        sys.exit(1)
+    except (MemoryError, torch.OutOfMemoryError):
+        print("error: out of memory; a smaller --batchsize needs less", file=sys.stderr)
         sys.exit(1)
     except Exception as error:
         if not hasattr(error, "exit_code"):

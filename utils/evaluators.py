@@ -6,7 +6,7 @@ that without dropout and with the networks in eval mode they agree.
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +14,12 @@ from torch import Tensor, nn
 from models.fusion import FusionHead, FusionNetwork, HeadSettings
 from models.population import Population
 from utils.batches import ArraySplit
-from utils.configurations import Configuration
+from utils.configurations import Configuration, Row
 from utils.feature_bank import FeatureBank
-from utils.schedules import cosine_rates
 from utils.seeds import derive_seed
-from utils.training import evaluate, train_epoch
+from utils.training import TrainingSettings, train_and_evaluate
 
-ROWS_BATCH, LIVE_BATCH = 512, 64  # dev samples at once: rows of the bank, inputs of the networks
+ROWS_BATCH = 512  # dev rows of the bank at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,48 +34,23 @@ class Evaluation:
         return max(self.accuracies)
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainingSettings:
-    """How a candidate's central weights are trained (published names and defaults)."""
-
-    epochs: int = 3
-    batchsize: int = 32
-    eta_max: float = 1e-3
-    eta_min: float = 1e-6
-    Ti: float = 1
-    Tm: float = 2
-    weight_decay: float = 1e-4
-    seed: int = 0
-
-    def rates(self, batches_per_epoch: int) -> Iterator[float]:
-        return cosine_rates(self.eta_max, self.eta_min, self.Ti, self.Tm, batches_per_epoch)
-
-    def optimizer(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.Adam(parameters, lr=self.eta_max, weight_decay=self.weight_decay, fused=True)
-
-
 class SharedWeights:
     """`--weightsharing`: fusion layers start from where the last trained layer of the same place and shape ended.
 
-    The published code shares from one candidate to the next; candidates of one step train together here, so they share
-    from step to step.
+    The published code shares from one candidate to the next. So does the live evaluator; the candidates of a population
+    train together and share from step to step.
     """
 
     def __init__(self) -> None:
-        self._layers: dict[tuple, dict[str, Tensor]] = {}
-
-    @staticmethod
-    def _keys(configuration: Configuration) -> Iterator[tuple[int, tuple]]:
-        """Layer number and row; the row fixes the shape, given whether a layer comes before it."""
-        yield from enumerate(tuple(row) for row in configuration)
+        self._layers: dict[tuple[int, Row], dict[str, Tensor]] = {}  # by place and row, which fix the shape
 
     def load_into(self, head: FusionHead) -> None:
-        for key in self._keys(head.configuration):
+        for key in enumerate(head.configuration):
             if key in self._layers:
                 head.fusion_layers[key[0]].load_state_dict(self._layers[key])
 
     def store(self, configuration: Configuration, state: Mapping[str, Tensor]) -> None:
-        for key in self._keys(configuration):
+        for key in enumerate(configuration):
             prefix = f"fusion_layers.{key[0]}."
             layer = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
             self._layers[key] = {name: value.detach().cpu().clone() for name, value in layer.items()}
@@ -98,18 +72,19 @@ class CachedEvaluator:
 
     def __call__(self, configurations: Sequence[Configuration], step: int) -> list[Evaluation]:
         started = time.perf_counter()
-        settings, dev = self.training, self.splits["dev"]
         heads = [self._head(configuration, step, k) for k, configuration in enumerate(configurations)]
         population = Population(heads, self.layout).to(self.device)
-        optimizer = settings.optimizer(list(population.parameters()))
-        rates, history = None, []
-        for epoch in range(settings.epochs):
-            batches = self.splits["train"].batches(settings.batchsize, (settings.seed, "shuffle", step, epoch))
-            rates = rates or settings.rates(len(batches))
-            torch.manual_seed(derive_seed(settings.seed, "dropout", step, epoch))
-            population.train()
-            train_epoch(population, batches, optimizer, rates)
-            history.append(evaluate(population, dev.batches(ROWS_BATCH), dev.labels).tolist())
+        epochs = train_and_evaluate(
+            population,
+            self.splits,
+            self.training,
+            list(population.parameters()),
+            population.train,
+            (step,),
+            self.training.epochs,
+            dev_batch=ROWS_BATCH,
+        )
+        history = [epoch.dev_accuracy.tolist() for epoch in epochs]
         if self.shared:
             for k, configuration in enumerate(configurations):
                 self.shared.store(configuration, population.member_state(k))
@@ -153,20 +128,18 @@ class LiveEvaluator:
 
     def _train(self, configuration: Configuration, step: int, place: int) -> Evaluation:
         started = time.perf_counter()
-        settings, dev = self.training, self.splits["dev"]
         network = self._network(configuration, step, place)
-        model = self.wrap(network)
-        optimizer = settings.optimizer(network.central_parameters())
-        rates, accuracies = None, []
-        for epoch in range(settings.epochs):
-            batches = self.splits["train"].batches(settings.batchsize, (settings.seed, "shuffle", step, epoch))
-            rates = rates or settings.rates(len(batches))
-            torch.manual_seed(derive_seed(settings.seed, "dropout", step, epoch))
+
+        def prepare() -> None:
             network.train()
             for backbone in network.backbones():
                 backbone.train(self.frozen_mode == "train")
-            train_epoch(model, batches, optimizer, rates)
-            accuracies.append(float(evaluate(model, dev.batches(LIVE_BATCH), dev.labels)))
+
+        parameters = network.central_parameters()
+        epochs = train_and_evaluate(
+            self.wrap(network), self.splits, self.training, parameters, prepare, (step,), self.training.epochs
+        )
+        accuracies = [float(epoch.dev_accuracy) for epoch in epochs]
         if self.shared:
             self.shared.store(configuration, network.central_state())
         return Evaluation(accuracies, time.perf_counter() - started)
@@ -175,10 +148,9 @@ class LiveEvaluator:
         network = self.build(configuration)
         widths = [backbone.feature_widths for backbone in network.backbones()]
         torch.manual_seed(derive_seed(self.training.seed, "candidate", step, place))
-        head = FusionHead(configuration, widths, network.settings)  # the same draw as on the feature bank
+        network.add_central_weights(configuration, widths, network.settings)  # the same draw as on the feature bank
         if self.shared:
-            self.shared.load_into(head)
-        network.load_state_dict(head.state_dict(), strict=False)
+            self.shared.load_into(network)
         for backbone in network.backbones():
             backbone.requires_grad_(False)
         return network.to(self.device, memory_format=torch.channels_last)

@@ -67,7 +67,7 @@ def open_bank(
     widths = tuple(tuple(net.feature_widths) for net in network.backbones())
     layout = FeatureLayout(widths, network.settings.num_outputs)
     counts = {name: len(split) for name, split in splits.items()}
-    content = {"format": 1, "widths": widths, "counts": counts, **identity}
+    content = {"format": 1, "device": device.type, "widths": widths, "counts": counts, **identity}
     key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
     home = folder / key
     shapes = {name: (count, layout.total) for name, count in counts.items()}

@@ -11,20 +11,17 @@ from tqdm import tqdm
 
 from models.fusion import FusionNetwork
 from utils.batches import ArraySplit
+from utils.checkpoints import save_state
 from utils.cli import read_json
 from utils.configurations import Configuration, format_configuration
-from utils.evaluators import TrainingSettings
 from utils.files import write_json
 from utils.report import write_report
-from utils.seeds import derive_seed
-from utils.training import accuracy, evaluate, predict, train_epoch
-
-EVALUATION_BATCH = 64
+from utils.training import TrainingSettings, accuracy, predict, train_and_evaluate
 
 
 @dataclasses.dataclass
 class Row:
-    """One line of the results table; seconds are those of all training that it took."""
+    """One line of the results table; seconds are those of all training that it took, unimodal networks included."""
 
     name: str
     dev: float | None
@@ -41,10 +38,11 @@ def train_found(
     settings: TrainingSettings,
     amp: bool,
     verbose: bool,
+    path: Path,
 ) -> list[dict[str, object]]:
     """One epoch of central weights, then `settings.epochs` of all weights (published); returns a line for every epoch.
 
-    Afterwards `network` holds the weights of the best dev epoch.
+    The best dev epoch is saved at `path` whenever there is a better one, and is what `network` holds in the end.
 
     Args:
         model: `network` itself or its DataParallel wrapper.
@@ -53,34 +51,28 @@ def train_found(
     lines: list[dict[str, object]] = []
     best, best_state = -1.0, {}
     with tqdm(total=1 + settings.epochs, desc="epochs", disable=not verbose) as progress:
-        for phase, parameters, epochs in phases:
+        for phase, parameters, count in phases:  # each with an optimizer and a cosine cycle of its own
             network.requires_grad_(False)
             for parameter in parameters:
                 parameter.requires_grad_(True)
-            optimizer, rates = settings.optimizer(parameters), None  # each phase starts its own cosine cycle
-            for _ in range(epochs):
-                epoch = len(lines)
-                batches = splits["train"].batches(settings.batchsize, (settings.seed, "shuffle", "found", epoch))
-                rates = rates or settings.rates(len(batches))
-                torch.manual_seed(derive_seed(settings.seed, "dropout", "found", epoch))
-                network.train()
-                result = train_epoch(model, batches, optimizer, rates, amp)
-                dev = splits["dev"]
-                dev_accuracy = float(evaluate(model, dev.batches(EVALUATION_BATCH), dev.labels, amp))
-                lines.append(
-                    {
-                        "epoch": epoch,
-                        "phase": phase,
-                        "train_loss": float(result.loss),
-                        "train_accuracy": float(result.accuracy),
-                        "dev_accuracy": dev_accuracy,
-                        "learning_rate": optimizer.param_groups[0]["lr"],
-                    }
-                )
-                if dev_accuracy > best:
-                    best, best_state = dev_accuracy, copy.deepcopy(network.state_dict())
+            epochs = train_and_evaluate(
+                model, splits, settings, parameters, network.train, ("found", phase), count, amp
+            )
+            for result in epochs:
+                line = {
+                    "epoch": len(lines),
+                    "phase": phase,
+                    "train_loss": float(result.loss),
+                    "train_accuracy": float(result.accuracy),
+                    "dev_accuracy": float(result.dev_accuracy),
+                    "learning_rate": result.rate,
+                }
+                lines.append(line)
+                if line["dev_accuracy"] > best:
+                    best, best_state = line["dev_accuracy"], copy.deepcopy(network.state_dict())
+                    save_state(path, best_state)
                 progress.update()
-                progress.set_postfix_str(f"{phase}, dev accuracy {dev_accuracy:.4f}, best {best:.4f}")
+                progress.set_postfix_str(f"{phase}, dev accuracy {line['dev_accuracy']:.4f}, best {best:.4f}")
     network.load_state_dict(best_state)
     return lines
 
@@ -91,7 +83,6 @@ def baselines(
     names: Sequence[str],
     inputs: Sequence[int],
     checkpoints: Sequence[Path],
-    amp: bool,
 ) -> list[Row]:
     """Each unimodal network alone, and both late fusions: mean of softmax and sum of log-softmax.
 
@@ -103,10 +94,7 @@ def baselines(
     scores: dict[str, list[Tensor]] = {}
     for split in ("dev", "test"):
         parts = [splits[split].select(place) for place in inputs]
-        scores[split] = [
-            predict(net, part.batches(EVALUATION_BATCH), amp)
-            for net, part in zip(network.backbones(), parts, strict=True)
-        ]
+        scores[split] = [predict(net, part) for net, part in zip(network.backbones(), parts, strict=True)]
 
     def row(name: str, combine: Callable[[list[Tensor]], Tensor], seconds: float | None) -> Row:
         return Row(name, *(float(accuracy(combine(scores[s]), splits[s].labels)) for s in ("dev", "test")), seconds)
@@ -122,9 +110,9 @@ def baselines(
     ]
 
 
-def test_found(model: nn.Module, splits: Mapping[str, ArraySplit], amp: bool) -> tuple[Row, list[list[int]]]:
+def test_found(model: nn.Module, splits: Mapping[str, ArraySplit]) -> tuple[Row, list[list[int]]]:
     """Dev and test accuracy of the finished network, and its confusion matrix on test."""
-    predicted = {s: predict(model, splits[s].batches(EVALUATION_BATCH), amp) for s in ("dev", "test")}
+    predicted = {s: predict(model, splits[s]) for s in ("dev", "test")}
     row = Row("found network", *(float(accuracy(predicted[s], splits[s].labels)) for s in ("dev", "test")))
     return row, confusion(predicted["test"], splits["test"].labels)
 

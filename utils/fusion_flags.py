@@ -10,7 +10,7 @@ from torch import nn
 from models.fusion import FusionNetwork, HeadSettings
 from utils import cli
 from utils.checkpoints import load_into
-from utils.evaluators import TrainingSettings
+from utils.training import TrainingSettings
 
 
 def add_flags(
@@ -46,11 +46,17 @@ def add_flags(
     training.add_argument("--Ti", type=cli.positive_float, default=period, help="epochs of the first cosine cycle")
     training.add_argument("--Tm", type=cli.positive_float, default=2, help="each cycle is this many times longer")
     training.add_argument(
-        "--weightsharing", action="store_true", help="in a search, fusion layers start from those of earlier steps"
+        "--weightsharing", action="store_true", help="in a search, fusion layers start from those trained before"
     )
-    training.add_argument("--use_dataparallel", action="store_true", help="spread batches over several GPUs")
     training.add_argument(
-        "--num_workers", "--j", type=int, default=0, help="kept from the published scripts: AV-MNIST lives in memory"
+        "--use_dataparallel", action="store_true", help="spread batches through the networks over several GPUs"
+    )
+    training.add_argument(
+        "--num_workers",
+        "--j",
+        type=cli.non_negative_int,
+        default=0,
+        help="kept from the published scripts: AV-MNIST lives in memory",
     )
 
 

@@ -117,7 +117,8 @@ def steps_table(files: RunFiles) -> str:
     rows = []
     for step in files.steps:
         own = [candidate["accuracy"] for candidate in files.candidates if candidate["step"] == step["step"]]
-        row = [step.get(key, "-") for key in ("step", "search_iteration", "level", "candidates")]
+        values = [step.get(key) for key in ("step", "search_iteration", "level", "candidates")]
+        row = ["-" if value is None else value for value in values]
         row += [percent(max(own, default=None)), number(step.get("temperature")), number(step.get("surrogate_loss"), 4)]
         rows.append([*row, number(step.get("rank_correlation")), duration(step.get("seconds"))])
     return (

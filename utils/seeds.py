@@ -9,7 +9,7 @@ import torch
 def derive_seed(seed: int, *where: int | str) -> int:
     """A 63-bit seed for one place of a run, e.g. `derive_seed(seed, "shuffle", step, epoch)`.
 
-    A name is always followed by equally many numbers: trailing zeros alone do not tell places apart.
+    In one script a name is always followed by equally many numbers: trailing zeros alone do not tell places apart.
     """
     words = [zlib.crc32(w.encode()) if isinstance(w, str) else w for w in where]
     return int(np.random.SeedSequence([seed, *words]).generate_state(1, np.uint64)[0] >> 1)

@@ -6,13 +6,17 @@ population: every member has its own loss and accuracy, and what is minimised is
 
 import contextlib
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from utils.batches import Batch
+from utils.batches import ArraySplit, Batch
+from utils.schedules import cosine_rates
+from utils.seeds import derive_seed
+
+EVALUATION_BATCH = 64  # through the networks; on CPUs their maps stay in cache
 
 Outputs = Tensor | tuple[Tensor, ...]
 
@@ -23,6 +27,26 @@ class EpochResult:
 
     loss: Tensor
     accuracy: Tensor
+    dev_accuracy: Tensor | None = None
+    rate: float | None = None  # learning rate of the last batch
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingSettings:
+    """How fusion networks are trained (published names and defaults)."""
+
+    epochs: int = 3
+    batchsize: int = 32
+    eta_max: float = 1e-3
+    eta_min: float = 1e-6
+    Ti: float = 1
+    Tm: float = 2
+    weight_decay: float = 1e-4
+    seed: int = 0
+
+    def rates(self, batches_per_epoch: int) -> Iterator[float]:
+        """Learning rates batch by batch."""
+        return cosine_rates(self.eta_max, self.eta_min, self.Ti, self.Tm, batches_per_epoch)
 
 
 def losses(outputs: Outputs, labels: Tensor) -> Tensor:
@@ -76,14 +100,12 @@ def train_epoch(
 
 
 @torch.no_grad()
-def predict(model: nn.Module, batches: Iterable[Batch], amp: bool = False) -> Tensor:
-    """Scores (..., N, C) of all samples, in eval mode; the model's modes are put back afterwards."""
+def predict(model: nn.Module, split: ArraySplit, batch_size: int = EVALUATION_BATCH) -> Tensor:
+    """Scores (..., N, C) of all samples in order, in eval mode and float32; modes are put back afterwards."""
     modes = {module: module.training for module in model.modules()}
-    device = next(model.parameters()).device
     model.eval()
     try:
-        with autocast(device, amp):
-            parts = [scores(model(*inputs)).float() for inputs, _ in batches]
+        parts = [scores(model(*inputs)) for inputs, _ in split.batches(batch_size)]
     finally:
         for module, mode in modes.items():
             module.training = mode
@@ -95,6 +117,36 @@ def accuracy(predicted: Tensor, labels: Tensor) -> Tensor:
     return (predicted.argmax(-1) == labels).float().mean(-1)
 
 
-def evaluate(model: nn.Module, batches: Iterable[Batch], labels: Tensor, amp: bool = False) -> Tensor:
-    """Accuracy over one pass in order, shape () or (K,); `labels` are those of the whole split."""
-    return accuracy(predict(model, batches, amp), labels)
+def evaluate(model: nn.Module, split: ArraySplit, batch_size: int = EVALUATION_BATCH) -> Tensor:
+    """Accuracy on a split, shape () or (K,)."""
+    return accuracy(predict(model, split, batch_size), split.labels)
+
+
+def train_and_evaluate(
+    model: nn.Module,
+    splits: Mapping[str, ArraySplit],
+    settings: TrainingSettings,
+    parameters: Sequence[nn.Parameter],
+    prepare: Callable[[], None],
+    place: tuple[int | str, ...],
+    epochs: int,
+    amp: bool = False,
+    dev_batch: int = EVALUATION_BATCH,
+) -> Iterator[EpochResult]:
+    """Epochs of Adam under the cosine rate, each followed by the dev split; yields each epoch's result.
+
+    Args:
+        parameters: what is trained.
+        prepare: puts the model into its training mode, called before every epoch.
+        place: where in the run this is, such as (step,); orders and dropout derive from it, the seed and the epoch.
+    """
+    optimizer = torch.optim.Adam(parameters, lr=settings.eta_max, weight_decay=settings.weight_decay, fused=True)
+    rates: Iterator[float] | None = None
+    for epoch in range(epochs):
+        batches = splits["train"].batches(settings.batchsize, (settings.seed, "shuffle", *place, epoch))
+        rates = rates or settings.rates(len(batches))
+        torch.manual_seed(derive_seed(settings.seed, "dropout", *place, epoch))
+        prepare()
+        result = train_epoch(model, batches, optimizer, rates, amp)
+        dev_accuracy = evaluate(model, splits["dev"], dev_batch)
+        yield dataclasses.replace(result, dev_accuracy=dev_accuracy, rate=optimizer.param_groups[0]["lr"])
