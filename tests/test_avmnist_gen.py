@@ -295,7 +295,7 @@ def test_silent_noise_is_refused(gen, broken):
         (["--download", "--fsdd_dir", "x"], "leave out --fsdd_dir"),
         (["--source", "embedded", "--limit_train", "20", "--image_components", "21"], "21 with 20 digits"),
         (["--snr_db", "loud"], "--snr_db"),
-        (["--snr_db", "nan"], "finite"),
+        (["--snr_db", "nan"], "-100..100"),
         (["--seed", "-1"], "at least 0"),
         (["--limit_train", "0"], "at least 1"),
     ],

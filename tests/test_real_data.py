@@ -7,10 +7,11 @@ import pytest
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("real")]
 
 
-def accuracy(script_runner, folder, name: str, *flags: object) -> float:
+def train(script_runner, folder, name: str, *flags: object) -> dict:
+    """The record of a training."""
     out = folder / "checkpoints"
     script_runner(folder, f"train_{name}.py", "--checkpointdir", out, "--no-verbose", "--run_dir", "run", *flags)
-    return json.loads((out / f"{name}_model.json").read_text())["test_accuracy"]
+    return json.loads((out / f"{name}_model.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def test_image_accuracy_follows_the_number_of_components(generate, script_runner
     measured = {}
     for preset in ("fork", "multibench", "paper"):
         folder = generate(preset, "--snr_db", "none", "--limit_train", 24000, "--limit_test", 4000)
-        measured[preset] = accuracy(script_runner, folder, "image", "--epochs", 10)
+        measured[preset] = train(script_runner, folder, "image", "--epochs", 10)["test_accuracy"]
     # In full: 50 %, 63 % and 74 %; see docs/data.md.
     assert 0.42 < measured["fork"] < 0.54
     assert 0.55 < measured["multibench"] < 0.67
@@ -37,9 +38,11 @@ def test_image_accuracy_follows_the_number_of_components(generate, script_runner
 
 
 def test_audio_accuracy_follows_the_noise(generate, script_runner):
+    """After so few steps accuracy in training tells more than the test split's, which swings with batch norm."""
     measured = {}
     for preset in ("fork", "multibench", "paper"):
-        folder = generate(preset, "--limit_train", 9000, "--limit_test", 1500)
-        measured[preset] = accuracy(script_runner, folder, "audio", "--epochs", 4, "--batchsize", 32)
-    assert measured["fork"] > measured["paper"] + 0.1
-    assert measured["paper"] > measured["multibench"] + 0.03
+        folder = generate(preset, "--limit_train", 6000, "--limit_test", 500)
+        record = train(script_runner, folder, "audio", "--epochs", 6, "--batchsize", 32)
+        measured[preset] = record["epochs"][-1]["train_accuracy"]
+    assert measured["fork"] > measured["paper"] + 0.2
+    assert measured["paper"] > measured["multibench"] + 0.05
