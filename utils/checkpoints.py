@@ -52,13 +52,13 @@ def load_into(module: nn.Module, path: Path) -> None:
     ]
     problems = (
         [f"lacks {name}" for name in missing[:1]]
-        + [f"holds {name}, which the network lacks," for name in unexpected[:1]]
+        + [f"holds {name}, which the network lacks" for name in unexpected[:1]]
         + shapes[:1]
     )
     if problems:
         raise UsageError(
             f"{path} does not fit this {type(module).__name__}: it {'; '.join(problems)} "
             f"({len(missing)} missing, {len(unexpected)} unexpected, {len(shapes)} of another shape); "
-            "give the flags that it was trained with, such as --channels or --inner_representation_size"
+            "give the flags that it was trained with, such as --conf, --channels or --inner_representation_size"
         )
     module.load_state_dict(state)
