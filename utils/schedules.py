@@ -21,4 +21,5 @@ def cosine_rates(
 
 def temperature(iteration: int, initial: float, final: float, decay: float) -> float:
     """Sampling temperature after an iteration (counted from 0): final + (initial - final) exp(-(i + 1)^2 / decay^2)."""
-    return final + (initial - final) * math.exp(-min(((iteration + 1) / decay) ** 2, 700))
+    ratio = (iteration + 1) / decay
+    return final + (initial - final) * math.exp(-min(ratio * ratio, 700))
