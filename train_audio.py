@@ -3,7 +3,8 @@
     python train_audio.py                                # after avmnist_gen.py
     python train_audio.py --datadir D --checkpointdir C --epochs 10
 
-Writes {checkpointdir}/audio_model.pkl (a state_dict) and audio_model.json (how it came about, with every epoch).
+Writes {checkpointdir}/audio_model.pkl (a state_dict) and audio_model.json (how it came about, with every epoch). Plain
+SGD at a constant rate, as published.
 """
 
 import torch
@@ -18,25 +19,27 @@ from utils.seeds import derive_seed
 def main() -> None:
     parser = cli.make_parser(__doc__)
     cli.add_avmnist_data(parser)
-    unimodal.add_flags(parser)
+    unimodal.add_flags(parser, epochs=50, batchsize=128, lr=0.1, rate="constant", weight_decay=1e-4, amp="auto")
     cli.add_run_flags(parser)
     args = parser.parse_args()
     device = cli.resolve_device(args.device)
 
     data = load_avmnist(args.datadir, args.num_outputs, args.limit_train, args.limit_dev, args.limit_test)
-    splits = {name: ArraySplit((split.spectrograms,), split.labels) for name, split in data.items()}
+    splits = {name: ArraySplit((split.spectrograms,), split.labels).to(device) for name, split in data.items()}
 
     torch.manual_seed(derive_seed(args.seed, "audio network"))
-    network = AudioLeNet(args.channels, args.num_outputs)
+    network = AudioLeNet(args.channels, args.num_outputs).to(device, memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(network.parameters(), args.lr, weight_decay=args.weight_decay)
 
-    run_dir = cli.open_run(args)
-    path = args.checkpointdir / "audio_model.pkl"
-    if args.verbose:
-        print(
-            f"training {type(network).__name__} on {len(splits['train'])} samples for {args.epochs} epochs on {device}"
-        )
-    record = unimodal.train_unimodal(network, splits, args, device, path, run_dir, is_stand_in(args.datadir))
-    print(f"audio only: dev {record['dev_accuracy']:.4f}, test {record['test_accuracy']:.4f}; saved {path}")
+    unimodal.train_unimodal(
+        args,
+        network,
+        splits,
+        optimizer,
+        name=lambda test_accuracy: "audio_model.pkl",
+        facts={"channels": args.channels, "stand_in": is_stand_in(args.datadir)},
+        test_every_epoch=True,
+    )
 
 
 if __name__ == "__main__":

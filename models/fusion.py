@@ -7,10 +7,13 @@ Parameter names are the published ones.
 
 import dataclasses
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from models.hcn import SkeletonNet
+from models.inflated_resnet import InflatedResNet50
 from models.lenet import AudioLeNet, ImageLeNet
 
 Configuration = Sequence[Sequence[int]]
@@ -69,6 +72,11 @@ class Alpha(nn.Module):
 
 class FusionHead(nn.Module):
     """The central weights of one configuration."""
+
+    shape_flags: ClassVar = {
+        "num_outputs": ("central_classifier.weight", 0),
+        "inner_representation_size": ("central_classifier.weight", 1),
+    }
 
     def __init__(self, configuration: Configuration, widths: Sequence[Sequence[int]], settings: HeadSettings) -> None:
         """
@@ -177,3 +185,22 @@ class AudioImageNetwork(FusionNetwork):
         audio_features, audio_logits = self.audnet.pooled(audio)  # (B, 1, 112, 112) -> 5 x (B, D_i), (B, C)
         image_features, image_logits = self.rgbnet.pooled(image)  # (B, 1, 28, 28) -> 3 x (B, D_i), (B, C)
         return [audio_features, image_features], [audio_logits, image_logits]
+
+
+class SkeletonRGBNetwork(FusionNetwork):
+    """NTU RGB+D: skeleton is the first modality of a row, RGB the second; inputs are (rgb, skeleton) as published."""
+
+    def __init__(self, configuration: Configuration, settings: HeadSettings, skeleton_frames: int = 32) -> None:
+        nn.Module.__init__(self)  # the backbones come first in the published state_dict
+        self.rgbnet = InflatedResNet50(settings.num_outputs)
+        self.skenet = SkeletonNet(settings.num_outputs, skeleton_frames)
+        widths = (self.skenet.feature_widths, self.rgbnet.feature_widths)
+        self.add_central_weights(configuration, widths, settings)
+
+    def backbones(self) -> list[nn.Module]:
+        return [self.skenet, self.rgbnet]
+
+    def unimodal(self, rgb: Tensor, skeleton: Tensor) -> tuple[list[list[Tensor]], list[Tensor]]:
+        skeleton_features, skeleton_logits = self.skenet.pooled(skeleton)  # (B, 3, T, 25, 2) -> 4 x (B, D_i), (B, C)
+        rgb_features, rgb_logits = self.rgbnet.pooled(rgb)  # (B, T, H, W, 3) -> 4 x (B, D_i), (B, C)
+        return [skeleton_features, rgb_features], [skeleton_logits, rgb_logits]

@@ -4,6 +4,8 @@ Both are stacks of convolution, batch norm, ReLU and 2x2 max-pooling that double
 average of the last map is classified. Parameter names are the published ones.
 """
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -46,6 +48,8 @@ class _LeNet(nn.Module):
 
     depth: int
     first_feature_pooled: bool
+    # which parameter's size, in which dimension, a script's flag fixes
+    shape_flags: ClassVar = {"channels": ("conv1.weight", 0), "num_outputs": ("classifier.0.weight", 0)}
 
     def __init__(self, channels: int = 3, num_outputs: int = 10) -> None:
         super().__init__()

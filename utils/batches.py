@@ -1,14 +1,52 @@
-"""Whole splits in memory, cut into batches by slicing."""
+"""Splits and their batches: whole arrays in memory, sliced; or samples read from disk by worker processes."""
 
+import argparse
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
-from utils.seeds import generator
+from utils.seeds import derive_seed, generator
 
 Batch = tuple[tuple[Tensor, ...], Tensor]
+CPU = torch.device("cpu")
+
+
+class SizedBatches(Protocol):
+    """An iterable of batches that knows how many there are."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+
+class Split(Protocol):
+    """What training and evaluation ask of a split."""
+
+    evaluation_batch: int  # at most so many samples at once through the networks
+
+    @property
+    def labels(self) -> Tensor: ...
+
+    def __len__(self) -> int: ...
+
+    def to(self, device: torch.device) -> "Split":
+        """The split whose batches come on `device`."""
+
+    def select(self, modality: int) -> "Split":
+        """The split with one of its inputs only."""
+
+    def at_pass(self, number: int) -> "Split":
+        """The split as the training pass `number` sees it; splits with random crops differ from pass to pass."""
+
+    def tail(self, start: int) -> "Split":
+        """The samples from `start` on."""
+
+    def batches(self, batch_size: int, shuffle: Sequence[int | str] | None = None) -> SizedBatches:
+        """One pass; `shuffle` names the place of the run whose derived seed orders it (None: in order)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +58,7 @@ class ArraySplit:
 
     inputs: tuple[Tensor, ...]
     labels: Tensor
+    evaluation_batch: ClassVar[int] = 64  # on CPUs the maps stay in cache
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -28,18 +67,22 @@ class ArraySplit:
         return ArraySplit(tuple(x.to(device) for x in self.inputs), self.labels.to(device))
 
     def select(self, modality: int) -> "ArraySplit":
-        """The split with one of its inputs only."""
         return ArraySplit((self.inputs[modality],), self.labels)
 
-    def batches(self, batch_size: int, shuffle: Sequence[int | str] | None = None) -> "Batches":
-        """One pass; `shuffle` names the place of the run whose derived seed orders it (None: in order)."""
+    def at_pass(self, number: int) -> "ArraySplit":
+        return self
+
+    def tail(self, start: int) -> "ArraySplit":
+        return ArraySplit(tuple(x[start:] for x in self.inputs), self.labels[start:])
+
+    def batches(self, batch_size: int, shuffle: Sequence[int | str] | None = None) -> "_Slices":
         order = None if shuffle is None else torch.randperm(len(self), generator=generator(*shuffle))
-        return Batches(self, batch_size, order)
+        return _Slices(self, batch_size, order)
 
 
 @dataclasses.dataclass(frozen=True)
-class Batches:
-    """An iterable over a split; its length is the number of batches, the last of which may be smaller."""
+class _Slices:
+    """The batches of an `ArraySplit`; the last may be smaller."""
 
     split: ArraySplit
     batch_size: int
@@ -55,3 +98,123 @@ class Batches:
             chosen = part if order is None else order[part]
             inputs = (x[chosen] for x in self.split.inputs)
             yield tuple(x.float() if x.dtype == torch.uint8 else x for x in inputs), self.split.labels[chosen]
+
+
+class SampleSource(Protocol):
+    """Samples on disk, such as `datasets.ntu.NTUSplit`."""
+
+    labels: Tensor
+
+    def __len__(self) -> int: ...
+
+    def load(self, index: int, modality: str, crop: int | None) -> Tensor:
+        """One input of one sample; `crop` is the seed of its random crops (None: not cropped)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedSplit:
+    """One split whose samples worker processes read while the networks compute.
+
+    Crops derive from (crop_seed, pass, sample): a sample is the same in every run and however many workers there are.
+    """
+
+    source: SampleSource
+    modalities: tuple[str, ...]  # in the order of the network's inputs
+    prepare: Callable[[Tensor], Tensor]  # turns a batch of uint8 into what the network takes, on the device
+    workers: int = 0
+    crop_seed: int | None = None  # None: no crops
+    device: torch.device = CPU
+    crop: int | None = None  # of the current pass
+    start: int = 0
+    evaluation_batch: ClassVar[int] = 16  # a video takes 100 MB of maps
+
+    def __len__(self) -> int:
+        return len(self.source) - self.start
+
+    @property
+    def labels(self) -> Tensor:
+        return self.source.labels[self.start :].to(self.device)
+
+    def to(self, device: torch.device) -> "LoadedSplit":
+        return dataclasses.replace(self, device=device)
+
+    def select(self, modality: int) -> "LoadedSplit":
+        return dataclasses.replace(self, modalities=(self.modalities[modality],))
+
+    def at_pass(self, number: int) -> "LoadedSplit":
+        if self.crop_seed is None:
+            return self
+        return dataclasses.replace(self, crop=derive_seed(self.crop_seed, "crops", number))
+
+    def tail(self, start: int) -> "LoadedSplit":
+        return dataclasses.replace(self, start=self.start + start)
+
+    def batches(self, batch_size: int, shuffle: Sequence[int | str] | None = None) -> "_Loaded":
+        count = len(self)
+        order = torch.arange(count) if shuffle is None else torch.randperm(count, generator=generator(*shuffle))
+        return _Loaded(self, batch_size, order)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Loaded:
+    """The batches of a `LoadedSplit`."""
+
+    split: LoadedSplit
+    batch_size: int
+    order: Tensor
+
+    def __len__(self) -> int:
+        return -(-len(self.order) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        split, parts = self.split, self.order.split(self.batch_size)
+        loader = DataLoader(
+            _Samples(split),
+            batch_sampler=[part.tolist() for part in parts],
+            num_workers=split.workers,
+            collate_fn=_collate,
+            pin_memory=split.device.type == "cuda",
+            generator=torch.Generator(),  # not the global one, whose draws belong to dropout
+        )
+        labels = split.labels
+        for part, loaded in zip(parts, loader, strict=True):
+            if isinstance(loaded, Exception):
+                raise loaded
+            inputs = (x.to(split.device, non_blocking=True) for x in loaded)
+            yield (
+                tuple(split.prepare(x) if x.dtype == torch.uint8 else x for x in inputs),
+                labels[part.to(labels.device)],
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Samples(Dataset):
+    split: LoadedSplit
+
+    def __getitem__(self, index: int) -> tuple[Tensor, ...] | Exception:
+        """The inputs of a sample; an error of the data as a value, or the worker would wrap it into a traceback."""
+        split = self.split
+        try:
+            return tuple(split.source.load(split.start + index, name, split.crop) for name in split.modalities)
+        except Exception as error:
+            if not hasattr(error, "exit_code"):
+                raise
+            return error
+
+
+def _collate(samples: list[tuple[Tensor, ...] | Exception]) -> tuple[Tensor, ...] | Exception:
+    errors = [sample for sample in samples if isinstance(sample, Exception)]
+    return errors[0] if errors else tuple(torch.stack(parts) for parts in zip(*samples, strict=True))
+
+
+def loaded_splits(
+    sources: Mapping[str, SampleSource],
+    modalities: tuple[str, ...],
+    prepare: Callable[[Tensor], Tensor],
+    args: argparse.Namespace,
+) -> dict[str, LoadedSplit]:
+    """The splits of a script, by role; only "train" is cropped at random."""
+    return {
+        role: LoadedSplit(source, modalities, prepare, args.num_workers, args.seed if role == "train" else None)
+        for role, source in sources.items()
+    }

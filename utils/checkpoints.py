@@ -1,5 +1,6 @@
 """State dicts on disk: written whole, read with `weights_only=True`, checked against the network that takes them."""
 
+import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from utils.cli import UsageError
 from utils.files import whole_file
+from utils.misfit import flags_that_fit
 
 
 def save_state(path: Path, state: Mapping[str, Tensor]) -> None:
@@ -56,9 +58,36 @@ def load_into(module: nn.Module, path: Path) -> None:
         + shapes[:1]
     )
     if problems:
+        flags = flags_that_fit(module, state)
+        advice = (
+            f"it was trained with {', '.join(flags)}"
+            if flags
+            else "it may be the checkpoint of another network; give the one that belongs here"
+        )
         raise UsageError(
             f"{path} does not fit this {type(module).__name__}: it {'; '.join(problems)} "
-            f"({len(missing)} missing, {len(unexpected)} unexpected, {len(shapes)} of another shape); "
-            "give the flags that it was trained with, such as --conf, --channels or --inner_representation_size"
+            f"({len(missing)} missing, {len(unexpected)} unexpected, {len(shapes)} of another shape); {advice}"
         )
     module.load_state_dict(state)
+
+
+def find_checkpoints(args: argparse.Namespace) -> list[Path]:
+    """The checkpoints of NTU's unimodal networks, skeleton first: those named, else the only ones in the folder.
+
+    Raises:
+        UsageError: none is named, and the folder holds none or several.
+    """
+    folder = args.checkpointdir
+    paths = []
+    for flag, kind, frames in (("ske_cp", "skeleton", args.vid_len[1]), ("rgb_cp", "rgb", args.vid_len[0])):
+        pattern = f"{kind}_{frames}frames_*.checkpoint"
+        found = [folder / getattr(args, flag)] if getattr(args, flag) else sorted(folder.glob(pattern))
+        if not found:
+            raise UsageError(
+                f"{folder} holds no {pattern}; train one with train_{kind}_ntu.py, or name a file with --{flag}"
+            )
+        if len(found) > 1:
+            names = ", ".join(path.name for path in found)
+            raise UsageError(f"{folder} holds several {pattern}: {names}; name one with --{flag}")
+        paths.append(found[0])
+    return paths

@@ -98,13 +98,13 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     add_verbosity(parser)
 
 
-def add_amp(group: argparse._ArgumentGroup) -> None:
+def add_amp(group: argparse._ArgumentGroup, default: str = "auto") -> None:
     group.add_argument(
         "--amp",
         nargs="?",
         const="on",
         choices=("auto", "on", "off"),
-        default="auto",
+        default=default,
         help="bfloat16 autocast while training; auto uses it where the processor computes in bfloat16",
     )
 
@@ -126,16 +126,73 @@ def add_avmnist_data(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--checkpointdir", type=Path, default=Path("checkpoints/avmnist"), help="folder of checkpoints")
     group.add_argument("--num_outputs", type=positive_int, default=10, help="classes")
     group.add_argument("--channels", type=positive_int, default=3, help="channels of the first convolution")
-    for split in ("train", "dev", "test"):
-        group.add_argument(
-            f"--limit_{split}", type=positive_int, default=None, help=f"use only the first samples of {split}"
-        )
+    _add_limits(group)
+    _add_workers(group, 0, "kept from the published scripts: AV-MNIST lives in memory")
 
 
 def add_avmnist_checkpoints(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("unimodal networks")
     group.add_argument("--audio_cp", default="audio_model.pkl", help="file in checkpointdir, from train_audio.py")
     group.add_argument("--rgb_cp", default="image_model.pkl", help="file in checkpointdir, from train_image.py")
+
+
+def add_ntu_data(parser: argparse.ArgumentParser) -> None:
+    """Where NTU RGB+D and its checkpoints lie, how it is read, and how much of it to use."""
+    group = parser.add_argument_group("data")
+    group.add_argument(
+        "--datadir", type=Path, default=Path("data/ntu"), help="folder of nturgbd_rgb and nturgbd_skeletons"
+    )
+    group.add_argument("--checkpointdir", type=Path, default=Path("checkpoints/ntu"), help="folder of checkpoints")
+    group.add_argument("--num_outputs", type=positive_int, default=60, help="classes")
+    group.add_argument("--vid_dim", type=positive_int, default=256, help="side of the prepared videos, pixels")
+    group.add_argument("--vid_fr", type=positive_int, default=30, help="frame rate of the prepared videos")
+    group.add_argument(
+        "--vid_len",
+        type=positive_int,
+        nargs=2,
+        default=[8, 32],
+        metavar=("RGB", "SKELETON"),
+        help="frames that the networks see",
+    )
+    group.add_argument(
+        "--frame_sampling",
+        choices=("published", "uniform"),
+        default="published",
+        help="published: the last of the frames is black, which the published weights saw",
+    )
+    group.add_argument("--no_norm", action="store_true", help="leave skeletons where they are in the room")
+    group.add_argument(
+        "--no_bad_skel", action="store_true", help="leave out samples of bad_skel.txt and those without a body"
+    )
+    _add_limits(group)
+    _add_workers(group, min(8, os.cpu_count() or 1), "processes that read samples; 0 reads in the main process")
+
+
+def add_ntu_checkpoints(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("unimodal networks")
+    for flag, kind, script in (("ske_cp", "skeleton", "train_skeleton_ntu.py"), ("rgb_cp", "rgb", "train_rgb_ntu.py")):
+        group.add_argument(
+            f"--{flag}",
+            default="",
+            help=f"file in checkpointdir, from {script} (default: the only {kind}_<frames>frames_*.checkpoint there)",
+        )
+
+
+def _add_limits(group: argparse._ArgumentGroup) -> None:
+    for split in ("train", "dev", "test"):
+        group.add_argument(
+            f"--limit_{split}", type=positive_int, default=None, help=f"use only the first samples of {split}"
+        )
+
+
+def limits(args: argparse.Namespace) -> dict[str, int | None]:
+    """How many samples of each split of NTU to use; None: all. A search trains on "trainexp"."""
+    given = {split: getattr(args, f"limit_{split}") for split in ("train", "dev", "test")}
+    return given | {"trainexp": given["train"]}
+
+
+def _add_workers(group: argparse._ArgumentGroup, default: int, text: str) -> None:
+    group.add_argument("--num_workers", "--j", type=non_negative_int, default=default, help=text)
 
 
 def resolve_device(name: str) -> torch.device:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from models.fusion import FusionHead, FusionNetwork, HeadSettings
 from models.population import Population
-from utils.batches import ArraySplit
+from utils.batches import Split
 from utils.configurations import Configuration, Row
 from utils.feature_bank import FeatureBank
 from utils.seeds import derive_seed
@@ -105,11 +105,12 @@ class LiveEvaluator:
     def __init__(
         self,
         build: Callable[[Configuration], FusionNetwork],
-        splits: Mapping[str, ArraySplit],
+        splits: Mapping[str, Split],
         training: TrainingSettings,
         device: torch.device,
         shared: SharedWeights | None = None,
         frozen_mode: str = "train",
+        amp: bool = False,
         wrap: Callable[[nn.Module], nn.Module] = lambda network: network,
     ) -> None:
         """
@@ -121,7 +122,7 @@ class LiveEvaluator:
         """
         self.build, self.training, self.device, self.shared = build, training, device, shared
         self.splits = {name: split.to(device) for name, split in splits.items()}
-        self.frozen_mode, self.wrap = frozen_mode, wrap
+        self.frozen_mode, self.amp, self.wrap = frozen_mode, amp, wrap
 
     def __call__(self, configurations: Sequence[Configuration], step: int) -> list[Evaluation]:
         return [self._train(configuration, step, place) for place, configuration in enumerate(configurations)]
@@ -137,7 +138,7 @@ class LiveEvaluator:
 
         parameters = network.central_parameters()
         epochs = train_and_evaluate(
-            self.wrap(network), self.splits, self.training, parameters, prepare, (step,), self.training.epochs
+            self.wrap(network), self.splits, self.training, parameters, prepare, (step,), self.training.epochs, self.amp
         )
         accuracies = [float(epoch.dev_accuracy) for epoch in epochs]
         if self.shared:

@@ -1,12 +1,15 @@
 """The feature bank: pooled features and logits of frozen unimodal networks over whole splits, computed once.
 
-One table (N, layout.total) float32 a split, in a folder named by a key over everything that the features depend on:
-checkpoints, data, settings. A bank with the same key is opened, not computed.
+One table (N, layout.total) float32 a split - of "train" one for every training pass where random crops make passes
+differ - in a folder named by a key over everything that the features depend on: checkpoints, data, settings. A bank
+with the same key is opened, not computed; one that was cut off goes on where it stopped.
 """
 
 import dataclasses
 import hashlib
+import io
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -16,11 +19,32 @@ from torch import Tensor
 from tqdm import tqdm
 
 from models.fusion import FeatureLayout, FusionNetwork
-from utils.batches import ArraySplit
-from utils.files import whole_file, write_json
+from utils.batches import ArraySplit, Split
+from utils.files import write_json
+from utils.training import autocast
 
-# Small enough for the feature maps of a batch to stay in cache.
-EXTRACTION_BATCH = 32
+EXTRACTION_BATCH = 32  # small enough for the feature maps of a batch to stay in cache
+SYNC_EVERY = 1 << 26  # bytes of a table between two syncs to disk
+
+
+@dataclasses.dataclass(frozen=True)
+class BankedSplit:
+    """A split of the bank: for every training pass the rows of its own crops, pass after pass in turn."""
+
+    passes: tuple[ArraySplit, ...]
+
+    def __len__(self) -> int:
+        return len(self.passes[0])
+
+    @property
+    def labels(self) -> Tensor:
+        return self.passes[0].labels
+
+    def to(self, device: torch.device) -> "BankedSplit":
+        return BankedSplit(tuple(split.to(device) for split in self.passes))
+
+    def at_pass(self, number: int) -> ArraySplit:
+        return self.passes[number % len(self.passes)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +52,7 @@ class FeatureBank:
     """Tables by split, as splits whose only input is the row."""
 
     layout: FeatureLayout
-    splits: Mapping[str, ArraySplit]
+    splits: Mapping[str, ArraySplit | BankedSplit]
     folder: Path
     reused: bool
 
@@ -54,61 +78,112 @@ def data_identity(datadir: Path, arrays: Iterable[str]) -> dict[str, object]:
 def open_bank(
     folder: Path,
     network: FusionNetwork,
-    splits: Mapping[str, ArraySplit],
+    splits: Mapping[str, Split],
     identity: Mapping[str, object],
     device: torch.device,
     verbose: bool = True,
+    passes: int = 1,
+    amp: bool = False,
 ) -> FeatureBank:
     """The bank of `network`'s unimodal nets over `splits`, computed into a sub-folder of `folder` unless it is there.
 
     Args:
         identity: everything that the features depend on, as JSON values; its hash names the sub-folder.
+        passes: how many tables of the split "train", each with the crops of its own training pass.
     """
     widths = tuple(tuple(net.feature_widths) for net in network.backbones())
     layout = FeatureLayout(widths, network.settings.num_outputs)
     counts = {name: len(split) for name, split in splits.items()}
-    content = {"format": 1, "device": device.type, "widths": widths, "counts": counts, **identity}
+    content = {
+        "format": 1,
+        "device": device.type,
+        "bfloat16": amp,
+        "widths": widths,
+        "counts": counts,
+        "passes": passes,
+        **identity,
+    }
     key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
     home = folder / key
-    shapes = {name: (count, layout.total) for name, count in counts.items()}
-    tables = _read_tables(home, shapes)
-    reused = tables is not None
+    tables = {"dev": [splits["dev"]], "train": [splits["train"].at_pass(i) for i in range(passes)]}
+    paths = {
+        (name, i): home / (f"{name}-{i}.npy" if len(parts) > 1 else f"{name}.npy")
+        for name, parts in tables.items()
+        for i in range(len(parts))
+    }
+    reused = (home / "bank.json").exists()  # written last
+    network.to(device)
+    for (name, i), path in paths.items():
+        if not _is_whole(path, (counts[name], layout.total)):
+            reused = False
+            _extract(network, tables[name][i], layout, device, path, verbose, amp)
     if not reused:
-        network.to(device)
-        for name, split in splits.items():
-            table = _extract(network, split, layout, device, name, verbose)
-            with whole_file(home / f"{name}.npy") as file:
-                np.save(file, table)
         write_json(home / "bank.json", content)
-        tables = _read_tables(home, shapes)
-    banked = {name: ArraySplit((torch.from_numpy(tables[name]),), splits[name].labels) for name in splits}
-    return FeatureBank(layout, banked, home, reused)
+
+    def banked(name: str, i: int) -> ArraySplit:
+        table = np.load(paths[name, i], mmap_mode="c")  # copy-on-write: read lazily, and torch wants it writable
+        return ArraySplit((torch.from_numpy(table),), splits[name].labels)
+
+    train = [banked("train", i) for i in range(passes)]
+    return FeatureBank(
+        layout,
+        {"train": train[0] if passes == 1 else BankedSplit(tuple(train)), "dev": banked("dev", 0)},
+        home,
+        reused,
+    )
 
 
-def _read_tables(home: Path, shapes: Mapping[str, tuple[int, int]]) -> dict[str, np.ndarray] | None:
-    """The tables of a finished bank, memory-mapped; None where it is not finished, or not whole."""
-    if not (home / "bank.json").exists():  # written last
-        return None
+def _is_whole(path: Path, shape: tuple[int, int]) -> bool:
     try:
-        tables = {name: np.load(home / f"{name}.npy", mmap_mode="c") for name in shapes}
+        return np.load(path, mmap_mode="r").shape == shape
     except (OSError, ValueError, EOFError):
-        return None
-    return tables if all(tables[name].shape == shape for name, shape in shapes.items()) else None
+        return False
 
 
 @torch.no_grad()
 def _extract(
-    network: FusionNetwork, split: ArraySplit, layout: FeatureLayout, device: torch.device, name: str, verbose: bool
-) -> np.ndarray:
-    """One pass in order with the unimodal networks in eval mode: (N, layout.total) float32."""
+    network: FusionNetwork,
+    split: Split,
+    layout: FeatureLayout,
+    device: torch.device,
+    path: Path,
+    verbose: bool,
+    amp: bool,
+) -> None:
+    """One pass in order with the unimodal networks in eval mode, appended batch by batch to a neighbour of `path`.
+
+    The neighbour's length tells how many batches an earlier extraction finished.
+    """
     network.eval()
-    table = np.empty((len(split), layout.total), np.float32)
-    start = 0
-    for inputs, _ in tqdm(split.batches(EXTRACTION_BATCH), desc=f"features of {name}", disable=not verbose):
-        rows = feature_rows(network, [x.to(device) for x in inputs])
-        table[start : start + len(rows)] = rows.cpu().numpy()
-        start += len(rows)
-    return table
+    batch = min(EXTRACTION_BATCH, split.evaluation_batch)
+    partial = path.with_suffix(".partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = io.BytesIO()
+    shape = (len(split), layout.total)
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    with open(partial, "ab") as file:
+        if file.tell() < header.tell():
+            file.truncate(0)
+            file.write(header.getvalue())
+        size = 4 * layout.total * batch  # bytes of a batch
+        done = (file.tell() - header.tell()) // size
+        file.truncate(header.tell() + done * size)
+        synced = file.seek(0, os.SEEK_END)
+        batches = split.tail(done * batch).batches(batch)
+        progress = tqdm(
+            batches, desc=f"features of {path.stem}", total=done + len(batches), initial=done, disable=not verbose
+        )
+        for inputs, _ in progress:
+            with autocast(device, amp):
+                rows = feature_rows(network, [x.to(device) for x in inputs])
+            file.write(rows.float().cpu().numpy().tobytes())
+            if file.tell() - synced > SYNC_EVERY:
+                synced = file.tell()
+                file.flush()
+                os.fsync(file.fileno())
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
 
 
 def feature_rows(network: FusionNetwork, inputs: Iterable[Tensor]) -> Tensor:

@@ -1,7 +1,9 @@
 """Training of a found configuration to the end, and the table that sets it beside its baselines."""
 
+import argparse
 import copy
 import dataclasses
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -9,14 +11,108 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from models.fusion import FusionNetwork
-from utils.batches import ArraySplit
-from utils.checkpoints import save_state
-from utils.cli import read_json
-from utils.configurations import Configuration, format_configuration
+from models.fusion import ACTIVATIONS, FusionNetwork
+from utils import cli, fusion_flags
+from utils.batches import Split
+from utils.checkpoints import load_into, save_state
+from utils.configurations import Configuration, Space, format_configuration, parse_configuration, read_best
 from utils.files import write_json
 from utils.report import write_report
-from utils.training import TrainingSettings, accuracy, predict, train_and_evaluate
+from utils.seeds import derive_seed
+from utils.training import accuracy, predict, train_and_evaluate
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What the found scripts of two data sets differ in, besides data and networks."""
+
+    modalities: Sequence[str]  # in the order of a configuration row
+    inputs: Sequence[int]  # for each modality, the place of its input in a split
+    space: Space
+    published: Sequence[Configuration]
+
+
+def add_flags(parser: argparse.ArgumentParser, conf: int) -> None:
+    """Which network to train or to test."""
+    group = parser.add_argument_group("configuration")
+    group.add_argument("--conf", default=str(conf), help="published number, list of rows, or a search's best.json")
+    group.add_argument("--test_cp", default="", help="only test this checkpoint (a path, or a name in checkpointdir)")
+
+
+def chosen_configuration(args: argparse.Namespace, task: Task) -> Configuration:
+    """The configuration that `--conf` names.
+
+    Raises:
+        UsageError: there is none such, or it has an index that does not exist.
+    """
+    configuration = parse_configuration(args.conf, task.published)
+    task.space.check(configuration, len(ACTIVATIONS))
+    return configuration
+
+
+def run_found(
+    args: argparse.Namespace,
+    task: Task,
+    build: Callable[[], FusionNetwork],
+    splits: Mapping[str, Split],
+    checkpoints: Sequence[Path],
+    facts: Mapping[str, object],
+) -> None:
+    """Train the network and set it beside its baselines - or only test it, with `--test_cp` - and write the results.
+
+    Args:
+        build: makes the network; called with the random state that its weights derive from.
+        splits: train, dev and test; with `--test_cp` the last is enough.
+        checkpoints: of the unimodal networks, in the order of a row.
+        facts: what else the results should hold, such as {"stand_in": False}.
+    """
+    device = cli.resolve_device(args.device)
+    amp = cli.use_amp(args.amp, device)
+    splits = {name: split.to(device) for name, split in splits.items()}
+    torch.manual_seed(derive_seed(args.seed, "found network"))
+    network = build()
+    tested = Path(args.test_cp) if Path(args.test_cp).is_file() else args.checkpointdir / args.test_cp
+    if args.test_cp:
+        load_into(network, tested)
+    else:
+        fusion_flags.load_backbones(network, checkpoints)
+    network.to(device, memory_format=torch.channels_last)
+    model = fusion_flags.data_parallel(network, args.use_dataparallel)
+    run_dir = cli.open_run(args)
+
+    rows, lines = [], []
+    if not args.test_cp:
+        if args.verbose:
+            sizes = f"{len(splits['train'])} samples, 1 + {args.epochs} epochs"
+            name = format_configuration(network.configuration)
+            print(f"training {name} on {sizes}, {device}{', bfloat16' * amp}")
+        rows = baselines(network, splits, task.modalities, task.inputs, checkpoints)
+        started = time.perf_counter()
+        lines = train_found(network, model, splits, args, amp, run_dir / "best.checkpoint")
+        searched = read_best(Path(args.conf)) if Path(args.conf).is_file() else {}
+        spent = time.perf_counter() - started + searched.get("seconds", 0) + (rows[-1].seconds or 0)
+
+    row, counts = test_found(model, splits)
+    row.configuration = network.configuration
+    if not args.test_cp:
+        row.seconds, row.candidates_trained = spent, searched.get("candidates_trained")
+        tested = args.checkpointdir / checkpoint_name(network.configuration, row.test)
+        save_state(tested, network.state_dict())
+    results = {
+        "modalities": task.modalities,
+        "sizes": task.space.sizes,
+        "configuration": network.configuration,
+        "head": dataclasses.asdict(network.settings),
+        "bfloat16": amp,
+        "checkpoint": str(tested),
+        **facts,
+    }
+    report = write_results(run_dir, results, [*rows, row], lines, counts)
+    if not args.test_cp:
+        write_json(tested.with_suffix(".json"), results | {"test_accuracy": row.test, "run_dir": str(run_dir)})
+    if results.get("stand_in"):
+        print("the data set is a stand-in: these figures are not results on the real one")
+    print(f"checkpoint: {tested}\nreport: {report}")
 
 
 @dataclasses.dataclass
@@ -34,29 +130,37 @@ class Row:
 def train_found(
     network: FusionNetwork,
     model: nn.Module,
-    splits: Mapping[str, ArraySplit],
-    settings: TrainingSettings,
+    splits: Mapping[str, Split],
+    args: argparse.Namespace,
     amp: bool,
-    verbose: bool,
     path: Path,
 ) -> list[dict[str, object]]:
-    """One epoch of central weights, then `settings.epochs` of all weights (published); returns a line for every epoch.
+    """One epoch of central weights, then `--epochs` of all weights (published); returns a line for every epoch.
 
     The best dev epoch is saved at `path` whenever there is a better one, and is what `network` holds in the end.
 
     Args:
         model: `network` itself or its DataParallel wrapper.
     """
+    settings = fusion_flags.training_settings(args)
     phases = [("central", network.central_parameters(), 1), ("all", list(network.parameters()), settings.epochs)]
     lines: list[dict[str, object]] = []
     best, best_state = -1.0, {}
-    with tqdm(total=1 + settings.epochs, desc="epochs", disable=not verbose) as progress:
+    with tqdm(total=1 + settings.epochs, desc="epochs", disable=not args.verbose) as progress:
         for phase, parameters, count in phases:  # each with an optimizer and a cosine cycle of its own
             network.requires_grad_(False)
             for parameter in parameters:
                 parameter.requires_grad_(True)
             epochs = train_and_evaluate(
-                model, splits, settings, parameters, network.train, ("found", phase), count, amp
+                model,
+                splits,
+                settings,
+                parameters,
+                network.train,
+                ("found", phase),
+                count,
+                amp,
+                first_pass=len(lines),
             )
             for result in epochs:
                 line = {
@@ -79,7 +183,7 @@ def train_found(
 
 def baselines(
     network: FusionNetwork,
-    splits: Mapping[str, ArraySplit],
+    splits: Mapping[str, Split],
     names: Sequence[str],
     inputs: Sequence[int],
     checkpoints: Sequence[Path],
@@ -100,7 +204,7 @@ def baselines(
         return Row(name, *(float(accuracy(combine(scores[s]), splits[s].labels)) for s in ("dev", "test")), seconds)
 
     records = [path.with_suffix(".json") for path in checkpoints]
-    took = [read_json(path).get("seconds") if path.exists() else None for path in records]
+    took = [cli.read_json(path).get("seconds") if path.exists() else None for path in records]
     both = None if None in took else sum(took)
     alone = [row(f"{name} only", lambda logits, m=m: logits[m], took[m]) for m, name in enumerate(names)]
     return [
@@ -110,10 +214,11 @@ def baselines(
     ]
 
 
-def test_found(model: nn.Module, splits: Mapping[str, ArraySplit]) -> tuple[Row, list[list[int]]]:
-    """Dev and test accuracy of the finished network, and its confusion matrix on test."""
-    predicted = {s: predict(model, splits[s]) for s in ("dev", "test")}
-    row = Row("found network", *(float(accuracy(predicted[s], splits[s].labels)) for s in ("dev", "test")))
+def test_found(model: nn.Module, splits: Mapping[str, Split]) -> tuple[Row, list[list[int]]]:
+    """Accuracy of the finished network on test, and on dev where that is among the splits; confusion matrix on test."""
+    predicted = {s: predict(model, splits[s]) for s in ("dev", "test") if s in splits}
+    reached = {s: float(accuracy(scores, splits[s].labels)) for s, scores in predicted.items()}
+    row = Row("found network", reached.get("dev"), reached["test"])
     return row, confusion(predicted["test"], splits["test"].labels)
 
 

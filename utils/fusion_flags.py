@@ -22,8 +22,13 @@ def add_flags(
     period: float,
     dropout: float,
     multitask: bool,
+    amp: str | None = None,
 ) -> None:
-    """The published names; the defaults differ between the scripts."""
+    """The published names; the defaults differ between the scripts.
+
+    Args:
+        amp: default of `--amp`; None leaves the flag out.
+    """
     net = parser.add_argument_group("fusion network")
     net.add_argument(
         "--inner_representation_size", type=cli.positive_int, default=inner, help="units of a fusion layer"
@@ -51,13 +56,8 @@ def add_flags(
     training.add_argument(
         "--use_dataparallel", action="store_true", help="spread batches through the networks over several GPUs"
     )
-    training.add_argument(
-        "--num_workers",
-        "--j",
-        type=cli.non_negative_int,
-        default=0,
-        help="kept from the published scripts: AV-MNIST lives in memory",
-    )
+    if amp is not None:
+        cli.add_amp(training, amp)
 
 
 def head_settings(args: argparse.Namespace) -> HeadSettings:

@@ -2,15 +2,19 @@
 
 import argparse
 import dataclasses
+import functools
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
-from models.fusion import ACTIVATION_NAMES
-from utils import cli
-from utils.configurations import Space, format_configuration
+from models.fusion import ACTIVATION_NAMES, FusionNetwork
+from utils import cli, fusion_flags
+from utils.batches import Split
+from utils.configurations import Configuration, Space, format_configuration
+from utils.evaluators import CachedEvaluator, LiveEvaluator, SharedWeights
+from utils.feature_bank import file_digest, open_bank
 from utils.files import write_json
 from utils.journal import Journal
 from utils.predictor import AccuracyPredictor
@@ -40,20 +44,67 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run_search(
     args: argparse.Namespace,
+    space: Space,
+    modalities: Sequence[str],
+    build: Callable[[Configuration], FusionNetwork],
+    splits: Mapping[str, Split],
+    checkpoints: Sequence[Path],
+    data_identity: object,
+    stand_in: bool = False,
+    passes: int = 1,
+) -> None:
+    """Search, journal every step as it ends, write best.json and the report.
+
+    Args:
+        modalities: names in the order of a configuration row.
+        build: makes the network of a configuration, without its unimodal weights.
+        splits: train and dev.
+        checkpoints: of the unimodal networks, in the order of a row.
+        data_identity: what tells this data set from another in the feature bank's key, as JSON values.
+        stand_in: whether the data are, whose figures say nothing about the real ones.
+        passes: over the training split that differ by random crops.
+    """
+    device = cli.resolve_device(args.device)
+    amp = cli.use_amp(args.amp, device) if "amp" in args else False
+    head, training = fusion_flags.head_settings(args), fusion_flags.training_settings(args)
+
+    def loaded(configuration: Configuration) -> FusionNetwork:
+        network = build(configuration)
+        fusion_flags.load_backbones(network, checkpoints)
+        return network
+
+    network = loaded(space.rows()[:1])  # any configuration: only its unimodal networks are used
+    run_dir = cli.open_run(args)
+    if args.verbose:
+        sizes = ", ".join(f"{len(split)} {name}" for name, split in splits.items())
+        print(f"searching {len(space.rows())} rows a level on {sizes} samples, {args.features} features, {device}")
+    shared = SharedWeights() if args.weightsharing else None
+    seconds: dict[str, float] = {}
+    if args.features == "cached":
+        started = time.perf_counter()
+        identity = {"checkpoints": [file_digest(path) for path in checkpoints], "data": data_identity}
+        folder = args.checkpointdir / "feature_bank"
+        bank = open_bank(folder, network, splits, identity, device, args.verbose, passes, amp)
+        seconds["extraction"] = time.perf_counter() - started
+        if args.verbose and bank.reused:
+            print(f"feature bank {bank.folder} reused")
+        evaluator = CachedEvaluator(bank, head, training, device, shared)
+    else:
+        wrap = functools.partial(fusion_flags.data_parallel, wanted=args.use_dataparallel)
+        evaluator = LiveEvaluator(loaded, splits, training, device, shared, amp=amp, wrap=wrap)
+    _search(args, run_dir, space, modalities, evaluator, seconds, stand_in)
+
+
+def _search(
+    args: argparse.Namespace,
     run_dir: Path,
     space: Space,
     modalities: Sequence[str],
     evaluate: Evaluator,
     seconds_by_part: dict[str, float],
     stand_in: bool,
-) -> dict[str, object]:
-    """Search, journal every step as it ends, write best.json and the report, and return best.json's content.
-
-    Args:
-        modalities: names in the order of a configuration row.
-        stand_in: whether the data are, whose figures say nothing about the real ones.
-        seconds_by_part: what was spent before the search, such as {"extraction": 12.0}; the rest is added.
-    """
+) -> None:
+    """Run the loop with what tells accuracies; `seconds_by_part` is what was spent before, the rest is added."""
     settings = SearchSettings(
         max_fusions=args.max_fusions,
         search_iterations=args.search_iterations,
@@ -94,7 +145,6 @@ def run_search(
     write_json(run_dir / "best.json", best)
     report = write_report(run_dir)
     _print_best(best, run_dir, report)
-    return best
 
 
 def _record(steps: Iterable[Step], journal: Journal, trainings: int, verbose: bool) -> list[Step]:

@@ -12,11 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from utils.batches import ArraySplit, Batch
+from utils.batches import Batch, Split
 from utils.schedules import cosine_rates
 from utils.seeds import derive_seed
-
-EVALUATION_BATCH = 64  # through the networks; on CPUs their maps stay in cache
 
 Outputs = Tensor | tuple[Tensor, ...]
 
@@ -100,12 +98,12 @@ def train_epoch(
 
 
 @torch.no_grad()
-def predict(model: nn.Module, split: ArraySplit, batch_size: int = EVALUATION_BATCH) -> Tensor:
+def predict(model: nn.Module, split: Split, batch_size: int | None = None) -> Tensor:
     """Scores (..., N, C) of all samples in order, in eval mode and float32; modes are put back afterwards."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        parts = [scores(model(*inputs)) for inputs, _ in split.batches(batch_size)]
+        parts = [scores(model(*inputs)) for inputs, _ in split.batches(batch_size or split.evaluation_batch)]
     finally:
         for module, mode in modes.items():
             module.training = mode
@@ -117,21 +115,22 @@ def accuracy(predicted: Tensor, labels: Tensor) -> Tensor:
     return (predicted.argmax(-1) == labels).float().mean(-1)
 
 
-def evaluate(model: nn.Module, split: ArraySplit, batch_size: int = EVALUATION_BATCH) -> Tensor:
+def evaluate(model: nn.Module, split: Split, batch_size: int | None = None) -> Tensor:
     """Accuracy on a split, shape () or (K,)."""
     return accuracy(predict(model, split, batch_size), split.labels)
 
 
 def train_and_evaluate(
     model: nn.Module,
-    splits: Mapping[str, ArraySplit],
+    splits: Mapping[str, Split],
     settings: TrainingSettings,
     parameters: Sequence[nn.Parameter],
     prepare: Callable[[], None],
     place: tuple[int | str, ...],
     epochs: int,
     amp: bool = False,
-    dev_batch: int = EVALUATION_BATCH,
+    dev_batch: int | None = None,
+    first_pass: int = 0,
 ) -> Iterator[EpochResult]:
     """Epochs of Adam under the cosine rate, each followed by the dev split; yields each epoch's result.
 
@@ -139,11 +138,13 @@ def train_and_evaluate(
         parameters: what is trained.
         prepare: puts the model into its training mode, called before every epoch.
         place: where in the run this is, such as (step,); orders and dropout derive from it, the seed and the epoch.
+        first_pass: over the training split, of the first epoch.
     """
     optimizer = torch.optim.Adam(parameters, lr=settings.eta_max, weight_decay=settings.weight_decay, fused=True)
     rates: Iterator[float] | None = None
     for epoch in range(epochs):
-        batches = splits["train"].batches(settings.batchsize, (settings.seed, "shuffle", *place, epoch))
+        train = splits["train"].at_pass(first_pass + epoch)
+        batches = train.batches(settings.batchsize, (settings.seed, "shuffle", *place, epoch))
         rates = rates or settings.rates(len(batches))
         torch.manual_seed(derive_seed(settings.seed, "dropout", *place, epoch))
         prepare()

@@ -1,78 +1,96 @@
-"""Training of a unimodal network with plain SGD, as the published fork does; shared by train_image and train_audio."""
+"""Training of a unimodal network; shared by the train_* scripts, which choose data, network and optimizer."""
 
 import argparse
 import time
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import nn
 from tqdm import tqdm
 
 from utils import cli
-from utils.batches import ArraySplit
-from utils.checkpoints import save_state
+from utils.batches import Split
+from utils.checkpoints import load_into, save_state
 from utils.files import write_json
 from utils.training import evaluate, train_epoch
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Optimisation flags; the defaults are the published ones."""
+def add_flags(
+    parser: argparse.ArgumentParser, *, epochs: int, batchsize: int, lr: float, rate: str, weight_decay: float, amp: str
+) -> None:
+    """Optimisation flags; `rate` says in words how the learning rate goes."""
     group = parser.add_argument_group("training")
-    group.add_argument("--epochs", type=cli.positive_int, default=50, help="passes over the training split")
-    group.add_argument("--batchsize", type=cli.positive_int, default=128, help="samples a step")
-    group.add_argument("--lr", type=cli.positive_float, default=0.1, help="learning rate of SGD, constant")
-    group.add_argument("--weight_decay", type=cli.non_negative_float, default=1e-4, help="L2 penalty of SGD")
-    cli.add_amp(group)
+    group.add_argument("--epochs", type=cli.positive_int, default=epochs, help="passes over the training split")
+    group.add_argument("--batchsize", type=cli.positive_int, default=batchsize, help="samples a step")
+    group.add_argument("--lr", type=cli.positive_float, default=lr, help=f"learning rate, {rate}")
+    group.add_argument("--weight_decay", type=cli.non_negative_float, default=weight_decay, help="L2 penalty")
+    cli.add_amp(group, amp)
 
 
 def train_unimodal(
-    network: nn.Module,
-    splits: Mapping[str, ArraySplit],
     args: argparse.Namespace,
-    device: torch.device,
-    path: Path,
-    run_dir: Path,
-    stand_in: bool,
-) -> dict[str, object]:
-    """Train, save the best dev epoch at `path`, and return the record of the run.
+    network: nn.Module,
+    splits: Mapping[str, Split],
+    optimizer: torch.optim.Optimizer,
+    name: Callable[[float], str],
+    facts: Mapping[str, object],
+    rates: Callable[[int], Iterator[float]] | None = None,
+    test_every_epoch: bool = False,
+) -> None:
+    """Train, test the best dev epoch and save it in `--checkpointdir`.
 
-    The record holds every epoch's accuracies on train (running, while it learns), dev and test, and what rebuilds the
-    network; it is written beside the checkpoint, with the suffix .json, and to the run folder as results.json.
+    The record of the run holds every epoch's accuracies - on train the running one, while it learns - and is written
+    beside the checkpoint, with the suffix .json, and to the run folder as results.json.
 
     Args:
-        stand_in: whether the data are, whose figures say nothing about the real ones.
+        network: on the device of the splits.
+        name: of the checkpoint, given the test accuracy.
+        facts: what else the record should hold, such as {"stand_in": False}.
+        rates: learning rates batch by batch, given the batches of an epoch; None: constant.
+        test_every_epoch: as the published fork does for AV-MNIST; the choice of the epoch never looks at it.
     """
+    device = next(network.parameters()).device
     amp = cli.use_amp(args.amp, device)
-    splits = {name: split.to(device) for name, split in splits.items()}
-    network.to(device, memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(network.parameters(), args.lr, weight_decay=args.weight_decay)
+    run_dir = cli.open_run(args)
+    if args.verbose:
+        print(
+            f"training {type(network).__name__} on {len(splits['train'])} samples for {args.epochs} epochs on "
+            f"{device}{', bfloat16' * amp}"
+        )
     best, epochs, started = -1.0, [], time.perf_counter()
     record: dict[str, object] = {
         "network": type(network).__name__,
-        "channels": args.channels,
         "num_outputs": args.num_outputs,
         "seed": args.seed,
-        "stand_in": stand_in,
         "bfloat16": amp,
         "run_dir": str(run_dir),
+        **facts,
     }
+    schedule: Iterator[float] | None = None
     for epoch in tqdm(range(args.epochs), desc="epochs", disable=not args.verbose):
         network.train()
-        batches = splits["train"].batches(args.batchsize, (args.seed, "shuffle", epoch))
-        result = train_epoch(network, batches, optimizer, amp=amp)
+        batches = splits["train"].at_pass(epoch).batches(args.batchsize, (args.seed, "shuffle", epoch))
+        schedule = schedule or (rates and rates(len(batches)))
+        result = train_epoch(network, batches, optimizer, schedule, amp)
         line = {"epoch": epoch, "train_loss": float(result.loss), "train_accuracy": float(result.accuracy)}
-        line |= {f"{name}_accuracy": float(evaluate(network, splits[name])) for name in ("dev", "test")}
+        for split in ("dev", "test") if test_every_epoch else ("dev",):
+            line[f"{split}_accuracy"] = float(evaluate(network, splits[split]))
         epochs.append(line)
         if args.verbose:
             tqdm.write("  ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v:3d}" for k, v in line.items()))
         if line["dev_accuracy"] > best:
             best = line["dev_accuracy"]
-            record |= {"best_epoch": epoch, "dev_accuracy": best, "test_accuracy": line["test_accuracy"]}
-            save_state(path, network.state_dict())
+            record |= {"best_epoch": epoch, "dev_accuracy": best}
+            save_state(run_dir / "best.checkpoint", network.state_dict())
         record |= {"seconds": time.perf_counter() - started, "epochs": epochs}
-        for place in (path.with_suffix(".json"), run_dir / "results.json"):
-            write_json(place, record)
-    if stand_in:
+        write_json(run_dir / "results.json", record)
+
+    load_into(network, run_dir / "best.checkpoint")
+    record["test_accuracy"] = float(evaluate(network, splits["test"]))
+    path = args.checkpointdir / name(record["test_accuracy"])
+    save_state(path, network.state_dict())
+    for place in (path.with_suffix(".json"), run_dir / "results.json"):
+        write_json(place, record)
+    if record.get("stand_in"):
         print("the data set is a stand-in: these figures are not results on the real one")
-    return record
+    print(f"dev {record['dev_accuracy']:.4f}, test {record['test_accuracy']:.4f}; saved {path}")

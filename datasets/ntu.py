@@ -1,0 +1,269 @@
+"""NTU RGB+D: which samples there are, the published splits, and loading one sample of either modality.
+
+The folder: DATADIR/nturgbd_rgb/avi_256x256_30/S001C001P001R001A001_rgb.avi and so on, and for each of these
+DATADIR/nturgbd_skeletons/S001C001P001R001A001.skeleton, or the pack of them that `datasets.ntu_prepare` makes.
+"""
+
+import dataclasses
+import hashlib
+import os
+import re
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datasets.errors import DataError
+from datasets.ntu_pack import SkeletonPack
+from datasets.ntu_skeleton import crop_window, parse_skeleton, prepare_skeleton
+from datasets.ntu_video import clip_indices, read_frames
+
+MODALITIES = ("skeleton", "rgb")  # in the order of a configuration row
+SUBJECTS = {
+    "train": (1, 4, 8, 13, 15, 16, 17, 18, 19, 25, 27, 28, 31, 34, 35, 38),
+    "trainexp": (1, 4, 8, 13, 15, 17, 19),
+    "dev": (2, 5, 9, 14),
+    "test": (3, 6, 7, 10, 11, 12, 20, 21, 22, 23, 24, 26, 29, 30, 32, 33, 36, 37, 39, 40),
+}
+NAME = r"S\d{3}C\d{3}P\d{3}R\d{3}A\d{3}"  # setup, camera, subject, repetition, class
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of B, G, R in this order, as the published weights expect
+EMPTY_BELOW = 16 << 10  # a skeleton file without a body has a few bytes a frame
+
+
+@dataclasses.dataclass(frozen=True)
+class NTUSettings:
+    """How samples become network inputs.
+
+    Args:
+        vid_dim: width and height of the videos; names their folder, with `vid_fr`, the frames a second.
+        vid_len: frames of a clip and of a skeleton.
+        frame_sampling: see `clip_indices`.
+        centre: see `prepare_skeleton`.
+    """
+
+    vid_dim: int = 256
+    vid_fr: int = 30
+    vid_len: tuple[int, int] = (8, 32)
+    frame_sampling: str = "published"
+    centre: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleFiles:
+    """Where the halves of a sample lie; the pack is read where it has the sample."""
+
+    rgb_dir: Path
+    skeleton_dir: Path
+    pack: SkeletonPack | None
+
+    def rgb(self, name: str) -> Path:
+        return self.rgb_dir / f"{name}_rgb.avi"
+
+    def skeleton(self, name: str) -> Path:
+        return self.skeleton_dir / f"{name}.skeleton"
+
+    def is_packed(self, name: str) -> bool:
+        return self.pack is not None and name in self.pack.names
+
+    def joints(self, name: str) -> np.ndarray:
+        """A sample's skeleton as parsed: float32 (3, N, 25, M)."""
+        return self.pack.load(name) if self.is_packed(name) else parse_skeleton(self.skeleton(name))
+
+
+@dataclasses.dataclass(frozen=True)
+class NTUSplit:
+    """Samples in the order of their names; labels (N,) int64 from 0. It can be pickled and used after a fork."""
+
+    names: tuple[str, ...]
+    labels: Tensor
+    settings: NTUSettings
+    files: SampleFiles
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def subset(self, start: int, stop: int | None = None) -> "NTUSplit":
+        """The samples from `start` on, up to `stop`."""
+        part = slice(start, stop)
+        return dataclasses.replace(self, names=self.names[part], labels=self.labels[part])
+
+    def load(self, index: int, modality: str, crop: int | None = None) -> Tensor:
+        """One sample: "rgb" gives a uint8 clip (T, H, W, 3), "skeleton" a float32 input (3, T, 25, 2).
+
+        Args:
+            crop: seed of the training crop in time, which depends on nothing else but the sample and the modality.
+                None: no crop.
+
+        Raises:
+            DataError: the file is damaged or of another size.
+        """
+        name, settings = self.names[index], self.settings
+        seed = None if crop is None else [crop, zlib.crc32(name.encode()), MODALITIES.index(modality)]
+        rng = None if seed is None else np.random.default_rng(seed)
+        if modality == "rgb":
+            ratio = 1.0 if rng is None else 1 - 0.5 * rng.random()
+            frames, sampling = settings.vid_len[0], settings.frame_sampling
+            clip = read_frames(
+                self.files.rgb(name), lambda count: clip_indices(count, frames, sampling, ratio), settings.vid_dim
+            )
+            return torch.from_numpy(clip)
+        joints = self.files.joints(name)
+        window = None if rng is None else crop_window(joints.shape[1], rng)
+        return prepare_skeleton(joints, settings.vid_len[1], settings.centre, window)
+
+    def identity(self) -> dict[str, object]:
+        """What tells these samples and settings from others, as JSON values: it hashes names, sizes and times."""
+        digest = hashlib.sha256()
+        packed = False
+        for name in self.names:
+            files = [self.files.rgb(name)]
+            if self.files.is_packed(name):
+                packed = True
+            else:
+                files.append(self.files.skeleton(name))
+            digest.update(_stamp(files))
+        if packed:
+            digest.update(_stamp(self.files.pack.folder / file for file in ("index.npz", "joints.npy")))
+        return {"samples": len(self), "files": digest.hexdigest(), "settings": dataclasses.asdict(self.settings)}
+
+
+def _stamp(files: Iterable[Path]) -> bytes:
+    stats = [(path.name, path.stat()) for path in files]
+    return repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]).encode()
+
+
+def normalise_clips(clips: Tensor) -> Tensor:
+    """Clips uint8 (..., 3) as the network reads them: float32, scaled to [0, 1] and normalised, on the same device."""
+    mean, std = (torch.tensor(values, device=clips.device) for values in (MEAN, STD))
+    return clips.float().mul_(1 / (255 * std)).sub_(mean / std)
+
+
+def subject_of(name: str) -> int:
+    """The subject of a sample, from 1."""
+    return int(name[9:12])
+
+
+def class_of(name: str) -> int:
+    """The class of a sample, from 1."""
+    return int(name[17:20])
+
+
+@dataclasses.dataclass(frozen=True)
+class NTUFolder:
+    """A data folder: the samples that have both halves, and those that have one only; all sorted."""
+
+    datadir: Path
+    settings: NTUSettings
+    files: SampleFiles
+    names: tuple[str, ...]
+    without_rgb: tuple[str, ...]
+    without_skeleton: tuple[str, ...]
+
+    def report(self) -> str:
+        """One line such as "56,880 samples; left out: 3 without RGB, 302 without skeleton"."""
+        known = {subject for subjects in SUBJECTS.values() for subject in subjects}
+        unknown = sum(subject_of(name) not in known for name in self.names)
+        reasons = [
+            f"{count:,} {why}"
+            for count, why in (
+                (len(self.without_rgb), "without RGB"),
+                (len(self.without_skeleton), "without skeleton"),
+                (unknown, "of subjects that are in no split"),
+            )
+            if count
+        ]
+        return f"{len(self.names) - unknown:,} samples" + ("; left out: " + ", ".join(reasons) if reasons else "")
+
+    def bad_skeletons(self) -> set[str]:
+        """The samples that are named in bad_skel.txt, or whose skeleton has no body in any frame."""
+        listed = set()
+        path = bad_list(self.datadir)
+        if path is not None:
+            listed = set(re.findall(NAME, path.read_text(errors="replace")))
+        return {name for name in self.names if name in listed or self._is_empty(name)}
+
+    def _is_empty(self, name: str) -> bool:
+        if self.files.is_packed(name):
+            return self.files.pack.bodies(name) == 0
+        path = self.files.skeleton(name)
+        return path.stat().st_size < EMPTY_BELOW and parse_skeleton(path).shape[3] == 0
+
+    def splits(
+        self,
+        names: Iterable[str] | Mapping[str, str],
+        num_outputs: int = 60,
+        limits: Mapping[str, int | None] | None = None,
+        no_bad_skel: bool = False,
+    ) -> dict[str, NTUSplit]:
+        """Splits by name.
+
+        Args:
+            names: keys of SUBJECTS; or {name in the result: key of SUBJECTS}, as a search trains on "trainexp".
+            limits: by name in the result, how many samples to keep, the first; None: all.
+
+        Raises:
+            DataError: a split is empty, or a class in it exceeds `num_outputs`.
+        """
+        bad = self.bad_skeletons() if no_bad_skel else set()
+        splits = {}
+        for split, key in names.items() if isinstance(names, Mapping) else ((name, name) for name in names):
+            chosen = [n for n in self.names if subject_of(n) in SUBJECTS[key] and n not in bad]
+            chosen = chosen[: (limits or {}).get(split)]
+            if not chosen:
+                raise DataError(
+                    f"{self.datadir}: the {split} split is empty; "
+                    f"it takes samples of the subjects {', '.join(map(str, SUBJECTS[key]))}"
+                )
+            highest = max(chosen, key=class_of)
+            if class_of(highest) > num_outputs:
+                raise DataError(
+                    f"{self.datadir}: classes must lie in 1..{num_outputs}, but {highest} is of class "
+                    f"{class_of(highest)}; leave it out, or give --num_outputs {class_of(highest)}"
+                )
+            labels = torch.tensor([class_of(name) - 1 for name in chosen])
+            splits[split] = NTUSplit(tuple(chosen), labels, self.settings, self.files)
+        return splits
+
+
+def bad_list(datadir: Path) -> Path | None:
+    """bad_skel.txt, the list of samples with missing skeletons: in the data folder, else in the working folder."""
+    return next((path for path in (datadir / "bad_skel.txt", Path("bad_skel.txt")) if path.is_file()), None)
+
+
+def discover(datadir: Path, settings: NTUSettings = NTUSettings()) -> NTUFolder:
+    """Pair videos and skeletons by name.
+
+    Raises:
+        DataError: no sample has both halves, or the pack is damaged.
+    """
+    rgb_dir = datadir / "nturgbd_rgb" / f"avi_{settings.vid_dim}x{settings.vid_dim}_{settings.vid_fr}"
+    files = SampleFiles(rgb_dir, datadir / "nturgbd_skeletons", SkeletonPack.open(datadir))
+    videos = _scan(files.rgb_dir, r"_rgb\.avi")
+    skeletons = _scan(files.skeleton_dir, r"\.skeleton") | set(files.pack.names if files.pack else ())
+    if not videos & skeletons:
+        raise DataError(
+            f"{datadir}: no sample has both {files.rgb('NAME')} and {files.skeleton('NAME')}, with NAME such as "
+            f"S001C001P001R001A001; found {len(videos):,} videos and {len(skeletons):,} skeletons"
+            + _other_videos(rgb_dir)
+        )
+    complete, without_rgb, without_skeleton = videos & skeletons, skeletons - videos, videos - skeletons
+    return NTUFolder(datadir, settings, files, *map(tuple, map(sorted, (complete, without_rgb, without_skeleton))))
+
+
+def _scan(folder: Path, suffix: str) -> set[str]:
+    """The names of the samples that have a file in a folder; empty where there is no folder."""
+    pattern = re.compile(f"({NAME}){suffix}")
+    try:
+        with os.scandir(folder) as entries:
+            return {match[1] for entry in entries if (match := pattern.fullmatch(entry.name))}
+    except FileNotFoundError:
+        return set()
+
+
+def _other_videos(rgb_dir: Path) -> str:
+    """A hint to the flags where the videos are of another size or frame rate."""
+    others = sorted(path.name for path in rgb_dir.parent.glob("avi_*") if path.is_dir() and path != rgb_dir)
+    return f"; there are also {', '.join(others)}, which --vid_dim and --vid_fr select" if others else ""

@@ -1,0 +1,115 @@
+"""Prepare NTU RGB+D: small square clips of the original videos, and one archive of all skeletons.
+
+    python -m datasets.ntu_prepare --rgb_dir ORIGINALS --datadir data/ntu    # both; put the skeleton files there first
+    python -m datasets.ntu_prepare --datadir data/ntu                        # the skeletons only
+
+Skeleton files lie in DATADIR/nturgbd_skeletons, clips go to DATADIR/nturgbd_rgb. What is done already is skipped, so a
+run that was stopped goes on where it was; docs/ntu.md describes the folders.
+"""
+
+import argparse
+import os
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+
+from datasets.ntu import SUBJECTS
+from datasets.ntu_pack import PACK_FOLDER, TEXT_FOLDER, SkeletonPack, skeleton_files, write_pack
+from datasets.ntu_transcode import PIXELS, VideoSettings, find_originals, prepare_videos
+from datasets.ntu_work import SAMPLE, exclusive
+from utils import cli
+
+
+def parse_args() -> argparse.Namespace:
+    parser = cli.make_parser(__doc__)
+    parser.prog = "python -m datasets.ntu_prepare"
+    group = parser.add_argument_group("data")
+    group.add_argument("--rgb_dir", type=Path, help="folder of the original videos, which may lie in folders below it")
+    group.add_argument("--datadir", type=Path, default=Path("data/ntu"), help="folder of the prepared data set")
+
+    group = parser.add_argument_group("clips")
+    group.add_argument("--vid_dim", type=cli.positive_int, default=256, help="width and height in pixels")
+    group.add_argument("--vid_fr", type=cli.positive_int, default=30, help="frames a second")
+    group.add_argument(
+        "--codec", choices=tuple(PIXELS), default="mpeg4", help="mpeg4: small files; mjpeg: every frame a key frame"
+    )
+
+    group = parser.add_argument_group("skeletons")
+    group.add_argument(
+        "--skeletons",
+        action=argparse.BooleanOptionalAction,
+        help=f"pack DATADIR/{TEXT_FOLDER} into one archive that loads many times faster (default: if it is there)",
+    )
+
+    group = parser.add_argument_group("work")
+    group.add_argument(
+        "--num_workers", type=cli.positive_int, default=os.cpu_count() or 1, help="processes; the output is the same"
+    )
+    cli.add_verbosity(parser)
+    return parser.parse_args()
+
+
+def prepared_clips(folder: Path) -> set[str]:
+    """The samples whose clips are in `folder`."""
+    if not folder.is_dir():
+        return set()
+    return {match[1] for entry in os.listdir(folder) if (match := re.fullmatch(rf"({SAMPLE})_rgb\.avi", entry))}
+
+
+def counts(datadir: Path, clips: Path) -> str:
+    """What is there now, in lines to compare with what NTU publishes."""
+    videos, pack = prepared_clips(clips), SkeletonPack.open(datadir)
+    packed = pack.names if pack else set()
+    skeletons = packed | skeleton_files(datadir).keys()
+    both = videos & skeletons
+    lines = [f"{len(videos):,} videos, {len(skeletons):,} skeletons, {len(both):,} samples with both"]
+    lines.append(f"left out: {len(skeletons - videos):,} without video, {len(videos - skeletons):,} without skeleton")
+    if pack:
+        bodiless = sum(pack.bodies(name) == 0 for name in packed)
+        lines.append(f"{len(packed):,} skeletons packed, {bodiless:,} of them without a body in any frame")
+    subjects = Counter(int(name[9:12]) for name in both)
+    per_split = [f"{split} {sum(subjects[one] for one in members):,}" for split, members in SUBJECTS.items()]
+    known = {one for members in SUBJECTS.values() for one in members}
+    unused = sum(count for one, count in subjects.items() if one not in known)
+    lines.append("samples by split: " + ", ".join(per_split) + (f"; of other subjects {unused:,}" if unused else ""))
+    lines.append("(all of NTU RGB+D 60 is 56,880 samples; NTU lists 302 of them as missing skeletons)")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    args = parse_args()
+    settings = VideoSettings(args.vid_dim, args.vid_fr, args.codec)
+    clips, text = settings.folder(args.datadir), args.datadir / TEXT_FOLDER
+
+    # What is to be done.
+    skeletons = text.is_dir() if args.skeletons is None else args.skeletons
+    if not skeletons and args.rgb_dir is None:
+        raise cli.UsageError(f"nothing to prepare: name the original videos with --rgb_dir, or put skeletons in {text}")
+    originals = {} if args.rgb_dir is None else find_originals(args.rgb_dir)
+    if args.verbose and skeletons:
+        print(f"packing the skeletons of {text} into {args.datadir / PACK_FOLDER}")
+    if args.verbose and originals:
+        print(f"making {args.codec} clips of {len(originals):,} videos in {clips}, {args.num_workers} at a time")
+
+    # Do it: the skeletons first, which take minutes where the videos take hours.
+    failures = []
+    with exclusive(args.datadir):
+        if skeletons:
+            pack = write_pack(args.datadir, args.num_workers, args.verbose)
+            failures += pack.failures
+            if args.verbose and pack.kept:
+                print("the skeletons are packed already")
+        if originals:
+            videos = prepare_videos(originals, args.datadir, settings, args.num_workers, args.verbose)
+            failures += videos.failures
+
+    # Report.
+    print(f"{args.datadir}:\n{counts(args.datadir, clips)}")
+    if failures:
+        print(f"files that could not be used ({len(failures):,}):", *failures, sep="\n", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,68 @@
+"""Train a found configuration on NTU RGB+D to the end and set it beside its baselines, or test a checkpoint.
+
+    python main_found_ntu.py --datadir D --checkpointdir C --conf runs/.../best.json
+    python main_found_ntu.py --conf 4 --inner_representation_size 128 --batchnorm      # a published one, 0 to 4
+    python main_found_ntu.py --conf 4 --inner_representation_size 128 --batchnorm --test_cp best_....checkpoint
+
+One epoch of the central weights, then all weights; the best dev epoch is kept, tested once and saved in checkpointdir
+as best_<rows>_<test accuracy>.checkpoint. The run folder gets args.json, results.json and report.html.
+"""
+
+from datasets.ntu import MODALITIES, NTUSettings, discover, normalise_clips
+from models.fusion import SkeletonRGBNetwork
+from models.hcn import SkeletonNet
+from models.inflated_resnet import InflatedResNet50
+from utils import cli, found, fusion_flags
+from utils.batches import loaded_splits
+from utils.checkpoints import find_checkpoints
+from utils.configurations import Space
+
+# Rows of (skeleton feature, RGB feature, activation); --conf takes the place in this list.
+PUBLISHED = [
+    ((2, 2, 0), (1, 0, 1), (3, 2, 0), (3, 1, 1)),
+    ((3, 0, 0), (1, 3, 0), (1, 1, 1), (3, 3, 0)),  # the paper's
+    ((3, 2, 0), (2, 3, 1), (0, 1, 1), (3, 0, 0)),
+    ((1, 1, 1), (3, 2, 0), (0, 1, 1), (3, 0, 0)),
+    ((3, 1, 1), (1, 3, 0), (1, 1, 1), (3, 3, 0)),  # the best published
+]
+TASK = found.Task(
+    modalities=MODALITIES,
+    inputs=(1, 0),  # the network takes (rgb, skeleton)
+    space=Space(sizes=(SkeletonNet.depth, InflatedResNet50.depth)),
+    published=PUBLISHED,
+)
+
+
+def main() -> None:
+    parser = cli.make_parser(__doc__)
+    found.add_flags(parser, conf=1)
+    cli.add_ntu_data(parser)
+    cli.add_ntu_checkpoints(parser)
+    fusion_flags.add_flags(parser, inner=256, epochs=70, batchsize=20, period=5, dropout=0.4, multitask=True, amp="off")
+    cli.add_run_flags(parser)
+    args = parser.parse_args()
+    head = fusion_flags.head_settings(args)
+    configuration = found.chosen_configuration(args, TASK)
+
+    names = ("test",) if args.test_cp else ("train", "dev", "test")
+    settings = NTUSettings(args.vid_dim, args.vid_fr, tuple(args.vid_len), args.frame_sampling, not args.no_norm)
+    folder = discover(args.datadir, settings)
+    data = folder.splits(names, args.num_outputs, cli.limits(args), args.no_bad_skel)
+    splits = loaded_splits(data, ("rgb", "skeleton"), normalise_clips, args)
+    if args.verbose:
+        print(f"{args.datadir}: {folder.report()}")
+    if not args.test_cp:
+        fusion_flags.check_batches(args, len(splits["train"]))
+
+    found.run_found(
+        args,
+        TASK,
+        build=lambda: SkeletonRGBNetwork(configuration, head, args.vid_len[1]),
+        splits=splits,
+        checkpoints=[] if args.test_cp else find_checkpoints(args),
+        facts={"vid_len": args.vid_len},
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,53 @@
+"""Search which features of the NTU RGB+D networks to fuse, and how.
+
+    python main_searchable_ntu.py --datadir D --checkpointdir C
+    python main_searchable_ntu.py --features live        # both networks run for every candidate, as published
+
+A configuration row is [skeleton feature 0..3, RGB feature 0..3, activation (0 ReLU, 1 sigmoid)]. Candidates train on
+seven of the training subjects; their features are computed once a training epoch, each with its own random crops. The
+run folder gets args.json, journal.jsonl (every trained candidate), best.json (give it to main_found_ntu.py --conf) and
+report.html.
+"""
+
+from datasets.ntu import MODALITIES, NTUSettings, discover, normalise_clips
+from models.fusion import SkeletonRGBNetwork
+from models.hcn import SkeletonNet
+from models.inflated_resnet import InflatedResNet50
+from utils import cli, fusion_flags, search_run
+from utils.batches import loaded_splits
+from utils.checkpoints import find_checkpoints
+from utils.configurations import Space
+
+
+def main() -> None:
+    parser = cli.make_parser(__doc__)
+    cli.add_ntu_data(parser)
+    cli.add_ntu_checkpoints(parser)
+    search_run.add_flags(parser)
+    fusion_flags.add_flags(parser, inner=16, epochs=3, batchsize=20, period=1, dropout=0.5, multitask=False, amp="off")
+    cli.add_run_flags(parser)
+    args = parser.parse_args()
+    head = fusion_flags.head_settings(args)
+
+    settings = NTUSettings(args.vid_dim, args.vid_fr, tuple(args.vid_len), args.frame_sampling, not args.no_norm)
+    folder = discover(args.datadir, settings)
+    data = folder.splits(("trainexp", "dev"), args.num_outputs, cli.limits(args), args.no_bad_skel)
+    splits = loaded_splits({"train": data["trainexp"], "dev": data["dev"]}, ("rgb", "skeleton"), normalise_clips, args)
+    if args.verbose:
+        print(f"{args.datadir}: {folder.report()}")
+    fusion_flags.check_batches(args, len(splits["train"]))
+
+    search_run.run_search(
+        args,
+        space=Space(sizes=(SkeletonNet.depth, InflatedResNet50.depth)),
+        modalities=MODALITIES,
+        build=lambda configuration: SkeletonRGBNetwork(configuration, head, args.vid_len[1]),
+        splits=splits,
+        checkpoints=find_checkpoints(args),
+        data_identity={name: split.identity() for name, split in data.items()} | {"crops": args.seed},
+        passes=args.epochs,
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,88 @@
+"""The skeleton network of NTU: hierarchical co-occurrence of joints (HCN, IJCAI 2018), with the published names.
+
+Joints become channels after the second convolution, so that the third sees all joints at once. Two streams, position
+and motion, run over each person and join in the fifth; the maximum over the two persons is classified.
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+JOINTS = 25
+
+
+class SkeletonNet(nn.Module):
+    """Skeletons (B, 3, T, 25, 2); features 128, 256, 256 (T/16)^2 (1024 for 32 frames) and 512 wide."""
+
+    depth = 4
+    shape_flags: ClassVar = {"vid_len": ("conv2.weight", 0), "num_outputs": ("fc8.weight", 0)}
+
+    def __init__(self, num_outputs: int = 60, frames: int = 32) -> None:
+        """
+        Raises:
+            ValueError: fewer than 8 frames, of which the pooling would leave none.
+        """
+        super().__init__()
+        if frames < 8:
+            raise ValueError(f"the skeleton network needs at least 8 frames, but got {frames}")
+        self.frames = frames
+        self.pools_fifth = frames >= 16  # published: no pooling there with 8 frames
+        for stream in ("", "m"):
+            self.add_module(f"conv1{stream}", nn.Sequential(nn.Conv2d(3, 64, 1), nn.ReLU()))
+            self.add_module(f"conv2{stream}", nn.Conv2d(64, frames, (3, 1), padding=(1, 0)))
+            self.add_module(f"conv3{stream}", nn.Sequential(nn.Conv2d(JOINTS, 32, 3, padding=1), nn.MaxPool2d(2)))
+            self.add_module(
+                f"conv4{stream}",
+                nn.Sequential(nn.Conv2d(32, 64, 3, padding=1), nn.Dropout2d(), nn.MaxPool2d(2)),
+            )
+        pool = [nn.MaxPool2d(2)]
+        self.conv5 = nn.Sequential(
+            nn.Conv2d(128, 128, 3, padding=1), nn.ReLU(), nn.Dropout2d(), *pool * self.pools_fifth
+        )
+        self.conv6 = nn.Sequential(nn.Conv2d(128, 256, 3, padding=1), nn.ReLU(), nn.Dropout2d(), *pool)
+        side = frames // (16 if self.pools_fifth else 8)
+        flat = 256 * side**2
+        self.fc7 = nn.Sequential(nn.Linear(flat, 512), nn.ReLU(), nn.Dropout())
+        self.fc8 = nn.Linear(512, num_outputs)
+        self.feature_widths = (128, 256, flat, 512)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+
+    def _stream(self, x: Tensor, stream: str) -> list[Tensor]:
+        """One stream over one person's (B, 3, T, 25): what the first four convolutions give."""
+        one = self.get_submodule(f"conv1{stream}")(x)  # (B, 64, T, 25)
+        two = self.get_submodule(f"conv2{stream}")(one).transpose(1, 3)  # (B, 25, T, frames)
+        three = self.get_submodule(f"conv3{stream}")(two)  # (B, 32, T/2, frames/2)
+        four = self.get_submodule(f"conv4{stream}")(three)  # (B, 64, T/4, frames/4)
+        return [one, two, three, four]
+
+    def hidden(self, skeletons: Tensor) -> list[Tensor]:
+        """The eight published hidden outputs: six maps, the flattened sixth, and fc7's, each the maximum over persons.
+
+        The maps are position's first three, then those of both streams together.
+        """
+        motion = skeletons[:, :, 1:] - skeletons[:, :, :-1]  # (B, 3, T-1, 25, 2)
+        size = skeletons.shape[2:4]
+        persons = []
+        for position, moved in zip(skeletons.unbind(-1), motion.unbind(-1), strict=True):  # (B, 3, T, 25)
+            moved = F.interpolate(moved, size=size, mode="bilinear", align_corners=False)  # (B, 3, T, 25)
+            *early, four = self._stream(position, "")
+            both = torch.cat([four, self._stream(moved, "m")[-1]], dim=1)  # (B, 128, T/4, T/4)
+            five = self.conv5(both)  # (B, 128, T/8, T/8)
+            persons.append([*early, both, five, self.conv6(five)])  # the last (B, 256, T/16, T/16)
+        maps = [torch.maximum(*pair) for pair in zip(*persons, strict=True)]
+        flat = maps[-1].flatten(1)  # (B, 256 (T/16)^2)
+        return [*maps, flat, self.fc7(flat)]
+
+    def pooled(self, skeletons: Tensor) -> tuple[list[Tensor], Tensor]:
+        """The features that fusion reads, each (B, its width), and the logits (B, num_outputs)."""
+        *_, five, six, flat, seven = self.hidden(skeletons)
+        return [five.mean(dim=(2, 3)), six.mean(dim=(2, 3)), flat, seven], self.fc8(seven)
+
+    def forward(self, skeletons: Tensor) -> Tensor:
+        """Logits (B, num_outputs)."""
+        return self.pooled(skeletons)[1]

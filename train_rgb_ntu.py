@@ -1,0 +1,66 @@
+"""Train the RGB network of NTU RGB+D and keep its best dev epoch.
+
+    python train_rgb_ntu.py --datadir D --checkpointdir C
+    python train_rgb_ntu.py --pretrained centre          # start from ImageNet (torchvision downloads the weights)
+
+Writes {checkpointdir}/rgb_<frames>frames_<test accuracy in %>.checkpoint (a state_dict) and the same as .json
+(how it came about, with every epoch). Adam; the rate falls along one cosine. The published code has no such script.
+"""
+
+import torch
+
+from datasets.ntu import NTUSettings, discover, normalise_clips
+from models.inflated_resnet import InflatedResNet50, inflate
+from utils import cli, unimodal
+from utils.batches import loaded_splits
+from utils.schedules import cosine_rates
+from utils.seeds import derive_seed
+
+
+def main() -> None:
+    parser = cli.make_parser(__doc__)
+    cli.add_ntu_data(parser)
+    unimodal.add_flags(
+        parser, epochs=30, batchsize=16, lr=1e-4, rate="falling along a cosine", weight_decay=1e-4, amp="off"
+    )
+    parser.add_argument(
+        "--pretrained",
+        choices=("none", "centre", "average"),
+        default="none",
+        help="start from torchvision's ResNet-50, 3x3 kernels on the middle frame or spread over three",
+    )
+    cli.add_run_flags(parser)
+    args = parser.parse_args()
+    device = cli.resolve_device(args.device)
+
+    settings = NTUSettings(args.vid_dim, args.vid_fr, tuple(args.vid_len), args.frame_sampling, not args.no_norm)
+    folder = discover(args.datadir, settings)
+    data = folder.splits(("train", "dev", "test"), args.num_outputs, cli.limits(args), args.no_bad_skel)
+    splits = loaded_splits(data, ("rgb",), normalise_clips, args)
+    if args.verbose:
+        print(f"{args.datadir}: {folder.report()}")
+    splits = {name: split.to(device) for name, split in splits.items()}
+
+    torch.manual_seed(derive_seed(args.seed, "rgb network"))
+    network = InflatedResNet50(args.num_outputs)
+    if args.pretrained != "none":
+        from torchvision.models import ResNet50_Weights  # only here: a download, unless torch has it in its cache
+
+        weights = ResNet50_Weights.IMAGENET1K_V1.get_state_dict(progress=args.verbose)
+        network.cnn.load_state_dict(inflate(weights, args.pretrained))
+    network.to(device)
+    optimizer = torch.optim.Adam(network.parameters(), args.lr, weight_decay=args.weight_decay, fused=True)
+
+    unimodal.train_unimodal(
+        args,
+        network,
+        splits,
+        optimizer,
+        name=lambda test_accuracy: f"rgb_{args.vid_len[0]}frames_{100 * test_accuracy:.2f}.checkpoint",
+        facts={"vid_len": args.vid_len[0], "pretrained": args.pretrained},
+        rates=lambda batches: cosine_rates(args.lr, 0.0, args.epochs, 1, batches),
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)
