@@ -14,6 +14,7 @@ from models.lenet import AudioLeNet
 from utils import cli, unimodal
 from utils.batches import ArraySplit
 from utils.seeds import derive_seed
+from utils.training import on_device
 
 
 def main() -> None:
@@ -28,7 +29,7 @@ def main() -> None:
     splits = {name: ArraySplit((split.spectrograms,), split.labels).to(device) for name, split in data.items()}
 
     torch.manual_seed(derive_seed(args.seed, "audio network"))
-    network = AudioLeNet(args.channels, args.num_outputs).to(device, memory_format=torch.channels_last)
+    network = on_device(AudioLeNet(args.channels, args.num_outputs), device)
     optimizer = torch.optim.SGD(network.parameters(), args.lr, weight_decay=args.weight_decay)
 
     unimodal.train_unimodal(

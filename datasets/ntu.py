@@ -20,6 +20,7 @@ from datasets.errors import DataError
 from datasets.ntu_pack import SkeletonPack
 from datasets.ntu_skeleton import crop_window, parse_skeleton, prepare_skeleton
 from datasets.ntu_video import clip_indices, read_frames
+from datasets.ntu_work import SAMPLE
 
 MODALITIES = ("skeleton", "rgb")  # in the order of a configuration row
 SUBJECTS = {
@@ -28,7 +29,6 @@ SUBJECTS = {
     "dev": (2, 5, 9, 14),
     "test": (3, 6, 7, 10, 11, 12, 20, 21, 22, 23, 24, 26, 29, 30, 32, 33, 36, 37, 39, 40),
 }
-NAME = r"S\d{3}C\d{3}P\d{3}R\d{3}A\d{3}"  # setup, camera, subject, repetition, class
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of B, G, R in this order, as the published weights expect
 EMPTY_BELOW = 16 << 10  # a skeleton file without a body has a few bytes a frame
 
@@ -125,8 +125,8 @@ class NTUSplit:
             else:
                 files.append(self.files.skeleton(name))
             digest.update(_stamp(files))
-        if packed:
-            digest.update(_stamp(self.files.pack.folder / file for file in ("index.npz", "joints.npy")))
+        if packed:  # the index holds the sizes of the text files, so packing them again changes nothing
+            digest.update((self.files.pack.folder / "index.npz").read_bytes())
         return {"samples": len(self), "files": digest.hexdigest(), "settings": dataclasses.asdict(self.settings)}
 
 
@@ -182,7 +182,7 @@ class NTUFolder:
         listed = set()
         path = bad_list(self.datadir)
         if path is not None:
-            listed = set(re.findall(NAME, path.read_text(errors="replace")))
+            listed = set(re.findall(SAMPLE, path.read_text(errors="replace")))
         return {name for name in self.names if name in listed or self._is_empty(name)}
 
     def _is_empty(self, name: str) -> bool:
@@ -255,7 +255,7 @@ def discover(datadir: Path, settings: NTUSettings = NTUSettings()) -> NTUFolder:
 
 def _scan(folder: Path, suffix: str) -> set[str]:
     """The names of the samples that have a file in a folder; empty where there is no folder."""
-    pattern = re.compile(f"({NAME}){suffix}")
+    pattern = re.compile(f"({SAMPLE}){suffix}")
     try:
         with os.scandir(folder) as entries:
             return {match[1] for entry in entries if (match := pattern.fullmatch(entry.name))}

@@ -14,7 +14,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from datasets.ntu import SUBJECTS
+from datasets.ntu import SUBJECTS, subject_of
 from datasets.ntu_pack import PACK_FOLDER, TEXT_FOLDER, SkeletonPack, skeleton_files, write_pack
 from datasets.ntu_transcode import PIXELS, VideoSettings, find_originals, prepare_videos
 from datasets.ntu_work import SAMPLE, exclusive
@@ -68,7 +68,7 @@ def counts(datadir: Path, clips: Path) -> str:
     if pack:
         bodiless = sum(pack.bodies(name) == 0 for name in packed)
         lines.append(f"{len(packed):,} skeletons packed, {bodiless:,} of them without a body in any frame")
-    subjects = Counter(int(name[9:12]) for name in both)
+    subjects = Counter(map(subject_of, both))
     per_split = [f"{split} {sum(subjects[one] for one in members):,}" for split, members in SUBJECTS.items()]
     known = {one for members in SUBJECTS.values() for one in members}
     unused = sum(count for one, count in subjects.items() if one not in known)

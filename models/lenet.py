@@ -48,6 +48,7 @@ class _LeNet(nn.Module):
 
     depth: int
     first_feature_pooled: bool
+    memory_format = torch.channels_last  # of the weights, see `pooled`
     # which parameter's size, in which dimension, a script's flag fixes
     shape_flags: ClassVar = {"channels": ("conv1.weight", 0), "num_outputs": ("classifier.0.weight", 0)}
 

@@ -13,8 +13,9 @@ torch.set_num_threads(1)
 
 
 def _run_script(cwd: Path, script: str, *args: object, code: int = 0) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / script), *map(str, args)]
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    program = [str(ROOT / script)] if script.endswith(".py") else ["-m", script]
+    command = [sys.executable, *program, *map(str, args)]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == code, f"{command} gave {done.returncode}\n{done.stdout}\n{done.stderr}"
     if code:

@@ -1,5 +1,6 @@
 """Checkpoints, and files that are whole or not there."""
 
+import dataclasses
 import io
 import json
 import pickle
@@ -10,11 +11,14 @@ from collections import OrderedDict
 import pytest
 import torch
 
+from models.fusion import AudioImageNetwork, FusionHead, HeadSettings
+from models.hcn import SkeletonNet
 from models.lenet import AudioLeNet, ImageLeNet
 from utils.checkpoints import load_into, load_state, save_state
 from utils.cli import UsageError, read_json
 from utils.files import whole_file, write_json
 from utils.journal import FORMAT, Journal
+from utils.misfit import flags_that_fit
 
 
 def refused(path, reader=load_state) -> str:
@@ -177,3 +181,34 @@ def test_the_journal_is_on_disk_line_by_line(tmp_path):
         {"kind": "header", "format": FORMAT, "seed": 3},
         {"kind": "candidate", "configuration": [[1, 2, 0]], "predicted": None},
     ]
+
+
+CONFIGURATION = [[3, 1, 1], [1, 3, 0], [1, 1, 1], [3, 3, 0]]
+WIDTHS = ((128, 256, 1024, 512), (512, 1024, 2048, 2048))
+
+
+@pytest.mark.parametrize(
+    ("changed", "flags"),
+    [
+        ({"inner_size": 128, "batchnorm": True}, ["--inner_representation_size 128", "--batchnorm"]),
+        ({"num_outputs": 7}, ["--num_outputs 7"]),
+        ({"alphas": True, "dropout": 0.0}, []),  # these change no shape
+    ],
+)
+def test_flags_that_make_a_checkpoint_fit(changed, flags):
+    settings = HeadSettings(num_outputs=60, inner_size=256)
+    own = FusionHead(CONFIGURATION, WIDTHS, settings)
+    other = FusionHead(CONFIGURATION, WIDTHS, dataclasses.replace(settings, **changed))
+    assert flags_that_fit(own, other.state_dict()) == flags
+    assert flags_that_fit(other, other.state_dict()) == []
+
+
+def test_flags_of_another_configuration_and_of_other_networks():
+    settings = HeadSettings(num_outputs=10, batchnorm=True)
+    own = AudioImageNetwork([[0, 0, 0], [1, 1, 0]], settings)
+    (flag,) = flags_that_fit(own, AudioImageNetwork([[0, 0, 0], [1, 2, 0]], settings).state_dict())
+    assert flag == "a --conf of 2 layers that read 6, 18 features, not 2 layers that read 6, 12"
+    wider = AudioImageNetwork([[0, 0, 0], [1, 1, 0]], dataclasses.replace(settings, batchnorm=False), channels=6)
+    assert flags_that_fit(own, wider.state_dict()) == ["--channels 6", "no --batchnorm"]
+    assert flags_that_fit(ImageLeNet(3), ImageLeNet(4).state_dict()) == ["--channels 4"]
+    assert flags_that_fit(SkeletonNet(60), SkeletonNet(60, 16).state_dict()) == ["--vid_len 8 16"]

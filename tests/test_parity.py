@@ -6,8 +6,11 @@ import zlib
 import numpy as np
 import pytest
 import torch
+from torchvision.models import resnet50
 
-from models.fusion import AudioImageNetwork, FusionHead, HeadSettings
+from models.fusion import AudioImageNetwork, FusionHead, HeadSettings, SkeletonRGBNetwork
+from models.hcn import SkeletonNet
+from models.inflated_resnet import InflatedResNet50, inflate
 from models.lenet import AudioLeNet, ImageLeNet
 from models.surrogate import Surrogate
 from tests.reference import GOLDEN, KEYS, assert_agrees, fill, reference_input, shapes
@@ -48,6 +51,57 @@ def test_fusion_networks(name):
     with torch.no_grad():
         logits = network(reference_input("image", (5, 1, 28, 28)), reference_input("audio", (5, 1, 112, 112)))
     assert_agrees(logits, f"{name}/0")
+
+
+def test_skeleton_network():
+    network = fill(SkeletonNet())
+    assert list(shapes(network).items()) == list(KEYS["skeleton"].items())
+    skeletons = reference_input("skeleton", (2, 3, 32, 25, 2), 0.5)
+    with torch.no_grad():
+        for i, hidden in enumerate(network.hidden(skeletons)):
+            assert_agrees(hidden.flatten(2).mean(2) if hidden.ndim > 2 else hidden, f"skeleton/{i}")
+        features, logits = network.pooled(skeletons)
+    assert_agrees(logits, "skeleton/logits")
+    for i, feature in enumerate(features, start=4):
+        assert_agrees(feature, f"skeleton/{i}")
+
+
+def test_skeleton_rgb_network():
+    reference = KEYS["skeleton_rgb_c1"]
+    args = reference["args"]
+    settings = HeadSettings(args["num_outputs"], args["inner_representation_size"], args["drpt"])
+    network = fill(SkeletonRGBNetwork(reference["conf"], settings, args["vid_len"][1]))
+    assert list(shapes(network).items()) == list(reference["keys"].items())
+    assert list(shapes(network.rgbnet).items()) == list(KEYS["visual"].items())
+    with torch.no_grad():
+        logits = network(
+            reference_input("rgb", (2, 8, 256, 256, 3)), reference_input("skeleton", (2, 3, 32, 25, 2), 0.5)
+        )
+    assert_agrees(logits, "skeleton_rgb_c1/0")
+
+
+@pytest.mark.parametrize("frames", [8, 12, 16, 24, 32, 40])
+def test_skeletons_of_any_length(frames):
+    network = SkeletonNet(num_outputs=5, frames=frames).eval()
+    features, logits = network.pooled(torch.zeros(2, 3, frames, 25, 2))
+    assert [x.shape[1] for x in features] == list(network.feature_widths)
+    assert logits.shape == (2, 5)
+
+
+def test_inflation_at_the_centre_is_the_2d_network_frame_by_frame():
+    torch.manual_seed(0)
+    flat = resnet50().eval()
+    network = InflatedResNet50(num_outputs=7).eval()
+    network.cnn.load_state_dict(inflate(flat.state_dict(), "centre"))
+    clips = torch.randn(1, 3, 64, 64, 3)
+    with torch.no_grad():
+        stem = flat.maxpool(flat.relu(flat.bn1(flat.conv1(clips[0].movedim(-1, 1)))))
+        expected = flat.layer4(flat.layer3(flat.layer2(flat.layer1(stem))))  # (T, 2048, 2, 2)
+        map4 = network.cnn(clips)[-1]  # (1, 2048, T, 2, 2)
+        torch.testing.assert_close(map4[0].transpose(0, 1), expected, rtol=1e-3, atol=1e-4)
+        spread = inflate(flat.state_dict(), "average")["layer1.0.conv2.weight"]
+    torch.testing.assert_close(spread.sum(2), flat.layer1[0].conv2.weight)
+    assert torch.equal(spread[:, :, 0], spread[:, :, 2])
 
 
 def test_batchnorm_layout_of_central_weights():

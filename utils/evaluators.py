@@ -17,7 +17,7 @@ from utils.batches import Split
 from utils.configurations import Configuration, Row
 from utils.feature_bank import FeatureBank
 from utils.seeds import derive_seed
-from utils.training import TrainingSettings, train_and_evaluate
+from utils.training import TrainingSettings, on_device, train_and_evaluate
 
 ROWS_BATCH = 512  # dev rows of the bank at once
 
@@ -154,4 +154,4 @@ class LiveEvaluator:
             self.shared.load_into(network)
         for backbone in network.backbones():
             backbone.requires_grad_(False)
-        return network.to(self.device, memory_format=torch.channels_last)
+        return on_device(network, self.device)

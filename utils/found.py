@@ -19,7 +19,7 @@ from utils.configurations import Configuration, Space, format_configuration, par
 from utils.files import write_json
 from utils.report import write_report
 from utils.seeds import derive_seed
-from utils.training import accuracy, predict, train_and_evaluate
+from utils.training import accuracy, on_device, predict, train_and_evaluate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +76,7 @@ def run_found(
         load_into(network, tested)
     else:
         fusion_flags.load_backbones(network, checkpoints)
-    network.to(device, memory_format=torch.channels_last)
+    on_device(network, device)
     model = fusion_flags.data_parallel(network, args.use_dataparallel)
     run_dir = cli.open_run(args)
 

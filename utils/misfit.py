@@ -36,9 +36,7 @@ def flags_that_fit(network: nn.Module, held: Mapping[str, Tensor]) -> list[str]:
         # other backbones read as other inputs, so only equally wide ones tell whether the rows are others
         others = any(flag.startswith(("--channels", "--vid_len")) for flag in flags)
         if len(_inputs(own)) != len(_inputs(held)) or (not others and _inputs(own) != _inputs(held)):
-            flags.append(
-                f"the --conf that it was trained with ({_describe(_inputs(held))}, not {_describe(_inputs(own))})"
-            )
+            flags.append(f"a --conf of {_describe(_inputs(held))} features, not {_describe(_inputs(own))}")
     return list(dict.fromkeys(flags))
 
 
@@ -60,4 +58,4 @@ def _inputs(state: Mapping[str, Tensor]) -> list[int]:
 
 
 def _describe(inputs: list[int]) -> str:
-    return f"{len(inputs)} layers that read {', '.join(map(str, inputs))} features"
+    return f"{len(inputs)} layers that read {', '.join(map(str, inputs))}"

@@ -1,0 +1,91 @@
+"""Splits: slices of arrays, and samples that worker processes read."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from datasets.errors import DataError
+from utils.batches import ArraySplit, LoadedSplit
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Seven samples: a uint8 clip that tells index and crop, and a float that tells the index."""
+
+    labels: torch.Tensor
+    broken: int | None = None
+
+    def __len__(self):
+        return len(self.labels)
+
+    def load(self, index, modality, crop=None):
+        if index == self.broken:
+            raise DataError(f"sample {index} is damaged")
+        if modality == "rgb":
+            return torch.tensor([index, 0 if crop is None else 1 + crop % 200]).to(torch.uint8)
+        return torch.tensor([float(index)])
+
+
+def split(workers=0, crop_seed=None, broken=None) -> LoadedSplit:
+    source = Source(torch.arange(7) * 10, broken)
+    return LoadedSplit(source, ("rgb", "skeleton"), lambda x: x.float() / 2, workers, crop_seed)
+
+
+def content(batches) -> list:
+    return [([x.tolist() for x in inputs], labels.tolist()) for inputs, labels in batches]
+
+
+def test_batches_in_order_are_prepared_and_labelled():
+    batches = split().batches(3)
+    assert len(batches) == 3
+    (first, *_, last) = content(batches)
+    assert first == ([[[0, 0], [0.5, 0], [1, 0]], [[0], [1], [2]]], [0, 10, 20])
+    assert last == ([[[3, 0]], [[6]]], [60])
+
+
+def test_workers_change_nothing():
+    for shuffle in (None, (3, "shuffle", 0)):
+        alone = content(split(0, crop_seed=5).at_pass(1).batches(2, shuffle))
+        assert content(split(2, crop_seed=5).at_pass(1).batches(2, shuffle)) == alone
+
+
+def test_shuffled_batches_hold_every_sample_once_with_its_own_label():
+    batches = content(split().batches(2, (0, "shuffle", 1)))
+    labels = [label for _, part in batches for label in part]
+    assert sorted(labels) == list(range(0, 70, 10)) != labels
+    assert labels == [10 * index for inputs, _ in batches for (index,) in inputs[1]]
+
+
+def test_crops_differ_from_pass_to_pass_and_only_where_asked_for():
+    cropped = split(crop_seed=5)
+    passes = [content(cropped.at_pass(number).batches(7)) for number in (0, 1, 0)]
+    assert passes[0] == passes[2] != passes[1]
+    assert content(cropped.batches(7)) == content(split().at_pass(1).batches(7)) == content(split().batches(7))
+
+
+def test_parts_of_a_split():
+    tail = split(crop_seed=5).at_pass(2).tail(4).tail(1)
+    whole = content(split(crop_seed=5).at_pass(2).batches(1))
+    assert len(tail) == 2
+    assert tail.labels.tolist() == [50, 60]
+    assert content(tail.batches(1)) == whole[5:]
+    ((inputs, _),) = content(split().select(1).batches(7))
+    assert inputs == [[[float(i)] for i in range(7)]]
+    arrays = ArraySplit((torch.arange(7),), torch.arange(7)).tail(5)
+    assert content(arrays.batches(4)) == [([[5, 6]], [5, 6])]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_of_the_data_arrives_as_it_was_raised(workers):
+    with pytest.raises(DataError) as caught:
+        list(split(workers, broken=4).batches(2))
+    assert str(caught.value) == "sample 4 is damaged"
+
+
+def test_reading_leaves_the_random_state_alone():
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    list(split(crop_seed=1).at_pass(0).batches(2, (0, "shuffle", 0)))
+    assert torch.equal(torch.rand(3), expected)
