@@ -50,7 +50,7 @@ def main() -> None:
     data = folder.splits(names, args.num_outputs, cli.limits(args), args.no_bad_skel)
     splits = loaded_splits(data, ("rgb", "skeleton"), normalise_clips, args)
     if args.verbose:
-        print(f"{args.datadir}: {folder.report()}")
+        print(f"{args.datadir}: {folder.report(args.no_bad_skel)}")
     if not args.test_cp:
         fusion_flags.check_batches(args, len(splits["train"]))
 

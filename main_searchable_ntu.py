@@ -34,7 +34,7 @@ def main() -> None:
     data = folder.splits(("trainexp", "dev"), args.num_outputs, cli.limits(args), args.no_bad_skel)
     splits = loaded_splits({"train": data["trainexp"], "dev": data["dev"]}, ("rgb", "skeleton"), normalise_clips, args)
     if args.verbose:
-        print(f"{args.datadir}: {folder.report()}")
+        print(f"{args.datadir}: {folder.report(args.no_bad_skel)}")
     fusion_flags.check_batches(args, len(splits["train"]))
 
     search_run.run_search(

@@ -32,7 +32,7 @@ def main() -> None:
     data = folder.splits(("train", "dev", "test"), args.num_outputs, cli.limits(args), args.no_bad_skel)
     splits = loaded_splits(data, ("skeleton",), normalise_clips, args)
     if args.verbose:
-        print(f"{args.datadir}: {folder.report()}")
+        print(f"{args.datadir}: {folder.report(args.no_bad_skel)}")
     splits = {name: split.to(device) for name, split in splits.items()}
 
     torch.manual_seed(derive_seed(args.seed, "skeleton network"))

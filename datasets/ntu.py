@@ -162,20 +162,23 @@ class NTUFolder:
     without_rgb: tuple[str, ...]
     without_skeleton: tuple[str, ...]
 
-    def report(self) -> str:
+    def report(self, no_bad_skel: bool = False) -> str:
         """One line such as "56,880 samples; left out: 3 without RGB, 302 without skeleton"."""
+        bad = self.bad_skeletons() if no_bad_skel else ()
         known = {subject for subjects in SUBJECTS.values() for subject in subjects}
-        unknown = sum(subject_of(name) not in known for name in self.names)
+        unknown = sum(subject_of(name) not in known and name not in bad for name in self.names)
         reasons = [
             f"{count:,} {why}"
             for count, why in (
                 (len(self.without_rgb), "without RGB"),
                 (len(self.without_skeleton), "without skeleton"),
+                (len(bad), "with bad skeletons"),
                 (unknown, "of subjects that are in no split"),
             )
             if count
         ]
-        return f"{len(self.names) - unknown:,} samples" + ("; left out: " + ", ".join(reasons) if reasons else "")
+        kept = len(self.names) - len(bad) - unknown
+        return f"{kept:,} samples" + ("; left out: " + ", ".join(reasons) if reasons else "")
 
     def bad_skeletons(self) -> set[str]:
         """The samples that are named in bad_skel.txt, or whose skeleton has no body in any frame."""

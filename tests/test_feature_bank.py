@@ -7,7 +7,7 @@ import torch
 
 from models.fusion import AudioImageNetwork, FeatureLayout, FusionHead, HeadSettings
 from utils.batches import ArraySplit
-from utils.feature_bank import data_identity, file_digest, open_bank
+from utils.feature_bank import data_identity, feature_rows, file_digest, open_bank
 
 CPU = torch.device("cpu")
 HEAD = HeadSettings(num_outputs=4, inner_size=5, dropout=0.5)
@@ -115,3 +115,37 @@ def test_a_data_set_is_known_by_its_manifest_else_by_its_files(tmp_path):
 def test_file_digest(tmp_path):
     (tmp_path / "empty").write_bytes(b"")
     assert file_digest(tmp_path / "empty") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+def test_an_extraction_that_was_cut_off_goes_on_where_it_stopped(tmp_path, network):
+    """Cut at any byte: what is kept are whole batches, and the bank ends as one that was never cut."""
+    generator = torch.Generator().manual_seed(2)
+    images = torch.rand(70, 1, 28, 28, generator=generator)
+    spectrograms = torch.randint(256, (70, 1, 112, 112), generator=generator).to(torch.uint8)
+    split = ArraySplit((images, spectrograms), torch.zeros(70, dtype=torch.int64))
+    splits = {"train": split, "dev": split.tail(60)}
+    whole = open_bank(tmp_path / "whole", network, splits, {}, CPU, verbose=False).folder
+    table = (whole / "train.npy").read_bytes()
+    row = 4 * FeatureLayout(((2, 4, 8, 16, 32), (2, 4, 8)), 4).total
+    for size in (0, 50, 128, 128 + 31 * row, 128 + 33 * row + 1, len(table)):
+        home = tmp_path / f"cut-{size}" / whole.name
+        home.mkdir(parents=True)
+        (home / "train.partial").write_bytes(table[:size])
+        bank = open_bank(home.parent, network, splits, {}, CPU, verbose=False)
+        assert bank.folder == home
+        assert (home / "train.npy").read_bytes() == table
+        assert {path.name for path in home.iterdir()} == {"train.npy", "dev.npy", "bank.json"}
+
+
+def test_an_extraction_goes_on_without_computing_what_is_there(tmp_path, network, splits, monkeypatch):
+    whole = open_bank(tmp_path / "whole", network, splits, {}, CPU, verbose=False).folder
+    computed = []
+    monkeypatch.setattr(
+        "utils.feature_bank.feature_rows",
+        lambda network, inputs: computed.append(len(inputs[0])) or feature_rows(network, inputs),
+    )
+    home = tmp_path / "cut" / whole.name
+    home.mkdir(parents=True)
+    (home / "train.partial").write_bytes((whole / "train.npy").read_bytes()[:-1])
+    open_bank(home.parent, network, splits, {}, CPU, verbose=False)
+    assert sorted(computed) == [3, 3]  # the dev split, and the last batch of the training split

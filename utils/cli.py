@@ -136,6 +136,15 @@ def add_avmnist_checkpoints(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--rgb_cp", default="image_model.pkl", help="file in checkpointdir, from train_image.py")
 
 
+class _VideoLengths(argparse.Action):
+    """Frames of the RGB network, then of the skeleton network, whose pooling needs 8."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: list[int], *_) -> None:
+        if values[1] < 8:
+            parser.error(f"argument --vid_len: a skeleton needs at least 8 frames, but got {values[1]}")
+        setattr(namespace, self.dest, values)
+
+
 def add_ntu_data(parser: argparse.ArgumentParser) -> None:
     """Where NTU RGB+D and its checkpoints lie, how it is read, and how much of it to use."""
     group = parser.add_argument_group("data")
@@ -148,11 +157,12 @@ def add_ntu_data(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--vid_fr", type=positive_int, default=30, help="frame rate of the prepared videos")
     group.add_argument(
         "--vid_len",
+        action=_VideoLengths,
         type=positive_int,
         nargs=2,
         default=[8, 32],
         metavar=("RGB", "SKELETON"),
-        help="frames that the networks see",
+        help="frames that the networks see; skeletons at least 8",
     )
     group.add_argument(
         "--frame_sampling",
