@@ -2,10 +2,13 @@
 
 Notation: K candidates, at most L fusion layers each, inner size S, batch B; feature i of modality m is D_mi wide. The
 first term of a fusion layer, W_l [x_1 ; x_2 ; ...], does not depend on the other layers. So all (candidate, layer)
-pairs that read one feature share one matrix product; only the recurrence h_(l-1) U_l is batched over candidates, layer
-by layer. Candidates are kept longest first, so that those which have a layer l are the first K_l.
+pairs that read one feature share one matrix product; only the recurrence U_l h_(l-1) is batched over candidates, layer
+by layer. Candidates are kept longest first, so that those which have a layer l are the first K_l; the P pairs are
+ordered by layer, then candidate. Samples come last in every array, (K, S, B), so that what belongs to a pair is one
+piece of memory.
 """
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -32,6 +35,8 @@ class Population(nn.Module):
         self.configurations = [head.configuration for head in members]
         depth = len(self.configurations[0])
         self.alive = [sum(len(c) > layer for c in self.configurations) for layer in range(depth)]  # K_l
+        self.starts = list(itertools.accumulate(self.alive, initial=0))[:-1]  # first pair of each layer
+        self.pairs = [(layer, k) for layer, count in enumerate(self.alive) for k in range(count)]
         self._add_input_weights(members)
         self._add_recurrent_weights(members)
 
@@ -43,107 +48,97 @@ class Population(nn.Module):
         return list(weight.split([*widths, weight.shape[1] - sum(widths)], dim=1))
 
     def _add_input_weights(self, members: Sequence[FusionHead]) -> None:
-        """For every feature that is read, one matrix (D_mi, readers x S), and where its readers' results go.
+        """For every feature that is read, one matrix (readers x S, D_mi), and where its readers' results go.
 
-        The products of a modality stand one after the other along the reader axis; `gather_m` orders them by layer,
-        then candidate.
+        The products of a modality stand one after the other along the reader axis; `gather_m` orders them by pair,
+        `scatter_m` back.
         """
-        pairs = [(layer, k) for layer, count in enumerate(self.alive) for k in range(count)]
         self.input_weights = nn.ParameterDict()
         self.readers: list[list[tuple[int, list[tuple[int, int]]]]] = []  # [modality] -> (feature, its pairs)
         for m, widths in enumerate(self.layout.widths):
-            reading = [(i, [p for p in pairs if self.configurations[p[1]][p[0]][m] == i]) for i in range(len(widths))]
+            reading = [
+                (i, [p for p in self.pairs if self.configurations[p[1]][p[0]][m] == i]) for i in range(len(widths))
+            ]
             reading = [(i, readers) for i, readers in reading if readers]
             for i, readers in reading:
                 stacked = torch.cat([self._slots(members[k], layer)[m] for layer, k in readers])  # (R S, D)
-                self.input_weights[f"{m}_{i}"] = nn.Parameter(stacked.T.contiguous())
+                self.input_weights[f"{m}_{i}"] = nn.Parameter(stacked.contiguous())
             self.readers.append(reading)
             placed = [p for _, readers in reading for p in readers]
-            self.register_buffer(f"gather_{m}", torch.tensor([placed.index(p) for p in pairs]), persistent=False)
+            self.register_buffer(f"gather_{m}", torch.tensor([placed.index(p) for p in self.pairs]), persistent=False)
+            self.register_buffer(f"scatter_{m}", torch.tensor([self.pairs.index(p) for p in placed]), persistent=False)
 
     def _add_recurrent_weights(self, members: Sequence[FusionHead]) -> None:
-        def stack(tensors: list[Tensor]) -> nn.Parameter:
-            return nn.Parameter(torch.stack([t.detach() for t in tensors]))
+        def stack(tensors: list[Tensor], shape: tuple[int, ...] = ()) -> nn.Parameter:
+            return nn.Parameter(torch.stack([t.detach() for t in tensors]) if tensors else torch.empty(shape))
 
-        def layers(layer: int) -> list[nn.Sequential]:
-            return [head.fusion_layers[layer] for head in members[: self.alive[layer]]]
-
-        depth = range(len(self.alive))
-        self.biases = nn.ParameterList(stack([x[0].bias for x in layers(layer)]) for layer in depth)  # (K_l, S)
-        self.recurrent = nn.ParameterList(  # (K_l, S, S), input index first
-            stack([self._slots(head, layer)[-1].T for head in members[: self.alive[layer]]]) for layer in depth[1:]
+        size = self.settings.inner_size
+        layers = [members[k].fusion_layers[layer] for layer, k in self.pairs]
+        self.biases = stack([layer[0].bias for layer in layers])  # (P, S)
+        self.recurrent = stack(  # (pairs above the first layer, S, S)
+            [self._slots(members[k], layer)[-1] for layer, k in self.pairs if layer], (0, size, size)
         )
-        self.classifier_weight = stack([head.central_classifier.weight.T for head in members])  # (K, S, C)
+        self.classifier_weight = stack([head.central_classifier.weight for head in members])  # (K, C, S)
         self.classifier_bias = stack([head.central_classifier.bias for head in members])  # (K, C)
-        self.alphas = nn.ParameterList(
-            stack([head.alphas[layer].alpha_x for head in members[: self.alive[layer]]]) for layer in depth
-        )  # (K_l, 1)
+        self.alphas = stack([members[k].alphas[layer].alpha_x for layer, k in self.pairs])  # (P, 1)
         if self.settings.batchnorm:
-            self.norms = nn.ModuleList()
-            for layer in depth:
-                norm = nn.BatchNorm1d(self.alive[layer] * self.settings.inner_size)
-                olds = [x[2] for x in layers(layer)]
-                norm.load_state_dict(
-                    {
-                        name: torch.cat([old.state_dict()[name].reshape(-1) for old in olds])
-                        for name in ("weight", "bias")
-                    }
-                    | {
-                        name: torch.cat([getattr(old, name) for old in olds])
-                        for name in ("running_mean", "running_var")
-                    }
-                    | {"num_batches_tracked": olds[0].num_batches_tracked}
-                )
-                self.norms.append(norm)
-        for layer, count in enumerate(self.alive):
-            chosen = torch.tensor([self.configurations[k][layer][-1] for k in range(count)])
-            self.register_buffer(f"activation_{layer}", chosen.view(-1, 1, 1), persistent=False)
-        self.leaky = any(row[-1] == 2 for configuration in self.configurations for row in configuration)
-        # The sorted place of each member, in the order in which they were given.
+            self.norms = nn.ModuleList(
+                _joined_norms([layer[2] for layer in layers[start : start + count]])
+                for start, count in zip(self.starts, self.alive, strict=True)
+            )
+        chosen = torch.tensor([self.configurations[k][layer][-1] for layer, k in self.pairs])
+        self.register_buffer("activation", chosen.view(-1, 1, 1), persistent=False)  # (P, 1, 1)
+        self.leaky = bool((chosen == 2).any())
+        # The last pair of each candidate, and the sorted place of each member in the order in which they were given.
+        ends = [self.pairs.index((len(c) - 1, k)) for k, c in enumerate(self.configurations)]
+        self.register_buffer("ends", torch.tensor(ends), persistent=False)
         places = torch.tensor([self.order.index(k) for k in range(len(members))])
         self.register_buffer("places", places, persistent=False)
 
-    def _first_terms(self, features: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-        """For each layer the sum over modalities of W_l x, (K_l, B, S)."""
+    def layer(self, values: Tensor, number: int) -> Tensor:
+        """The part of a tensor over pairs (P, ...) that belongs to one fusion layer, (K_l, ...)."""
+        return values[self.starts[number] : self.starts[number] + self.alive[number]]
+
+    def recurrent_layer(self, values: Tensor, number: int) -> Tensor:
+        """The same of a tensor over the pairs above the first layer, (K_l, S, S)."""
+        return values[self.starts[number] - self.alive[0] :][: self.alive[number]]
+
+    def _first_terms(self, features: Sequence[Sequence[Tensor]]) -> Tensor:
+        """For each pair the sum over modalities of W_l x, (P, S, B)."""
         size = self.settings.inner_size
         by_modality = []
         for m, reading in enumerate(self.readers):
-            products = [features[m][i] @ self.input_weights[f"{m}_{i}"] for i, _ in reading]  # each (B, R_i S)
-            stacked = torch.cat(products, dim=1).unflatten(1, (-1, size))  # (B, pairs, S)
-            by_modality.append(stacked.transpose(0, 1).index_select(0, getattr(self, f"gather_{m}")))  # (pairs, B, S)
+            products = [self.input_weights[f"{m}_{i}"] @ features[m][i].T for i, _ in reading]  # each (R_i S, B)
+            stacked = torch.cat(products).unflatten(0, (-1, size))  # (P, S, B)
+            by_modality.append(stacked.index_select(0, getattr(self, f"gather_{m}")))
         if self.settings.alphas:
-            share = torch.cat(list(self.alphas)).sigmoid().unsqueeze(2)  # (pairs, 1, 1)
+            share = self.alphas.sigmoid().unsqueeze(2)  # (P, 1, 1)
             by_modality = [by_modality[0] * share, by_modality[1] * (1 - share)]
-        return list(sum(by_modality[1:], by_modality[0]).split(self.alive))
+        return sum(by_modality[1:], by_modality[0])
 
-    def _activate(self, z: Tensor, layer: int) -> Tensor:
-        """Each candidate's own activation on z (K_l, B, S)."""
-        chosen = getattr(self, f"activation_{layer}")
+    def activate(self, z: Tensor, number: int) -> Tensor:
+        """Each candidate's own activation on a layer's z (K_l, S, B)."""
+        chosen = self.layer(self.activation, number)
         rectified = torch.where(chosen == 2, F.leaky_relu(z), F.relu(z)) if self.leaky else F.relu(z)
         return torch.where(chosen == 1, torch.sigmoid(z), rectified)
 
     def fuse(self, features: Sequence[Sequence[Tensor]]) -> Tensor:
         """Logits (K, B, C) of the members, in the order in which the heads were given."""
-        hidden: Tensor | None = None
-        last: list[Tensor] = []  # final states of the candidates that end at a layer, longest last
-        for layer, z in enumerate(self._first_terms(features)):
-            z = z + self.biases[layer].unsqueeze(1)  # (K_l, B, S)
-            if hidden is not None:
-                last.insert(0, hidden[len(z) :])
-                z = torch.baddbmm(z, hidden[: len(z)], self.recurrent[layer - 1])
-            hidden = self._activate(z, layer)
+        first = self._first_terms(features) + self.biases.unsqueeze(2)  # (P, S, B)
+        hidden: list[Tensor] = []  # by layer
+        for number, count in enumerate(self.alive):
+            z = self.layer(first, number)  # (K_l, S, B)
+            if number:
+                z = torch.baddbmm(z, self.recurrent_layer(self.recurrent, number), hidden[-1][:count])
+            h = self.activate(z, number)
             if self.settings.batchnorm:
-                hidden = self._normalise(hidden, layer)
+                h = self.norms[number](h.flatten(0, 1).T).T.view_as(h)
             if self.settings.dropout > 0:
-                hidden = F.dropout(hidden, self.settings.dropout, self.training)
-        hidden = torch.cat([hidden, *last])  # (K, B, S)
-        logits = torch.baddbmm(self.classifier_bias.unsqueeze(1), hidden, self.classifier_weight)  # (K, B, C)
-        return logits.index_select(0, self.places)
-
-    def _normalise(self, hidden: Tensor, layer: int) -> Tensor:
-        members, batch, size = hidden.shape
-        flat = hidden.transpose(0, 1).reshape(batch, members * size)  # (B, K_l S)
-        return self.norms[layer](flat).view(batch, members, size).transpose(0, 1)
+                h = F.dropout(h, self.settings.dropout, self.training)
+            hidden.append(h)
+        last = torch.cat(hidden).index_select(0, self.ends)  # (K, S, B)
+        logits = torch.baddbmm(self.classifier_bias.unsqueeze(2), self.classifier_weight, last)  # (K, C, B)
+        return logits.index_select(0, self.places).transpose(1, 2)
 
     def forward(self, rows: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Rows (B, layout.total) of a feature table to logits (K, B, C), with multitask followed by the other nets'."""
@@ -157,21 +152,30 @@ class Population(nn.Module):
         k = int(self.places[member])
         size = self.settings.inner_size
         state: dict[str, Tensor] = {}
-        for layer, row in enumerate(self.configurations[k]):
+        for number, row in enumerate(self.configurations[k]):
             columns = []
             for m, i in enumerate(row[:-1]):
-                place = dict(self.readers[m])[i].index((layer, k))
-                columns.append(self.input_weights[f"{m}_{i}"][:, place * size : (place + 1) * size].T)
-            if layer:
-                columns.append(self.recurrent[layer - 1][k].T)
-            state[f"alphas.{layer}.alpha_x"] = self.alphas[layer][k]
-            state[f"fusion_layers.{layer}.0.weight"] = torch.cat(columns, dim=1)
-            state[f"fusion_layers.{layer}.0.bias"] = self.biases[layer][k]
+                place = dict(self.readers[m])[i].index((number, k))
+                columns.append(self.input_weights[f"{m}_{i}"][place * size : (place + 1) * size])
+            if number:
+                columns.append(self.recurrent_layer(self.recurrent, number)[k])
+            state[f"alphas.{number}.alpha_x"] = self.layer(self.alphas, number)[k]
+            state[f"fusion_layers.{number}.0.weight"] = torch.cat(columns, dim=1)
+            state[f"fusion_layers.{number}.0.bias"] = self.layer(self.biases, number)[k]
             if self.settings.batchnorm:
-                norm, own = self.norms[layer], slice(k * size, (k + 1) * size)
+                norm, own = self.norms[number], slice(k * size, (k + 1) * size)
                 for name in ("weight", "bias", "running_mean", "running_var"):
-                    state[f"fusion_layers.{layer}.2.{name}"] = getattr(norm, name)[own]
-                state[f"fusion_layers.{layer}.2.num_batches_tracked"] = norm.num_batches_tracked
-        state["central_classifier.weight"] = self.classifier_weight[k].T
+                    state[f"fusion_layers.{number}.2.{name}"] = getattr(norm, name)[own]
+                state[f"fusion_layers.{number}.2.num_batches_tracked"] = norm.num_batches_tracked
+        state["central_classifier.weight"] = self.classifier_weight[k]
         state["central_classifier.bias"] = self.classifier_bias[k]
         return {name: value.clone() for name, value in state.items()}
+
+
+def _joined_norms(norms: Sequence[nn.BatchNorm1d]) -> nn.BatchNorm1d:
+    """One batch norm over the units of several."""
+    joined = nn.BatchNorm1d(sum(norm.num_features for norm in norms))
+    parts = ("weight", "bias", "running_mean", "running_var")
+    state = {name: torch.cat([norm.state_dict()[name] for norm in norms]) for name in parts}
+    joined.load_state_dict(state | {"num_batches_tracked": norms[0].num_batches_tracked})
+    return joined

@@ -1,12 +1,17 @@
 """A population equals its members: trained together or alone, the same losses, gradients and weights."""
 
+import itertools
+
 import pytest
 import torch
 
 from models.fusion import FeatureLayout, FusionHead, HeadSettings
 from models.population import Population
+from models.population_gradient import PopulationGradient
+from utils.batches import ArraySplit
+from utils.population_training import PopulationTraining
 from utils.schedules import cosine_rates
-from utils.training import losses, scores
+from utils.training import TrainingSettings, adam, losses, scores
 
 LAYOUT = FeatureLayout(widths=((3, 6, 12, 24, 48), (3, 6, 12)), num_outputs=10)
 CONFIGURATIONS = [
@@ -68,6 +73,67 @@ def test_population_equals_members(options):
             torch.testing.assert_close(state[name], value, rtol=1e-5, atol=1e-5, msg=f"member {k}, {name}")
         head.eval()
         torch.testing.assert_close(predicted[k], scores(head(*LAYOUT.split(rows[0]))), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("multitask", [False, True])
+def test_population_trained_by_hand_equals_members(multitask):
+    """Also with a last batch that is smaller."""
+    settings = HeadSettings(num_outputs=10, dropout=0.0, multitask=multitask)
+    training = TrainingSettings(batchsize=BATCH)
+    generator = torch.Generator().manual_seed(1)
+    count = STEPS * BATCH - 5
+    rows = torch.randn(count, LAYOUT.total, generator=generator)
+    split = ArraySplit((rows,), torch.randint(10, (count,), generator=generator))
+    batches = split.batches(BATCH, (0, "shuffle"))
+
+    population = Population(build_heads(settings), LAYOUT)
+    result = PopulationTraining(population, training)(batches, training.rates(7))
+    assert result.rate == list(itertools.islice(training.rates(7), STEPS))[-1]
+    population.eval()
+    predicted = scores(population(rows))
+
+    for k, head in enumerate(build_heads(settings)):
+        optimizer, rates = adam(head.central_parameters(), training), training.rates(7)
+        for (x,), labels in batches:
+            optimizer.param_groups[0]["lr"] = next(rates)
+            optimizer.zero_grad()
+            losses(head(*LAYOUT.split(x)), labels).backward()
+            optimizer.step()
+        state = population.member_state(k)
+        for name, value in head.state_dict().items():
+            torch.testing.assert_close(state[name], value, rtol=1e-5, atol=1e-5, msg=f"member {k}, {name}")
+        torch.testing.assert_close(predicted[k], scores(head(*LAYOUT.split(rows))), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_gradients_by_hand_equal_autograd(dropout, monkeypatch):
+    torch.manual_seed(0)
+    rows, labels = torch.randn(BATCH, LAYOUT.total), torch.randint(10, (BATCH,))
+    population = Population(build_heads(HeadSettings(num_outputs=10, dropout=dropout)), LAYOUT)
+    mask = (torch.rand(len(population.pairs), 16, BATCH) >= dropout) / (1 - dropout)
+    layers = iter(range(4))
+    monkeypatch.setattr("models.population.F.dropout", lambda h, p, training: h * population.layer(mask, next(layers)))
+    losses(population(rows), labels).sum().backward()
+    expected = {name: p.grad for name, p in population.named_parameters() if p.grad is not None}
+    gradient = PopulationGradient(population)
+    targets = torch.nn.functional.one_hot(labels, 10).T.float()
+    gradient(LAYOUT.split(rows)[0], targets, mask if dropout else None)
+    assert expected.keys() == gradient.by_name.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(gradient.by_name[name], value, rtol=1e-5, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("dropout", [0.5, 0.4])
+def test_dropout_masks_keep_the_right_share(dropout):
+    torch.manual_seed(0)
+    population = Population(build_heads(HeadSettings(num_outputs=10, dropout=dropout)), LAYOUT)
+    masks = PopulationTraining(population, TrainingSettings())._masks(9, BATCH, torch.zeros(1))
+    assert masks.shape == (9, len(population.pairs), 16, BATCH)
+    kept = masks != 0
+    assert kept.float().mean().item() == pytest.approx(1 - dropout, abs=0.01)
+    assert torch.unique(masks).tolist() == pytest.approx([0, 1 / (1 - dropout)])
+    other = kept.flatten(1)[1:] == kept.flatten(1)[:-1]
+    assert other.float().mean().item() == pytest.approx(dropout**2 + (1 - dropout) ** 2, abs=0.01)  # steps differ
 
 
 def test_gradients_equal_members():

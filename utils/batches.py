@@ -75,13 +75,13 @@ class ArraySplit:
     def tail(self, start: int) -> "ArraySplit":
         return ArraySplit(tuple(x[start:] for x in self.inputs), self.labels[start:])
 
-    def batches(self, batch_size: int, shuffle: Sequence[int | str] | None = None) -> "_Slices":
+    def batches(self, batch_size: int, shuffle: Sequence[int | str] | None = None) -> "ArrayBatches":
         order = None if shuffle is None else torch.randperm(len(self), generator=generator(*shuffle))
-        return _Slices(self, batch_size, order)
+        return ArrayBatches(self, batch_size, order)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Slices:
+class ArrayBatches:
     """The batches of an `ArraySplit`; the last may be smaller."""
 
     split: ArraySplit

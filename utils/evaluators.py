@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from models.fusion import FusionHead, FusionNetwork, HeadSettings
 from models.population import Population
+from models.population_gradient import PopulationGradient
 from utils.batches import Split
 from utils.configurations import Configuration, Row
 from utils.feature_bank import FeatureBank
+from utils.population_training import PopulationTraining
 from utils.seeds import derive_seed
-from utils.training import TrainingSettings, on_device, train_and_evaluate
+from utils.training import TrainingSettings, adam_passes, on_device, train_and_evaluate
 
 ROWS_BATCH = 512  # dev rows of the bank at once
 
@@ -74,15 +76,12 @@ class CachedEvaluator:
         started = time.perf_counter()
         heads = [self._head(configuration, step, k) for k, configuration in enumerate(configurations)]
         population = Population(heads, self.layout).to(self.device)
+        if PopulationGradient.supports(population):
+            train_pass = PopulationTraining(population, self.training)
+        else:
+            train_pass = adam_passes(population, list(population.parameters()), self.training, population.train)
         epochs = train_and_evaluate(
-            population,
-            self.splits,
-            self.training,
-            list(population.parameters()),
-            population.train,
-            (step,),
-            self.training.epochs,
-            dev_batch=ROWS_BATCH,
+            population, self.splits, self.training, train_pass, (step,), self.training.epochs, dev_batch=ROWS_BATCH
         )
         history = [epoch.dev_accuracy.tolist() for epoch in epochs]
         if self.shared:
@@ -136,10 +135,9 @@ class LiveEvaluator:
             for backbone in network.backbones():
                 backbone.train(self.frozen_mode == "train")
 
-        parameters = network.central_parameters()
-        epochs = train_and_evaluate(
-            self.wrap(network), self.splits, self.training, parameters, prepare, (step,), self.training.epochs, self.amp
-        )
+        model = self.wrap(network)
+        train_pass = adam_passes(model, network.central_parameters(), self.training, prepare, self.amp)
+        epochs = train_and_evaluate(model, self.splits, self.training, train_pass, (step,), self.training.epochs)
         accuracies = [float(epoch.dev_accuracy) for epoch in epochs]
         if self.shared:
             self.shared.store(configuration, network.central_state())

@@ -19,7 +19,7 @@ from utils.configurations import Configuration, Space, format_configuration, par
 from utils.files import write_json
 from utils.report import write_report
 from utils.seeds import derive_seed
-from utils.training import accuracy, on_device, predict, train_and_evaluate
+from utils.training import accuracy, adam_passes, on_device, predict, train_and_evaluate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,16 +151,9 @@ def train_found(
             network.requires_grad_(False)
             for parameter in parameters:
                 parameter.requires_grad_(True)
+            train_pass = adam_passes(model, parameters, settings, network.train, amp)
             epochs = train_and_evaluate(
-                model,
-                splits,
-                settings,
-                parameters,
-                network.train,
-                ("found", phase),
-                count,
-                amp,
-                first_pass=len(lines),
+                model, splits, settings, train_pass, ("found", phase), count, first_pass=len(lines)
             )
             for result in epochs:
                 line = {

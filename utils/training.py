@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from utils.batches import Batch, Split
+from utils.batches import Batch, SizedBatches, Split
 from utils.schedules import cosine_rates
 from utils.seeds import derive_seed
 
@@ -21,10 +21,10 @@ Outputs = Tensor | tuple[Tensor, ...]
 
 @dataclasses.dataclass(frozen=True)
 class EpochResult:
-    """Means over one pass; tensors of shape () or, for a population, (K,)."""
+    """Means over one pass; tensors of shape () or, for a population, (K,). None: not computed."""
 
-    loss: Tensor
-    accuracy: Tensor
+    loss: Tensor | None = None
+    accuracy: Tensor | None = None
     dev_accuracy: Tensor | None = None
     rate: float | None = None  # learning rate of the last batch
 
@@ -88,7 +88,7 @@ def train_epoch(
     The caller puts the model into the mode it wants: the published search trains with frozen backbones in train mode.
     """
     device = next(model.parameters()).device
-    total_loss, total_correct, count = 0.0, 0.0, 0
+    total_loss, total_correct, count, rate = 0.0, 0.0, 0, None
     for inputs, labels in batches:
         if rates is not None:
             rate = next(rates)
@@ -103,7 +103,7 @@ def train_epoch(
         total_loss = total_loss + loss.detach() * len(labels)
         total_correct = total_correct + (scores(outputs).argmax(-1) == labels).sum(-1)
         count += len(labels)
-    return EpochResult(total_loss / count, total_correct / count)
+    return EpochResult(total_loss / count, total_correct / count, rate=rate)
 
 
 @torch.no_grad()
@@ -129,34 +129,53 @@ def evaluate(model: nn.Module, split: Split, batch_size: int | None = None) -> T
     return accuracy(predict(model, split, batch_size), split.labels)
 
 
+def adam(parameters: Sequence[nn.Parameter], settings: TrainingSettings) -> torch.optim.Adam:
+    """The published optimizer of fusion networks."""
+    return torch.optim.Adam(parameters, lr=settings.eta_max, weight_decay=settings.weight_decay, fused=True)
+
+
+TrainPass = Callable[[SizedBatches, Iterator[float]], EpochResult]
+
+
+def adam_passes(
+    model: nn.Module,
+    parameters: Sequence[nn.Parameter],
+    settings: TrainingSettings,
+    prepare: Callable[[], None],
+    amp: bool = False,
+) -> TrainPass:
+    """What trains `parameters` of a model on one pass after the other; `prepare` puts it into its training mode."""
+    optimizer = adam(parameters, settings)
+
+    def train_pass(batches: SizedBatches, rates: Iterator[float]) -> EpochResult:
+        prepare()
+        return train_epoch(model, batches, optimizer, rates, amp)
+
+    return train_pass
+
+
 def train_and_evaluate(
     model: nn.Module,
     splits: Mapping[str, Split],
     settings: TrainingSettings,
-    parameters: Sequence[nn.Parameter],
-    prepare: Callable[[], None],
+    train_pass: TrainPass,
     place: tuple[int | str, ...],
     epochs: int,
-    amp: bool = False,
     dev_batch: int | None = None,
     first_pass: int = 0,
 ) -> Iterator[EpochResult]:
-    """Epochs of Adam under the cosine rate, each followed by the dev split; yields each epoch's result.
+    """Epochs under the cosine rate, each followed by the dev split; yields each epoch's result.
 
     Args:
-        parameters: what is trained.
-        prepare: puts the model into its training mode, called before every epoch.
+        train_pass: trains the model on one pass, given its batches and the learning rate of each.
         place: where in the run this is, such as (step,); orders and dropout derive from it, the seed and the epoch.
         first_pass: over the training split, of the first epoch.
     """
-    optimizer = torch.optim.Adam(parameters, lr=settings.eta_max, weight_decay=settings.weight_decay, fused=True)
     rates: Iterator[float] | None = None
     for epoch in range(epochs):
         train = splits["train"].at_pass(first_pass + epoch)
         batches = train.batches(settings.batchsize, (settings.seed, "shuffle", *place, epoch))
         rates = rates or settings.rates(len(batches))
         torch.manual_seed(derive_seed(settings.seed, "dropout", *place, epoch))
-        prepare()
-        result = train_epoch(model, batches, optimizer, rates, amp)
-        dev_accuracy = evaluate(model, splits["dev"], dev_batch)
-        yield dataclasses.replace(result, dev_accuracy=dev_accuracy, rate=optimizer.param_groups[0]["lr"])
+        result = train_pass(batches, rates)
+        yield dataclasses.replace(result, dev_accuracy=evaluate(model, splits["dev"], dev_batch))
