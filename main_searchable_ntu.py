@@ -31,8 +31,8 @@ def main() -> None:
 
     settings = NTUSettings(args.vid_dim, args.vid_fr, tuple(args.vid_len), args.frame_sampling, not args.no_norm)
     folder = discover(args.datadir, settings)
-    data = folder.splits(("trainexp", "dev"), args.num_outputs, cli.limits(args), args.no_bad_skel)
-    splits = loaded_splits({"train": data["trainexp"], "dev": data["dev"]}, ("rgb", "skeleton"), normalise_clips, args)
+    data = folder.splits({"train": "trainexp", "dev": "dev"}, args.num_outputs, cli.limits(args), args.no_bad_skel)
+    splits = loaded_splits(data, ("rgb", "skeleton"), normalise_clips, args)
     if args.verbose:
         print(f"{args.datadir}: {folder.report(args.no_bad_skel)}")
     fusion_flags.check_batches(args, len(splits["train"]))

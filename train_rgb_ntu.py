@@ -23,7 +23,7 @@ def main() -> None:
     unimodal.add_flags(
         parser, epochs=30, batchsize=16, lr=1e-4, rate="falling along a cosine", weight_decay=1e-4, amp="off"
     )
-    parser.add_argument(
+    parser.add_argument_group("start").add_argument(
         "--pretrained",
         choices=("none", "centre", "average"),
         default="none",
@@ -46,7 +46,14 @@ def main() -> None:
     if args.pretrained != "none":
         from torchvision.models import ResNet50_Weights  # only here: a download, unless torch has it in its cache
 
-        weights = ResNet50_Weights.IMAGENET1K_V1.get_state_dict(progress=args.verbose)
+        source = ResNet50_Weights.IMAGENET1K_V1
+        try:
+            weights = source.get_state_dict(progress=args.verbose)
+        except OSError as error:
+            raise cli.UsageError(
+                f"--pretrained could not fetch {source.url} ({error}); "
+                f"put that file into {torch.hub.get_dir()}/checkpoints, or leave --pretrained out"
+            ) from None
         network.cnn.load_state_dict(inflate(weights, args.pretrained))
     network.to(device)
     optimizer = torch.optim.Adam(network.parameters(), args.lr, weight_decay=args.weight_decay, fused=True)

@@ -5,6 +5,7 @@ DATADIR/nturgbd_skeletons/S001C001P001R001A001.skeleton, or the pack of them tha
 """
 
 import dataclasses
+import functools
 import hashlib
 import os
 import re
@@ -85,11 +86,6 @@ class NTUSplit:
     def __len__(self) -> int:
         return len(self.names)
 
-    def subset(self, start: int, stop: int | None = None) -> "NTUSplit":
-        """The samples from `start` on, up to `stop`."""
-        part = slice(start, stop)
-        return dataclasses.replace(self, names=self.names[part], labels=self.labels[part])
-
     def load(self, index: int, modality: str, crop: int | None = None) -> Tensor:
         """One sample: "rgb" gives a uint8 clip (T, H, W, 3), "skeleton" a float32 input (3, T, 25, 2).
 
@@ -137,8 +133,14 @@ def _stamp(files: Iterable[Path]) -> bytes:
 
 def normalise_clips(clips: Tensor) -> Tensor:
     """Clips uint8 (..., 3) as the network reads them: float32, scaled to [0, 1] and normalised, on the same device."""
-    mean, std = (torch.tensor(values, device=clips.device) for values in (MEAN, STD))
-    return clips.float().mul_(1 / (255 * std)).sub_(mean / std)
+    factor, shift = _normalisation(clips.device)
+    return clips.float().mul_(factor).sub_(shift)
+
+
+@functools.cache  # copied to a device once, not with every batch
+def _normalisation(device: torch.device) -> tuple[Tensor, Tensor]:
+    mean, std = torch.tensor(MEAN), torch.tensor(STD)
+    return (1 / (255 * std)).to(device), (mean / std).to(device)
 
 
 def subject_of(name: str) -> int:
@@ -164,7 +166,7 @@ class NTUFolder:
 
     def report(self, no_bad_skel: bool = False) -> str:
         """One line such as "56,880 samples; left out: 3 without RGB, 302 without skeleton"."""
-        bad = self.bad_skeletons() if no_bad_skel else ()
+        bad = self.bad_skeletons if no_bad_skel else ()
         known = {subject for subjects in SUBJECTS.values() for subject in subjects}
         unknown = sum(subject_of(name) not in known and name not in bad for name in self.names)
         reasons = [
@@ -180,6 +182,7 @@ class NTUFolder:
         kept = len(self.names) - len(bad) - unknown
         return f"{kept:,} samples" + ("; left out: " + ", ".join(reasons) if reasons else "")
 
+    @functools.cached_property
     def bad_skeletons(self) -> set[str]:
         """The samples that are named in bad_skel.txt, or whose skeleton has no body in any frame."""
         listed = set()
@@ -210,7 +213,7 @@ class NTUFolder:
         Raises:
             DataError: a split is empty, or a class in it exceeds `num_outputs`.
         """
-        bad = self.bad_skeletons() if no_bad_skel else set()
+        bad = self.bad_skeletons if no_bad_skel else set()
         splits = {}
         for split, key in names.items() if isinstance(names, Mapping) else ((name, name) for name in names):
             chosen = [n for n in self.names if subject_of(n) in SUBJECTS[key] and n not in bad]

@@ -17,8 +17,9 @@ from pathlib import Path
 from datasets.ntu import SUBJECTS, subject_of
 from datasets.ntu_pack import PACK_FOLDER, TEXT_FOLDER, SkeletonPack, skeleton_files, write_pack
 from datasets.ntu_transcode import PIXELS, VideoSettings, find_originals, prepare_videos
-from datasets.ntu_work import SAMPLE, exclusive
+from datasets.ntu_work import SAMPLE
 from utils import cli
+from utils.files import locked
 
 
 def parse_args() -> argparse.Namespace:
@@ -94,7 +95,7 @@ def main() -> None:
 
     # Do it: the skeletons first, which take minutes where the videos take hours.
     failures = []
-    with exclusive(args.datadir):
+    with locked(args.datadir):
         if skeletons:
             pack = write_pack(args.datadir, args.num_workers, args.verbose)
             failures += pack.failures

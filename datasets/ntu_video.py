@@ -16,10 +16,6 @@ from datasets.errors import DataError
 
 READ_FRAMES = 24  # frames read from a file, of which a clip keeps some
 SAMPLINGS = ("published", "uniform")
-MEAN, STD = (
-    (0.485, 0.456, 0.406),
-    (0.229, 0.224, 0.225),
-)  # applied to BGR in this order, as the published weights expect
 
 
 def clip_indices(count: int, frames: int, sampling: str = "published", ratio: float = 1.0) -> np.ndarray:

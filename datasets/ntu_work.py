@@ -1,8 +1,6 @@
-"""What both halves of the NTU preparation share: sample names, one run at a time, whole files, worker processes."""
+"""What both halves of the NTU preparation share: sample names, whole files, worker processes."""
 
-import contextlib
 import ctypes
-import fcntl
 import multiprocessing
 import os
 import re
@@ -23,23 +21,6 @@ _PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-@contextlib.contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Let one process at a time prepare `folder`, which is made where it is missing; the lock ends with the process.
-
-    Raises:
-        DataError: another process holds it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / ".prepare.lock"
-    with open(path, "w") as file:  # a file, opened for writing: network file systems lock nothing else
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(f"another run is preparing {folder} (it holds {path}); wait for it") from None
-        yield
 
 
 def sweep(folder: Path) -> None:

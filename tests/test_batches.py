@@ -1,12 +1,16 @@
 """Splits: slices of arrays, and samples that worker processes read."""
 
 import dataclasses
+import os
+import re
+import signal
+from pathlib import Path
 
 import pytest
 import torch
 
 from datasets.errors import DataError
-from utils.batches import ArraySplit, LoadedSplit
+from utils.batches import ArraySplit, LoadedSplit, WorkerError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,7 +18,7 @@ class Source:
     """Seven samples: a uint8 clip that tells index and crop, and a float that tells the index."""
 
     labels: torch.Tensor
-    broken: int | None = None
+    broken: int | str | None = None
 
     def __len__(self):
         return len(self.labels)
@@ -22,6 +26,10 @@ class Source:
     def load(self, index, modality, crop=None):
         if index == self.broken:
             raise DataError(f"sample {index} is damaged")
+        if self.broken == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif isinstance(self.broken, str):
+            Path(self.broken).read_bytes()
         if modality == "rgb":
             return torch.tensor([index, 0 if crop is None else 1 + crop % 200]).to(torch.uint8)
         return torch.tensor([float(index)])
@@ -81,6 +89,21 @@ def test_an_error_of_the_data_arrives_as_it_was_raised(workers):
     with pytest.raises(DataError) as caught:
         list(split(workers, broken=4).batches(2))
     assert str(caught.value) == "sample 4 is damaged"
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_of_the_system_arrives_as_it_was_raised(workers):
+    with pytest.raises(FileNotFoundError, match=re.escape("'gone.avi'")):
+        list(split(workers, broken="gone.avi").batches(2))
+
+
+def test_a_killed_worker_is_told_in_one_line():
+    with pytest.raises(WorkerError, match="give fewer --num_workers"):
+        list(split(1, broken="killed").batches(2))
+
+
+def test_an_empty_split_has_no_batches():
+    assert content(split().tail(7).batches(2)) == []
 
 
 def test_reading_leaves_the_random_state_alone():

@@ -11,12 +11,13 @@ from collections import OrderedDict
 import pytest
 import torch
 
+from datasets.errors import DataError
 from models.fusion import AudioImageNetwork, FusionHead, HeadSettings
 from models.hcn import SkeletonNet
 from models.lenet import AudioLeNet, ImageLeNet
-from utils.checkpoints import load_into, load_state, save_state
+from utils.checkpoints import load_into, load_state, names_file, save_state
 from utils.cli import UsageError, read_json
-from utils.files import whole_file, write_json
+from utils.files import LockedError, locked, whole_file, write_json
 from utils.journal import FORMAT, Journal
 from utils.misfit import flags_that_fit
 
@@ -212,3 +213,20 @@ def test_flags_of_another_configuration_and_of_other_networks():
     assert flags_that_fit(own, wider.state_dict()) == ["--channels 6", "no --batchnorm"]
     assert flags_that_fit(ImageLeNet(3), ImageLeNet(4).state_dict()) == ["--channels 4"]
     assert flags_that_fit(SkeletonNet(60), SkeletonNet(60, 16).state_dict()) == ["--vid_len 8 16"]
+
+
+def test_one_process_at_a_time_works_in_a_folder(tmp_path):
+    busy = pytest.raises(LockedError, match="another run is working in")
+    with locked(tmp_path / "run"), busy, locked(tmp_path / "run"):
+        pass
+    with locked(tmp_path / "run"):
+        pass
+
+
+def test_an_error_of_the_data_tells_where_the_network_is(tmp_path):
+    path = tmp_path / "best.checkpoint"
+    for there in (False, True):
+        with pytest.raises(DataError) as caught, names_file(path):
+            raise DataError("a file is damaged")
+        assert (str(path) in str(caught.value)) == there
+        path.touch()

@@ -46,7 +46,7 @@ def test_rows_hold_the_features_and_logits_of_the_networks(tmp_path, network, sp
     assert not bank.reused
     assert bank.layout == FeatureLayout(((2, 4, 8, 16, 32), (2, 4, 8)), 4)
     for name, split in splits.items():
-        banked = bank.splits[name]
+        banked = bank.splits[name] if name == "dev" else bank.splits[name].at_pass(0)
         (rows,) = banked.inputs
         assert rows.shape == (len(split), bank.layout.total) == (len(split), 62 + 14 + 2 * 4)
         assert torch.equal(banked.labels, split.labels)
@@ -69,7 +69,7 @@ def test_a_head_on_the_bank_tells_what_the_whole_network_tells(tmp_path, network
 def test_a_second_opening_computes_nothing(tmp_path, network, splits):
     first = open_bank(tmp_path, network, splits, {"audio": "aa"}, CPU, verbose=False)
     times = {path: path.stat().st_mtime_ns for path in first.folder.iterdir()}
-    assert {path.name for path in times} == {"train.npy", "dev.npy", "bank.json"}
+    assert {path.name for path in times} == {"train-0.npy", "dev.npy", "bank.json", ".lock"}
     first.splits["dev"].inputs[0].zero_()  # a copy in memory, the file stays
     second = open_bank(tmp_path, network, splits, {"audio": "aa"}, CPU, verbose=False)
     assert second.reused
@@ -94,11 +94,11 @@ def test_whatever_the_features_depend_on_gives_another_folder(tmp_path, network,
 
 def test_an_unfinished_bank_is_computed_anew(tmp_path, network, splits):
     bank = open_bank(tmp_path, network, splits, {}, CPU, verbose=False)
-    for name in ("bank.json", "train.npy"):
+    for name in ("bank.json", "train-0.npy"):
         (bank.folder / name).unlink()
     again = open_bank(tmp_path, network, splits, {}, CPU, verbose=False)
     assert not again.reused
-    assert torch.equal(again.splits["train"].inputs[0], bank.splits["train"].inputs[0])
+    assert torch.equal(again.splits["train"].at_pass(0).inputs[0], bank.splits["train"].at_pass(0).inputs[0])
 
 
 def test_a_data_set_is_known_by_its_manifest_else_by_its_files(tmp_path):
@@ -125,16 +125,16 @@ def test_an_extraction_that_was_cut_off_goes_on_where_it_stopped(tmp_path, netwo
     split = ArraySplit((images, spectrograms), torch.zeros(70, dtype=torch.int64))
     splits = {"train": split, "dev": split.tail(60)}
     whole = open_bank(tmp_path / "whole", network, splits, {}, CPU, verbose=False).folder
-    table = (whole / "train.npy").read_bytes()
+    table = (whole / "train-0.npy").read_bytes()
     row = 4 * FeatureLayout(((2, 4, 8, 16, 32), (2, 4, 8)), 4).total
     for size in (0, 50, 128, 128 + 31 * row, 128 + 33 * row + 1, len(table)):
         home = tmp_path / f"cut-{size}" / whole.name
         home.mkdir(parents=True)
-        (home / "train.partial").write_bytes(table[:size])
+        (home / "train-0.partial").write_bytes(table[:size])
         bank = open_bank(home.parent, network, splits, {}, CPU, verbose=False)
         assert bank.folder == home
-        assert (home / "train.npy").read_bytes() == table
-        assert {path.name for path in home.iterdir()} == {"train.npy", "dev.npy", "bank.json"}
+        assert (home / "train-0.npy").read_bytes() == table
+        assert {path.name for path in home.iterdir()} == {"train-0.npy", "dev.npy", "bank.json", ".lock"}
 
 
 def test_an_extraction_goes_on_without_computing_what_is_there(tmp_path, network, splits, monkeypatch):
@@ -146,6 +146,6 @@ def test_an_extraction_goes_on_without_computing_what_is_there(tmp_path, network
     )
     home = tmp_path / "cut" / whole.name
     home.mkdir(parents=True)
-    (home / "train.partial").write_bytes((whole / "train.npy").read_bytes()[:-1])
+    (home / "train-0.partial").write_bytes((whole / "train-0.npy").read_bytes()[:-1])
     open_bank(home.parent, network, splits, {}, CPU, verbose=False)
     assert sorted(computed) == [3, 3]  # the dev split, and the last batch of the training split

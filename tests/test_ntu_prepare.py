@@ -21,7 +21,7 @@ from datasets.ntu_pack import PACK_FOLDER, TEXT_FOLDER, SkeletonPack, write_pack
 from datasets.ntu_skeleton import parse_skeleton
 from datasets.ntu_transcode import VideoSettings, copies, estimate, find_originals, prepare_videos, transcode
 from datasets.ntu_video import read_frames
-from datasets.ntu_work import exclusive, parallel
+from datasets.ntu_work import parallel
 from tests.conftest import ROOT
 from tests.ntu_samples import cut, draw_skeletons, sample_name, write_samples, write_skeleton
 
@@ -302,14 +302,6 @@ def test_parallel_keeps_the_order_and_reports_a_dead_worker():
     assert list(parallel(abs, range(-100, 0), 2)) == list(range(100, 0, -1))
     with pytest.raises(DataError, match="a worker process was killed"):
         list(parallel(_die, range(10), 1))
-
-
-def test_one_run_at_a_time(tmp_path):
-    busy = pytest.raises(DataError, match="another run is preparing")
-    with exclusive(tmp_path / "data"), busy, exclusive(tmp_path / "data"):
-        pass
-    with exclusive(tmp_path / "data"):
-        pass
 
 
 def test_left_overs_are_swept(tmp_path):

@@ -77,7 +77,8 @@ def test_training_reaches_far_above_chance(checkpoints, home, kind, frames):
 @pytest.mark.slow
 def test_search_reads_one_table_for_each_pass_and_repeats(search, home, run):
     (bank,) = (home / "checkpoints/ntu/feature_bank").iterdir()
-    assert sorted(path.name for path in bank.iterdir()) == ["bank.json", "dev.npy", "train-0.npy", "train-1.npy"]
+    names = {path.name for path in bank.iterdir()}
+    assert names == {".lock", "bank.json", "dev.npy", "train-0.npy", "train-1.npy"}
     assert (bank / "train-0.npy").read_bytes() != (bank / "train-1.npy").read_bytes()  # each has its own crops
     assert read(bank / "bank.json")["counts"] == {"train": 27, "dev": 36}  # half of the training subjects
     best = read(search / "best.json")
@@ -191,3 +192,10 @@ def test_wrong_use_is_told_in_one_line(home, run, samples, tmp_path):
     assert "at least 8 frames" in error
     error = run("train_skeleton_ntu.py", "--num_outputs", 2, code=2).stderr
     assert "is of class 3" in error
+
+
+def test_a_search_of_other_modalities_is_refused(home, run, samples, tmp_path):
+    best = {"modalities": ["audio", "image"], "configurations": [{"configuration": [[3, 2, 0]], "accuracy": 0.9}]}
+    (tmp_path / "best.json").write_text(json.dumps(best))
+    error = run("main_found_ntu.py", "--conf", tmp_path / "best.json", code=2).stderr
+    assert "is of a search over ['audio', 'image'], but this script fuses ('skeleton', 'rgb')" in error

@@ -100,6 +100,12 @@ class ArrayBatches:
             yield tuple(x.float() if x.dtype == torch.uint8 else x for x in inputs), self.split.labels[chosen]
 
 
+class WorkerError(Exception):
+    """A process that reads samples died."""
+
+    exit_code = 1
+
+
 class SampleSource(Protocol):
     """Samples on disk, such as `datasets.ntu.NTUSplit`."""
 
@@ -167,24 +173,30 @@ class _Loaded:
         return -(-len(self.order) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        split, parts = self.split, self.order.split(self.batch_size)
+        split = self.split
+        if not len(self.order):
+            return
         loader = DataLoader(
             _Samples(split),
-            batch_sampler=[part.tolist() for part in parts],
+            batch_sampler=[part.tolist() for part in self.order.split(self.batch_size)],
             num_workers=split.workers,
             collate_fn=_collate,
             pin_memory=split.device.type == "cuda",
             generator=torch.Generator(),  # not the global one, whose draws belong to dropout
         )
-        labels = split.labels
-        for part, loaded in zip(parts, loader, strict=True):
-            if isinstance(loaded, Exception):
-                raise loaded
-            inputs = (x.to(split.device, non_blocking=True) for x in loaded)
-            yield (
-                tuple(split.prepare(x) if x.dtype == torch.uint8 else x for x in inputs),
-                labels[part.to(labels.device)],
-            )
+        try:
+            for loaded in loader:
+                if isinstance(loaded, Exception):
+                    raise loaded
+                *inputs, labels = (x.to(split.device, non_blocking=True) for x in loaded)
+                yield tuple(split.prepare(x) if x.dtype == torch.uint8 else x for x in inputs), labels
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise WorkerError(
+                "a process that reads samples was killed (out of memory, or of shared memory in /dev/shm?); "
+                "give fewer --num_workers, or 0 to read in the main process"
+            ) from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,12 +204,13 @@ class _Samples(Dataset):
     split: LoadedSplit
 
     def __getitem__(self, index: int) -> tuple[Tensor, ...] | Exception:
-        """The inputs of a sample; an error of the data as a value, or the worker would wrap it into a traceback."""
-        split = self.split
+        """Inputs and label of a sample; an error of the data as a value, or the worker would wrap it in a traceback."""
+        split, place = self.split, self.split.start + index
         try:
-            return tuple(split.source.load(split.start + index, name, split.crop) for name in split.modalities)
+            inputs = (split.source.load(place, name, split.crop) for name in split.modalities)
+            return *inputs, split.source.labels[place]
         except Exception as error:
-            if not hasattr(error, "exit_code"):
+            if not isinstance(error, OSError) and not hasattr(error, "exit_code"):
                 raise
             return error
 

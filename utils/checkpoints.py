@@ -1,7 +1,8 @@
 """State dicts on disk: written whole, read with `weights_only=True`, checked against the network that takes them."""
 
 import argparse
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -16,6 +17,17 @@ def save_state(path: Path, state: Mapping[str, Tensor]) -> None:
     """Write a state_dict that any torch reads, ours and the published code alike."""
     with whole_file(path) as file:
         torch.save({name: value.cpu() for name, value in state.items()}, file)
+
+
+@contextlib.contextmanager
+def names_file(path: Path) -> Iterator[None]:
+    """Where the data fail after hours of training, the error tells which file holds the network so far."""
+    try:
+        yield
+    except Exception as error:
+        if hasattr(error, "exit_code") and path.exists():
+            error.args = (f"{error}; the best network so far is {path}",)
+        raise
 
 
 def load_state(path: Path) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ import json
 import os
 import shlex
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -105,7 +106,7 @@ def add_amp(group: argparse._ArgumentGroup, default: str = "auto") -> None:
         const="on",
         choices=("auto", "on", "off"),
         default=default,
-        help="bfloat16 autocast while training; auto uses it where the processor computes in bfloat16",
+        help="bfloat16 autocast in training and feature extraction; auto: where the processor computes in bfloat16",
     )
 
 
@@ -196,9 +197,8 @@ def _add_limits(group: argparse._ArgumentGroup) -> None:
 
 
 def limits(args: argparse.Namespace) -> dict[str, int | None]:
-    """How many samples of each split of NTU to use; None: all. A search trains on "trainexp"."""
-    given = {split: getattr(args, f"limit_{split}") for split in ("train", "dev", "test")}
-    return given | {"trainexp": given["train"]}
+    """How many samples of each split to use; None: all."""
+    return {split: getattr(args, f"limit_{split}") for split in ("train", "dev", "test")}
 
 
 def _add_workers(group: argparse._ArgumentGroup, default: int, text: str) -> None:
@@ -229,7 +229,10 @@ def open_run(args: argparse.Namespace) -> Path:
     for name in ("journal.jsonl", "results.json"):
         if (run_dir / name).exists():
             raise UsageError(f"{run_dir} holds {name} of an earlier run; remove it or name another --run_dir")
-    run_dir.mkdir(parents=True, exist_ok=True)
+    for folder in (run_dir, args.checkpointdir):  # better now than after hours of training
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
     command = shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
     versions = {"python": sys.version.split()[0], "torch": torch.__version__, "numpy": np.__version__}

@@ -1,6 +1,6 @@
 """The feature bank: pooled features and logits of frozen unimodal networks over whole splits, computed once.
 
-One table (N, layout.total) float32 a split - of "train" one for every training pass where random crops make passes
+One table (N, layout.total) float32 a split - of "train" one for every training pass, where random crops make passes
 differ - in a folder named by a key over everything that the features depend on: checkpoints, data, settings. A bank
 with the same key is opened, not computed; one that was cut off goes on where it stopped.
 """
@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from models.fusion import FeatureLayout, FusionNetwork
 from utils.batches import ArraySplit, Split
-from utils.files import write_json
-from utils.training import autocast
+from utils.files import locked, write_json
+from utils.training import autocast, on_device
 
 EXTRACTION_BATCH = 32  # small enough for the feature maps of a batch to stay in cache
 SYNC_EVERY = 1 << 26  # bytes of a table between two syncs to disk
@@ -52,7 +52,7 @@ class FeatureBank:
     """Tables by split, as splits whose only input is the row."""
 
     layout: FeatureLayout
-    splits: Mapping[str, ArraySplit | BankedSplit]
+    splits: Mapping[str, ArraySplit | BankedSplit]  # train, dev
     folder: Path
     reused: bool
 
@@ -100,42 +100,33 @@ def open_bank(
         "bfloat16": amp,
         "widths": widths,
         "counts": counts,
-        "passes": passes,
         **identity,
     }
-    key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-    home = folder / key
-    tables = {"dev": [splits["dev"]], "train": [splits["train"].at_pass(i) for i in range(passes)]}
-    paths = {
-        (name, i): home / (f"{name}-{i}.npy" if len(parts) > 1 else f"{name}.npy")
-        for name, parts in tables.items()
-        for i in range(len(parts))
-    }
-    reused = (home / "bank.json").exists()  # written last
-    network.to(device)
-    for (name, i), path in paths.items():
-        if not _is_whole(path, (counts[name], layout.total)):
-            reused = False
-            _extract(network, tables[name][i], layout, device, path, verbose, amp)
+    home = folder / hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    tables = {"dev": splits["dev"]} | {f"train-{i}": splits["train"].at_pass(i) for i in range(passes)}
+
+    def missing() -> list[str]:
+        return [name for name in tables if not _is_whole(home / f"{name}.npy", (len(tables[name]), layout.total))]
+
+    reused = not missing()
     if not reused:
-        write_json(home / "bank.json", content)
+        on_device(network, device)
+        with locked(home):
+            write_json(home / "bank.json", content)
+            for name in missing():
+                _extract(network, tables[name], layout, device, home / f"{name}.npy", verbose, amp)
 
-    def banked(name: str, i: int) -> ArraySplit:
-        table = np.load(paths[name, i], mmap_mode="c")  # copy-on-write: read lazily, and torch wants it writable
-        return ArraySplit((torch.from_numpy(table),), splits[name].labels)
+    def banked(name: str) -> ArraySplit:
+        table = np.load(home / f"{name}.npy", mmap_mode="c")  # copy-on-write: read lazily, and torch wants it writable
+        return ArraySplit((torch.from_numpy(table),), tables[name].labels)
 
-    train = [banked("train", i) for i in range(passes)]
-    return FeatureBank(
-        layout,
-        {"train": train[0] if passes == 1 else BankedSplit(tuple(train)), "dev": banked("dev", 0)},
-        home,
-        reused,
-    )
+    train = BankedSplit(tuple(banked(f"train-{i}") for i in range(passes)))
+    return FeatureBank(layout, {"train": train, "dev": banked("dev")}, home, reused)
 
 
 def _is_whole(path: Path, shape: tuple[int, int]) -> bool:
     try:
-        return np.load(path, mmap_mode="r").shape == shape
+        return np.load(path, mmap_mode="r").shape == shape  # a map of a file that is cut short fails
     except (OSError, ValueError, EOFError):
         return False
 

@@ -1,6 +1,7 @@
-"""Files that are either whole or not there: temporary name, fsync, rename."""
+"""Files that are either whole or not there (temporary name, fsync, rename), and folders that one process works in."""
 
 import contextlib
+import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -22,6 +23,29 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Let one process at a time work in `folder`, which is made where it is missing; the lock ends with the process.
+
+    Raises:
+        LockedError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / ".lock"
+    with open(path, "w") as file:  # a file, opened for writing: network file systems lock nothing else
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LockedError(f"another run is working in {folder} (it holds {path}); wait for it") from None
+        yield
+
+
+class LockedError(Exception):
+    """Two processes must not work in one folder."""
+
+    exit_code = 1
 
 
 def write_text(path: Path, text: str) -> None:

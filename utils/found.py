@@ -14,7 +14,7 @@ from tqdm import tqdm
 from models.fusion import ACTIVATIONS, FusionNetwork
 from utils import cli, fusion_flags
 from utils.batches import Split
-from utils.checkpoints import load_into, save_state
+from utils.checkpoints import load_into, names_file, save_state
 from utils.configurations import Configuration, Space, format_configuration, parse_configuration, read_best
 from utils.files import write_json
 from utils.report import write_report
@@ -46,6 +46,11 @@ def chosen_configuration(args: argparse.Namespace, task: Task) -> Configuration:
         UsageError: there is none such, or it has an index that does not exist.
     """
     configuration = parse_configuration(args.conf, task.published)
+    searched = read_best(Path(args.conf)).get("modalities") if Path(args.conf).is_file() else None
+    if searched not in (None, list(task.modalities)):
+        raise cli.UsageError(
+            f"{args.conf} is of a search over {searched}, but this script fuses {list(task.modalities)}"
+        )
     task.space.check(configuration, len(ACTIVATIONS))
     return configuration
 
@@ -88,11 +93,13 @@ def run_found(
             print(f"training {name} on {sizes}, {device}{', bfloat16' * amp}")
         rows = baselines(network, splits, task.modalities, task.inputs, checkpoints)
         started = time.perf_counter()
-        lines = train_found(network, model, splits, args, amp, run_dir / "best.checkpoint")
+        with names_file(run_dir / "best.checkpoint"):
+            lines = train_found(network, model, splits, args, amp, run_dir / "best.checkpoint")
         searched = read_best(Path(args.conf)) if Path(args.conf).is_file() else {}
         spent = time.perf_counter() - started + searched.get("seconds", 0) + (rows[-1].seconds or 0)
 
-    row, counts = test_found(model, splits)
+    with names_file(run_dir / "best.checkpoint"):
+        row, counts = test_found(model, splits)
     row.configuration = network.configuration
     if not args.test_cp:
         row.seconds, row.candidates_trained = spent, searched.get("candidates_trained")

@@ -54,7 +54,9 @@ def add_flags(
         "--weightsharing", action="store_true", help="in a search, fusion layers start from those trained before"
     )
     training.add_argument(
-        "--use_dataparallel", action="store_true", help="spread batches through the networks over several GPUs"
+        "--use_dataparallel",
+        action="store_true",
+        help="spread batches over several GPUs; without effect on cached features",
     )
     if amp is not None:
         cli.add_amp(training, amp)
@@ -90,10 +92,14 @@ def training_settings(args: argparse.Namespace) -> TrainingSettings:
 
 
 def check_batches(args: argparse.Namespace, count: int) -> None:
-    """Raise UsageError where batch norm would meet a batch of one of the `count` training samples."""
-    if args.batchnorm and count % args.batchsize == 1 % args.batchsize:
+    """Raise UsageError where batch norm would meet one of the `count` training samples alone, on one GPU of several."""
+    gpus = max(1, torch.cuda.device_count()) if args.use_dataparallel and args.device != "cpu" else 1
+    batches = {min(args.batchsize, count), count % args.batchsize or args.batchsize}
+    alone = any(size % -(-size // gpus) == 1 or size <= gpus for size in batches)
+    if args.batchnorm and alone:
+        shares = f" on {gpus} GPUs" if gpus > 1 else ""
         raise cli.UsageError(
-            f"--batchnorm needs two samples in every batch, but {count} samples in batches of {args.batchsize} "
+            f"--batchnorm needs two samples in every batch, but {count} samples in batches of {args.batchsize}{shares} "
             "leave one over; use another --batchsize or --limit_train"
         )
 
@@ -105,5 +111,6 @@ def load_backbones(network: FusionNetwork, paths: Sequence[Path]) -> None:
 
 
 def data_parallel(network: nn.Module, wanted: bool) -> nn.Module:
-    """`--use_dataparallel`: the network wrapped where several GPUs are there, else itself."""
-    return nn.DataParallel(network) if wanted and torch.cuda.device_count() > 1 else network
+    """`--use_dataparallel`: a network on a GPU wrapped where several are there, else itself."""
+    on_gpu = next(network.parameters()).device.type == "cuda"
+    return nn.DataParallel(network) if wanted and on_gpu and torch.cuda.device_count() > 1 else network

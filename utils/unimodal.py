@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from utils import cli
 from utils.batches import Split
-from utils.checkpoints import load_into, save_state
+from utils.checkpoints import load_into, names_file, save_state
 from utils.files import write_json
 from utils.training import evaluate, train_epoch
 
@@ -51,13 +51,12 @@ def train_unimodal(
     """
     device = next(network.parameters()).device
     amp = cli.use_amp(args.amp, device)
-    run_dir = cli.open_run(args)
+    run_dir, started = cli.open_run(args), time.perf_counter()
     if args.verbose:
         print(
             f"training {type(network).__name__} on {len(splits['train'])} samples for {args.epochs} epochs on "
             f"{device}{', bfloat16' * amp}"
         )
-    best, epochs, started = -1.0, [], time.perf_counter()
     record: dict[str, object] = {
         "network": type(network).__name__,
         "num_outputs": args.num_outputs,
@@ -66,6 +65,37 @@ def train_unimodal(
         "run_dir": str(run_dir),
         **facts,
     }
+    best = run_dir / "best.checkpoint"
+    with names_file(best):
+        for line in _epochs(args, network, splits, optimizer, rates, amp, test_every_epoch):
+            if line["dev_accuracy"] > record.get("dev_accuracy", -1):
+                record |= {"best_epoch": line["epoch"], "dev_accuracy": line["dev_accuracy"]}
+                save_state(best, network.state_dict())
+            record["epochs"] = [*record.get("epochs", []), line]
+            record["seconds"] = time.perf_counter() - started
+            write_json(run_dir / "results.json", record)
+        load_into(network, best)
+        record["test_accuracy"] = float(evaluate(network, splits["test"]))
+
+    path = args.checkpointdir / name(record["test_accuracy"])
+    save_state(path, network.state_dict())
+    for place in (path.with_suffix(".json"), run_dir / "results.json"):
+        write_json(place, record)
+    if record.get("stand_in"):
+        print("the data set is a stand-in: these figures are not results on the real one")
+    print(f"dev {record['dev_accuracy']:.4f}, test {record['test_accuracy']:.4f}; saved {path}")
+
+
+def _epochs(
+    args: argparse.Namespace,
+    network: nn.Module,
+    splits: Mapping[str, Split],
+    optimizer: torch.optim.Optimizer,
+    rates: Callable[[int], Iterator[float]] | None,
+    amp: bool,
+    test_every_epoch: bool,
+) -> Iterator[dict[str, float]]:
+    """Train epoch by epoch; yields the figures of each."""
     schedule: Iterator[float] | None = None
     for epoch in tqdm(range(args.epochs), desc="epochs", disable=not args.verbose):
         network.train()
@@ -75,22 +105,6 @@ def train_unimodal(
         line = {"epoch": epoch, "train_loss": float(result.loss), "train_accuracy": float(result.accuracy)}
         for split in ("dev", "test") if test_every_epoch else ("dev",):
             line[f"{split}_accuracy"] = float(evaluate(network, splits[split]))
-        epochs.append(line)
         if args.verbose:
             tqdm.write("  ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v:3d}" for k, v in line.items()))
-        if line["dev_accuracy"] > best:
-            best = line["dev_accuracy"]
-            record |= {"best_epoch": epoch, "dev_accuracy": best}
-            save_state(run_dir / "best.checkpoint", network.state_dict())
-        record |= {"seconds": time.perf_counter() - started, "epochs": epochs}
-        write_json(run_dir / "results.json", record)
-
-    load_into(network, run_dir / "best.checkpoint")
-    record["test_accuracy"] = float(evaluate(network, splits["test"]))
-    path = args.checkpointdir / name(record["test_accuracy"])
-    save_state(path, network.state_dict())
-    for place in (path.with_suffix(".json"), run_dir / "results.json"):
-        write_json(place, record)
-    if record.get("stand_in"):
-        print("the data set is a stand-in: these figures are not results on the real one")
-    print(f"dev {record['dev_accuracy']:.4f}, test {record['test_accuracy']:.4f}; saved {path}")
+        yield line

@@ -1,0 +1,254 @@
+"""How the cost of training a population grows: with samples, candidates, fusion layers and feature width.
+
+    python benchmarks/scaling.py                               # minutes
+    python benchmarks/scaling.py --quick                       # under a minute
+    python benchmarks/scaling.py --out scaling.json --plot     # figures, and docs/scaling.png
+
+Trains random configurations through `utils.evaluators.CachedEvaluator` on random rows as wide as AV-MNIST's features
+(times the width), with the published settings. One quantity at a time varies around a middle of 15,000 samples, 15
+candidates, 4 layers and width x1. An epoch of the largest points would take too long, so a bounded number of training
+steps (`--steps`) is timed and extended to one epoch by the number of its steps; evaluation on dev is not counted. Hence
+cost against samples tells whether a step gets slower as the table outgrows the caches, beyond there being more steps.
+
+A repeat measures every point once, after an untimed pass, so that a slow spell of the machine meets all points alike.
+Printed are the median, lowest and highest of the repeats; the exponent p of seconds ~ x^p by least squares in log-log,
+and between the last two points; and what one more candidate costs against the first.
+"""
+
+import argparse
+import dataclasses
+import functools
+import itertools
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from models.fusion import FeatureLayout, HeadSettings
+from models.lenet import AudioLeNet, ImageLeNet
+from utils import cli
+from utils.batches import ArrayBatches, ArraySplit
+from utils.configurations import Configuration, Space
+from utils.evaluators import CachedEvaluator
+from utils.feature_bank import FeatureBank
+from utils.files import write_json
+from utils.training import TrainingSettings
+
+CHANNELS, CLASSES, DEV_SAMPLES = 3, 10, 32
+SPACE = Space(sizes=(AudioLeNet.depth, ImageLeNet.depth))
+AXES = {  # what is varied: its values and the unit on a plot
+    "samples": ((5_000, 15_000, 55_000), "training samples"),
+    "candidates": ((1, 4, 15, 60, 240), "candidates trained together"),
+    "layers": ((1, 2, 3, 4, 8), "fusion layers of each candidate"),
+    "width": ((1, 4, 16, 64), "feature width, times AV-MNIST's"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """One population and the table that it trains on; the defaults are the middle."""
+
+    samples: int = 15_000
+    candidates: int = 15
+    layers: int = 4
+    width: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class ClockedSplit(ArraySplit):
+    """Notes when a pass over it begins; a shuffled pass ends after `steps` batches."""
+
+    steps: int
+    begun: list[float] = dataclasses.field(default_factory=list)
+
+    def to(self, device: torch.device) -> "ClockedSplit":
+        moved = super().to(device)
+        return dataclasses.replace(self, inputs=moved.inputs, labels=moved.labels)
+
+    def batches(self, batch_size: int, shuffle: Sequence[int | str] | None = None) -> ArrayBatches:
+        batches = super().batches(batch_size, shuffle)
+        if batches.order is not None:
+            batches = dataclasses.replace(batches, order=batches.order[: self.steps * batch_size])
+        if self.labels.is_cuda:
+            torch.cuda.synchronize()
+        self.begun.append(time.perf_counter())
+        return batches
+
+
+def widths(factor: int) -> tuple[tuple[int, ...], ...]:
+    """The features of AV-MNIST's networks with `factor` times the channels: audio's, then image's."""
+    return tuple(tuple(CHANNELS * factor * 2**i for i in range(depth)) for depth in SPACE.sizes)
+
+
+@functools.cache
+def random_table(samples: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows (samples, total of the layout) and labels (samples,)."""
+    draw = torch.Generator().manual_seed(0)
+    total = FeatureLayout(widths(width), CLASSES).total
+    return torch.randn(samples, total, generator=draw), torch.randint(CLASSES, (samples,), generator=draw)
+
+
+def random_configurations(point: Point) -> list[Configuration]:
+    rows, rng = SPACE.rows(), np.random.default_rng(0)
+    chosen = rng.integers(len(rows), size=(point.candidates, point.layers))
+    return [tuple(rows[i] for i in places) for places in chosen]
+
+
+def epoch_seconds(point: Point, steps: int, device: torch.device) -> float:
+    """Seconds of one epoch, from `steps` steps of its second pass; the first warms up."""
+    settings = TrainingSettings(epochs=2)
+    whole = -(-point.samples // settings.batchsize)  # steps of an epoch
+    steps = min(steps, whole)
+    rows, labels = random_table(point.samples, point.width)
+    train = ClockedSplit((rows,), labels, steps)
+    dev = ClockedSplit((rows[:DEV_SAMPLES],), labels[:DEV_SAMPLES], steps)  # begins where a training pass ends
+    layout = FeatureLayout(widths(point.width), CLASSES)
+    bank = FeatureBank(layout, {"train": train, "dev": dev}, Path(), reused=False)
+    evaluate = CachedEvaluator(bank, HeadSettings(CLASSES), settings, device)
+    evaluate(random_configurations(point), 0)
+    return (dev.begun[1] - train.begun[1]) * whole / steps
+
+
+def measure(points: Sequence[Point], args: argparse.Namespace, device: torch.device) -> dict[Point, dict[str, float]]:
+    """Median, lowest and highest of the repeats by point."""
+    seconds: dict[Point, list[float]] = {point: [] for point in points}
+    rounds = list(itertools.product(range(args.repeats), points))
+    for _, point in tqdm(rounds, desc="points", disable=not args.verbose):
+        seconds[point].append(epoch_seconds(point, args.steps, device))
+    return {
+        point: {"median": statistics.median(times), "lowest": min(times), "highest": max(times)}
+        for point, times in seconds.items()
+    }
+
+
+def exponent(values: Sequence[float], seconds: Sequence[float]) -> float:
+    """p of seconds ~ values^p, by least squares in log-log."""
+    return float(np.polyfit(np.log(values), np.log(seconds), 1)[0])
+
+
+def summarise(values: list[int], epochs: list[dict[str, float]]) -> dict[str, object]:
+    medians = [epoch["median"] for epoch in epochs]
+    return {
+        "values": values,
+        "epoch_seconds": epochs,
+        "exponent": exponent(values, medians),
+        "exponent_last": exponent(values[-2:], medians[-2:]),
+    }
+
+
+def one_more(axis: dict) -> dict[str, object]:
+    """What one more candidate costs, as a share of the first: over the whole range, and up to each point."""
+    values, medians = axis["values"], [epoch["median"] for epoch in axis["epoch_seconds"]]
+    first = medians[0] / values[0]
+
+    def share(i: int, j: int) -> float:
+        return (medians[j] - medians[i]) / (values[j] - values[i]) / first
+
+    last = len(values) - 1
+    return {"share_of_first": share(0, last), "by_interval": [share(i, i + 1) for i in range(last)]}
+
+
+def print_axis(name: str, axis: dict, shares: list[float] | None) -> None:
+    """One table; `shares`, if given, is the cost of one more up to each point but the first."""
+    others = {key: value for key, value in dataclasses.asdict(Point()).items() if key != name}
+    fixed = ", ".join(f"{key} {'x' if key == 'width' else ''}{value:,}" for key, value in others.items())
+    print(f"\n{name} ({fixed})")
+    print(f"{name:>12}{'s/epoch':>10}{'lowest':>9}{'highest':>9}" + (f"{'one more':>10}" if shares else ""))
+    for i, (value, epoch) in enumerate(zip(axis["values"], axis["epoch_seconds"], strict=True)):
+        share = f"{shares[i - 1]:10.3f}" if shares and i else ""
+        print(f"{value:12,}{epoch['median']:10.3f}{epoch['lowest']:9.3f}{epoch['highest']:9.3f}{share}")
+    print(f"    exponent {axis['exponent']:.2f}, between the last two {axis['exponent_last']:.2f}")
+
+
+def plot(axes: dict[str, dict], path: Path) -> None:
+    """Four log-log panels: medians with lowest and highest, and the fitted power."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, panels = plt.subplots(2, 2, figsize=(9, 7), layout="constrained")
+    for panel, (name, axis) in zip(panels.flat, axes.items(), strict=True):
+        x = np.array(axis["values"], float)
+        y, low, high = (np.array([e[k] for e in axis["epoch_seconds"]]) for k in ("median", "lowest", "highest"))
+        fitted = np.exp(np.log(y).mean() + axis["exponent"] * (np.log(x) - np.log(x).mean()))
+        panel.loglog(x, fitted, "--", color="0.6", label=f"least squares: exponent {axis['exponent']:.2f}")
+        panel.errorbar(x, y, (y - low, high - y), fmt="o-", capsize=3, label="median, lowest to highest")
+        panel.set_xticks(x, [f"{value:,}" for value in axis["values"]])
+        panel.minorticks_off()
+        panel.set_ylim(low.min() / 2, high.max() * 2)
+        panel.yaxis.set_major_locator(matplotlib.ticker.LogLocator(10, subs=(1, 2, 5)))
+        panel.yaxis.set_major_formatter("{x:g}")
+        panel.set(xlabel=AXES[name][1], ylabel="seconds an epoch")
+        panel.grid(alpha=0.3)
+        panel.legend(frameon=False, loc="upper left")
+    middle = Point()
+    figure.suptitle(
+        f"One epoch of a population, around {middle.samples:,} samples, {middle.candidates} candidates, "
+        f"{middle.layers} layers, width x{middle.width}"
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = cli.make_parser(__doc__)
+    group = parser.add_argument_group("points")
+    for name, (values, what) in AXES.items():
+        group.add_argument(f"--{name}", type=cli.positive_int, nargs="+", default=list(values), help=what)
+
+    group = parser.add_argument_group("measurement")
+    group.add_argument("--steps", type=cli.positive_int, default=256, help="training steps that are timed")
+    group.add_argument("--repeats", type=cli.positive_int, default=5, help="measurements of every point")
+    group.add_argument("--quick", action="store_true", help="the same as --steps 32 --repeats 3")
+    group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes CUDA if it can")
+
+    cli.add_verbosity(parser)
+    group = parser.add_argument_group("files")
+    group.add_argument("--out", type=Path, help="write the figures to this JSON file")
+    group.add_argument("--plot", type=Path, nargs="?", const=Path("docs/scaling.png"), help="draw the figures here")
+    args = parser.parse_args()
+    if args.quick:
+        args.steps, args.repeats = 32, 3
+    for name in AXES:
+        values = sorted(set(getattr(args, name)))
+        if len(values) < 2:
+            parser.error(f"argument --{name}: an exponent needs at least two different values, but got {values}")
+        setattr(args, name, values)
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    device = cli.resolve_device(args.device)
+    points = {name: [dataclasses.replace(Point(), **{name: v}) for v in getattr(args, name)] for name in AXES}
+    distinct = list(dict.fromkeys(itertools.chain(*points.values())))
+    machine = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    if args.verbose:
+        print(f"{len(distinct)} points, each the median of {args.repeats} times {args.steps} steps, on {machine}")
+
+    measured = measure(distinct, args, device)
+    axes = {name: summarise(getattr(args, name), [measured[point] for point in points[name]]) for name in AXES}
+    candidate = one_more(axes["candidates"])
+    for name, axis in axes.items():
+        print_axis(name, axis, candidate["by_interval"] if name == "candidates" else None)
+    print(f"\none more candidate costs {candidate['share_of_first']:.3f} of the first")
+
+    if args.out:
+        where = {"device": device.type, "machine": machine, "torch": torch.__version__}
+        settings = {"steps": args.steps, "repeats": args.repeats, "middle": dataclasses.asdict(Point())}
+        write_json(args.out, where | settings | {"axes": axes, "one_more_candidate": candidate})
+    if args.plot:
+        plot(axes, args.plot)
+
+
+if __name__ == "__main__":
+    cli.run(main)
