@@ -116,11 +116,15 @@ class Population(nn.Module):
             by_modality = [by_modality[0] * share, by_modality[1] * (1 - share)]
         return sum(by_modality[1:], by_modality[0])
 
+    def rectify(self, z: Tensor, number: int) -> Tensor:
+        """ReLU, or leaky ReLU where a candidate has that, on a layer's z (K_l, S, B)."""
+        if not self.leaky:
+            return F.relu(z)
+        return torch.where(self.layer(self.activation, number) == 2, F.leaky_relu(z), F.relu(z))
+
     def activate(self, z: Tensor, number: int) -> Tensor:
         """Each candidate's own activation on a layer's z (K_l, S, B)."""
-        chosen = self.layer(self.activation, number)
-        rectified = torch.where(chosen == 2, F.leaky_relu(z), F.relu(z)) if self.leaky else F.relu(z)
-        return torch.where(chosen == 1, torch.sigmoid(z), rectified)
+        return torch.where(self.layer(self.activation, number) == 1, torch.sigmoid(z), self.rectify(z, number))
 
     def fuse(self, features: Sequence[Sequence[Tensor]]) -> Tensor:
         """Logits (K, B, C) of the members, in the order in which the heads were given."""

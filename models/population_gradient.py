@@ -36,7 +36,12 @@ class PopulationGradient:
         pieces = self.gradient.split([p.numel() for _, p in named])
         self.by_name = {name: piece.view_as(p) for (name, p), piece in zip(named, pieces, strict=True)}
         self._buffers = functools.cache(self._make_buffers)
-        self._is_sigmoid = population.activation == 1
+        numbers = range(1, len(population.alive))
+        self._recurrent = [None, *(population.recurrent_layer(population.recurrent, n) for n in numbers)]
+        self._d_recurrent = [None, *(population.recurrent_layer(self.by_name["recurrent"], n) for n in numbers)]
+        # 1 where a pair has the activation, else 0: blending by multiplication is faster than choosing.
+        self._sigmoid = (population.activation == 1).to(self.weights.dtype)  # (P, 1, 1)
+        self._sigmoid_layers = self._sigmoid.split(population.alive)
         self._leak = 0.01 * (population.activation == 2)
 
     @staticmethod
@@ -44,20 +49,12 @@ class PopulationGradient:
         """Whether the population has neither batch norm nor alphas; multitask trains no central weight otherwise."""
         return not (population.settings.batchnorm or population.settings.alphas)
 
-    def _make_buffers(self, batch: int) -> dict[str, Tensor | list[Tensor]]:
-        """Arrays of one batch size, each over pairs (P, S, B), and the products of each modality's features."""
-        population, size = self.population, self.population.settings.inner_size
-        shape = (len(population.pairs), size, batch)
-        names = ("first", "activated", "hidden", "slope", "d_hidden", "d_first")
-        made = {name: self.gradient.new_empty(shape) for name in names}
-        for name in ("products", "d_products"):
-            made[name] = [self.gradient.new_empty(shape) for _ in population.readers]
-        for name in ("product_parts", "d_product_parts"):
-            made[name] = [
-                [part.flatten(0, 1) for part in whole.split([len(readers) for _, readers in reading])]  # (R S, B)
-                for whole, reading in zip(made[name.removesuffix("_parts") + "s"], population.readers, strict=True)
-            ]
-        return made
+    def _make_buffers(self, batch: int) -> "_Buffers":
+        population = self.population
+        shape = (len(population.pairs), population.settings.inner_size, batch)
+        return _Buffers(
+            shape, population.alive, [[len(r) for _, r in reading] for reading in population.readers], self.gradient
+        )
 
     @torch.no_grad()
     def __call__(self, features: Sequence[Sequence[Tensor]], targets: Tensor, mask: Tensor | None) -> None:
@@ -71,28 +68,27 @@ class PopulationGradient:
         last = self._forward(features, mask, buffers)  # (K, S, B)
         self._backward(features, targets, mask, last, buffers)
 
-    def _forward(self, features: Sequence[Sequence[Tensor]], mask: Tensor | None, buffers: dict) -> Tensor:
-        """The final hidden states of the candidates, (K, S, B); fills "activated" and "hidden"."""
+    def _forward(self, features: Sequence[Sequence[Tensor]], mask: Tensor | None, buffers: "_Buffers") -> Tensor:
+        """The final hidden states of the candidates, (K, S, B); fills the buffers that the way back reads."""
         population = self.population
         for m, reading in enumerate(population.readers):
-            for (i, _), part in zip(reading, buffers["product_parts"][m], strict=True):
+            for (i, _), part in zip(reading, buffers.product_parts[m], strict=True):
                 torch.mm(population.input_weights[f"{m}_{i}"], features[m][i].T, out=part)
-        first = buffers["first"]
-        torch.index_select(buffers["products"][0], 0, population.gather_0, out=first)
+        torch.index_select(buffers.products[0], 0, population.gather_0, out=buffers.first)
         for m in range(1, len(population.readers)):
-            first += buffers["products"][m].index_select(0, getattr(population, f"gather_{m}"))
-        first += population.biases.unsqueeze(2)
-        hidden = buffers["hidden"] if mask is not None else buffers["activated"]
-        for number, count in enumerate(population.alive):
-            z = population.layer(first, number)  # (K_l, S, B)
-            if number:
-                before = population.layer(hidden, number - 1)[:count]
-                z.baddbmm_(population.recurrent_layer(population.recurrent, number), before)
-            activated = population.layer(buffers["activated"], number)
-            activated.copy_(population.activate(z, number))
-            if mask is not None:
-                torch.mul(activated, population.layer(mask, number), out=population.layer(hidden, number))
-        return hidden.index_select(0, population.ends)
+            buffers.first += buffers.products[m].index_select(0, getattr(population, f"gather_{m}"))
+        buffers.first += population.biases.unsqueeze(2)
+        masks = None if mask is None else mask.split(population.alive)
+        before: Tensor | None = None  # hidden states of the layer below
+        for number, (z, activated) in enumerate(zip(buffers.first_layers, buffers.activated_layers, strict=True)):
+            if before is not None:
+                z.baddbmm_(self._recurrent[number], before[: len(z)])  # (K_l, S, B)
+            rectified = population.rectify(z, number)
+            torch.lerp(rectified, z.sigmoid(), self._sigmoid_layers[number], out=activated)
+            before = activated
+            if masks is not None:
+                before = torch.mul(activated, masks[number], out=buffers.hidden_layers[number])
+        return (buffers.activated if mask is None else buffers.hidden).index_select(0, population.ends)
 
     def _backward(
         self,
@@ -100,39 +96,61 @@ class PopulationGradient:
         targets: Tensor,
         mask: Tensor | None,
         last: Tensor,
-        buffers: dict,
+        buffers: "_Buffers",
     ) -> None:
-        population, of = self.population, self.by_name
+        population, gradients = self.population, self.by_name
         logits = torch.baddbmm(population.classifier_bias.unsqueeze(2), population.classifier_weight, last)
         d_logits = logits.softmax(1).sub_(targets).mul_(1 / targets.shape[1])  # (K, C, B)
-        torch.bmm(d_logits, last.mT, out=of["classifier_weight"])
-        torch.sum(d_logits, 2, out=of["classifier_bias"])
+        torch.bmm(d_logits, last.mT, out=gradients["classifier_weight"])
+        torch.sum(d_logits, 2, out=gradients["classifier_bias"])
         d_last = torch.bmm(population.classifier_weight.mT, d_logits)  # (K, S, B)
 
-        slope = self._slopes(buffers)
-        if mask is not None:
-            slope *= mask
-        hidden = buffers["hidden"] if mask is not None else buffers["activated"]
-        d_first, d_hidden = buffers["d_first"], buffers["d_hidden"]
-        alive = [*population.alive, 0]
+        slopes = self._slopes(buffers, mask).split(population.alive)
+        hidden = buffers.activated_layers if mask is None else buffers.hidden_layers
+        going_on = 0  # candidates that have the layer above
         for number in reversed(range(len(population.alive))):
-            d_h, d_z = population.layer(d_hidden, number), population.layer(d_first, number)  # (K_l, S, B)
-            going_on, count = alive[number + 1], alive[number]
-            d_h[going_on:] = d_last[going_on:count]  # candidates that end here
-            torch.mul(d_h, population.layer(slope, number), out=d_z)
+            d_h, d_z = buffers.d_hidden_layers[number], buffers.d_first_layers[number]  # (K_l, S, B)
+            if going_on < len(d_h):
+                d_h[going_on:] = d_last[going_on : len(d_h)]
+            torch.mul(d_h, slopes[number], out=d_z)
+            going_on = len(d_h)
             if number:
-                before = population.layer(hidden, number - 1)[:count]
-                torch.bmm(d_z, before.mT, out=population.recurrent_layer(of["recurrent"], number))
-                weight = population.recurrent_layer(population.recurrent, number)
-                torch.bmm(weight.mT, d_z, out=population.layer(d_hidden, number - 1)[:count])
-        torch.sum(d_first, 2, out=of["biases"])
+                torch.bmm(d_z, hidden[number - 1][:going_on].mT, out=self._d_recurrent[number])
+                torch.bmm(self._recurrent[number].mT, d_z, out=buffers.d_hidden_layers[number - 1][:going_on])
+        torch.sum(buffers.d_first, 2, out=gradients["biases"])
         for m, reading in enumerate(population.readers):
-            torch.index_select(d_first, 0, getattr(population, f"scatter_{m}"), out=buffers["d_products"][m])
-            for (i, _), part in zip(reading, buffers["d_product_parts"][m], strict=True):
-                torch.mm(part, features[m][i], out=of[f"input_weights.{m}_{i}"])
+            torch.index_select(buffers.d_first, 0, getattr(population, f"scatter_{m}"), out=buffers.products[m])
+            for (i, _), part in zip(reading, buffers.product_parts[m], strict=True):
+                torch.mm(part, features[m][i], out=gradients[f"input_weights.{m}_{i}"])
 
-    def _slopes(self, buffers: dict) -> Tensor:
-        """The derivative of each pair's activation, from its result: (P, S, B)."""
-        a = buffers["activated"]
-        rectified = torch.where(a > 0, 1.0, self._leak)
-        return torch.where(self._is_sigmoid, torch.addcmul(a, a, a, value=-1), rectified, out=buffers["slope"])
+    def _slopes(self, buffers: "_Buffers", mask: Tensor | None) -> Tensor:
+        """The derivative of each pair's activation, from its result, times the mask: (P, S, B)."""
+        a = buffers.activated
+        rectified = torch.where(a > 0, 1.0, self._leak) if self.population.leaky else a.sign()
+        slopes = torch.lerp(rectified, torch.addcmul(a, a, a, value=-1), self._sigmoid, out=buffers.first)
+        return slopes if mask is None else slopes.mul_(mask)
+
+
+class _Buffers:
+    """Arrays (P, S, B) of one batch size, and views of their layers; what is not read again is written over."""
+
+    def __init__(self, shape: tuple[int, ...], alive: list[int], readers: list[list[int]], like: Tensor) -> None:
+        """
+        Args:
+            readers: by modality, how many pairs read each of the features that are read.
+        """
+        self.first, self.activated, self.hidden, self.d_hidden, self.d_first = like.new_empty((5, *shape)).unbind()
+        self.products = list(like.new_empty((len(readers), *shape)).unbind())  # by modality, in readers' order
+        self.product_parts = [
+            [part.flatten(0, 1) for part in whole.split(counts)]  # by feature (R S, B)
+            for whole, counts in zip(self.products, readers, strict=True)
+        ]
+        names = ("first", "activated", "hidden", "d_hidden", "d_first")
+        layers = (getattr(self, name).split(alive) for name in names)
+        (
+            self.first_layers,
+            self.activated_layers,
+            self.hidden_layers,
+            self.d_hidden_layers,
+            self.d_first_layers,
+        ) = layers

@@ -27,6 +27,7 @@ class Split(Protocol):
     """What training and evaluation ask of a split."""
 
     evaluation_batch: int  # at most so many samples at once through the networks
+    small: bool  # samples so small that on CPUs batches side by side are faster than threads within one
 
     @property
     def labels(self) -> Tensor: ...
@@ -59,6 +60,7 @@ class ArraySplit:
     inputs: tuple[Tensor, ...]
     labels: Tensor
     evaluation_batch: ClassVar[int] = 64  # on CPUs the maps stay in cache
+    small: ClassVar[bool] = True
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -133,6 +135,7 @@ class LoadedSplit:
     crop: int | None = None  # of the current pass
     start: int = 0
     evaluation_batch: ClassVar[int] = 16  # a video takes 100 MB of maps
+    small: ClassVar[bool] = False
 
     def __len__(self) -> int:
         return len(self.source) - self.start

@@ -10,7 +10,9 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +21,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from models.fusion import FeatureLayout, FusionNetwork
-from utils.batches import ArraySplit, Split
+from utils.batches import ArraySplit, Batch, Split
 from utils.files import locked, write_json
-from utils.training import autocast, on_device
+from utils.training import autocast, on_device, threads
 
 EXTRACTION_BATCH = 32  # small enough for the feature maps of a batch to stay in cache
 SYNC_EVERY = 1 << 26  # bytes of a table between two syncs to disk
@@ -131,7 +133,6 @@ def _is_whole(path: Path, shape: tuple[int, int]) -> bool:
         return False
 
 
-@torch.no_grad()
 def _extract(
     network: FusionNetwork,
     split: Split,
@@ -164,10 +165,8 @@ def _extract(
         progress = tqdm(
             batches, desc=f"features of {path.stem}", total=done + len(batches), initial=done, disable=not verbose
         )
-        for inputs, _ in progress:
-            with autocast(device, amp):
-                rows = feature_rows(network, [x.to(device) for x in inputs])
-            file.write(rows.float().cpu().numpy().tobytes())
+        for rows in _computed(network, progress, device, amp, side_by_side=split.small and device.type == "cpu"):
+            file.write(rows.tobytes())
             if file.tell() - synced > SYNC_EVERY:
                 synced = file.tell()
                 file.flush()
@@ -175,6 +174,31 @@ def _extract(
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)
+
+
+def _computed(
+    network: FusionNetwork, batches: Iterable[Batch], device: torch.device, amp: bool, side_by_side: bool
+) -> Iterator[np.ndarray]:
+    """The rows of each batch, in order; side by side, every thread computes batches of its own."""
+
+    @torch.no_grad()
+    def compute(inputs: Sequence[Tensor]) -> np.ndarray:
+        with autocast(device, amp):
+            rows = feature_rows(network, [x.to(device) for x in inputs])
+        return rows.float().cpu().numpy()
+
+    if not side_by_side:
+        yield from (compute(inputs) for inputs, _ in batches)
+        return
+    workers = torch.get_num_threads()
+    waiting: deque[Future] = deque()
+    with threads(1), ThreadPoolExecutor(workers) as pool:
+        for inputs, _ in batches:
+            waiting.append(pool.submit(compute, inputs))
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def feature_rows(network: FusionNetwork, inputs: Iterable[Tensor]) -> Tensor:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from models.population import Population
 from models.population_gradient import PopulationGradient
 from utils.batches import ArrayBatches
-from utils.training import EpochResult, TrainingSettings, adam
+from utils.training import EpochResult, TrainingSettings, adam, threads
 
 STEPS_AT_ONCE = 64  # rows are gathered and dropout is drawn for so many steps together
 
@@ -25,6 +25,10 @@ class PopulationTraining:
 
     def __call__(self, batches: ArrayBatches, rates: Iterator[float]) -> EpochResult:
         """One pass; dropout follows torch's global random state."""
+        with threads(1):  # the arrays of a step are small: waking another thread would cost more than it does
+            return self._pass(batches, rates)
+
+    def _pass(self, batches: ArrayBatches, rates: Iterator[float]) -> EpochResult:
         (table,), labels = batches.split.inputs, batches.split.labels
         layout, rate = self.population.layout, None
         order = batches.order.to(table.device)

@@ -56,6 +56,17 @@ def on_device(network: nn.Module, device: torch.device) -> nn.Module:
     return network
 
 
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """How many threads an operation on CPUs may use."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def losses(outputs: Outputs, labels: Tensor) -> Tensor:
     """Mean cross entropy of every member, shape (...); with multitask the sum over the outputs."""
     if isinstance(outputs, tuple):

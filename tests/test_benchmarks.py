@@ -1,0 +1,88 @@
+"""The benchmarks at tiny size, through their command line: what they write, not how fast anything is."""
+
+import json
+import math
+
+import pytest
+
+
+def check_spread(figure):
+    assert set(figure) == {"median", "lowest", "highest"}
+    assert 0 < figure["lowest"] <= figure["median"] <= figure["highest"] < math.inf
+
+
+@pytest.fixture(scope="module")
+def scaling(tmp_path_factory, script_runner):
+    """The folder of a run over the ends of each axis, its figures, and what it printed."""
+    folder = tmp_path_factory.mktemp("scaling")
+    axes = ["--samples", 40, 64, "--candidates", 2, 1, "--layers", 1, 3, "--width", 1, 2]
+    flags = ["--steps", 2, "--repeats", 2, "--out", "scaling.json", "--plot", "drawn/scaling.png", "--no-verbose"]
+    done = script_runner(folder, "benchmarks/scaling.py", *axes, *flags, "--device", "cpu")
+    return folder, json.loads((folder / "scaling.json").read_text()), done.stdout
+
+
+def test_scaling_writes_every_point_and_exponent(scaling):
+    _, figures, _ = scaling
+    assert figures["device"] == "cpu"
+    assert {name: axis["values"] for name, axis in figures["axes"].items()} == {
+        "samples": [40, 64],
+        "candidates": [1, 2],
+        "layers": [1, 3],
+        "width": [1, 2],
+    }
+    for axis in figures["axes"].values():
+        assert len(axis["epoch_seconds"]) == 2
+        for epoch in axis["epoch_seconds"]:
+            check_spread(epoch)
+        assert math.isfinite(axis["exponent"])
+        assert axis["exponent"] == pytest.approx(axis["exponent_last"])  # of two points
+
+
+def test_scaling_tells_what_one_more_candidate_costs(scaling):
+    _, figures, printed = scaling
+    one, two = (epoch["median"] for epoch in figures["axes"]["candidates"]["epoch_seconds"])
+    share = figures["one_more_candidate"]["share_of_first"]
+    assert share == pytest.approx((two - one) / one)
+    assert figures["one_more_candidate"]["by_interval"] == [share]
+    assert f"one more candidate costs {share:.3f} of the first" in printed
+
+
+def test_scaling_draws_only_where_asked(scaling):
+    folder, _, _ = scaling
+    assert (folder / "drawn/scaling.png").read_bytes().startswith(b"\x89PNG")
+    assert sorted(path.name for path in folder.iterdir()) == ["drawn", "scaling.json"]
+
+
+def test_scaling_needs_two_values_of_an_axis(run_script):
+    done = run_script("benchmarks/scaling.py", "--layers", 3, 3, code=2)
+    assert "argument --layers: an exponent needs at least two different values, but got [3]" in done.stderr
+
+
+def test_ntu_cost_measures_each_part_and_extends_it(run_script, tmp_path):
+    sizes = ["--clips", 2, "--vid_dim", 64, "--batch", 1, "--rows", 40, "--repeats", 1, "--num_workers", 2]
+    done = run_script("benchmarks/ntu_cost.py", *sizes, "--device", "cpu", "--out", "cost.json")
+    figures = json.loads((tmp_path / "cost.json").read_text())
+    seconds = figures["seconds"]
+    assert set(seconds) == {
+        *("decode_mpeg4", "decode_mjpeg", "parse_skeleton", "load_packed", "prepare_skeleton"),
+        *("networks_float32", "networks_bfloat16", "train_step", "dev_sample"),
+    }
+    for figure in (*seconds.values(), *figures["hours"].values()):
+        check_spread(figure)
+    assert figures["estimate"] == {"samples": {"trainexp": 9954, "dev": 5688}, "trainings": 197}
+
+    # Three passes over trainexp and one over dev, on CPUs reading and computing one after the other.
+    samples = 3 * 9954 + 5688
+    part = {name: figure["median"] for name, figure in seconds.items()}
+    reading = samples * (part["decode_mpeg4"] + part["load_packed"] + part["prepare_skeleton"]) / 2
+    training = 197 / 15 * 3 * (498 * part["train_step"] + 5688 * part["dev_sample"])
+    hours = {name: figure["median"] for name, figure in figures["hours"].items()}
+    assert hours["reading"] == pytest.approx(reading / 3600)
+    assert hours["training"] == pytest.approx(training / 3600)
+    for precision in ("float32", "bfloat16"):
+        extraction = reading + samples * part[f"networks_{precision}"]
+        assert hours[f"extraction_{precision}"] == pytest.approx(extraction / 3600)
+        assert hours[f"search_{precision}"] == pytest.approx((extraction + training) / 3600)
+        rate = figures["samples_per_second"][precision]
+        assert rate == pytest.approx(1 / part[f"networks_{precision}"])
+        assert f"{rate:,.4g} samples/s" in done.stdout
