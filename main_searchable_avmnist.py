@@ -30,7 +30,8 @@ def main() -> None:
     data = load_avmnist(args.datadir, args.num_outputs, args.limit_train, args.limit_dev, args.limit_test)
     fusion_flags.check_batches(args, len(data["train"].labels))
     splits = {
-        name: ArraySplit((data[name].images, data[name].spectrograms), data[name].labels) for name in ("train", "dev")
+        name: ArraySplit((data[name].images, data[name].spectrograms), data[name].labels, data[name].release)
+        for name in ("train", "dev")
     }
 
     search_run.run_search(

@@ -17,11 +17,10 @@ CUDA it goes on while the networks compute, so that the slower of the two counts
 import argparse
 import dataclasses
 import os
-import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +28,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.measure import ClockedSplit, spread
 from datasets.ntu import SUBJECTS, NTUSettings, normalise_clips
 from datasets.ntu_pack import TEXT_FOLDER, SkeletonPack, write_pack
 from datasets.ntu_skeleton import parse_skeleton, prepare_skeleton
@@ -39,7 +39,7 @@ from models.hcn import SkeletonNet
 from models.inflated_resnet import InflatedResNet50
 from tests.ntu_samples import draw_clip, draw_skeletons, sample_name, write_skeleton, write_video
 from utils import cli
-from utils.batches import ArrayBatches, ArraySplit, LoadedSplit
+from utils.batches import LoadedSplit
 from utils.configurations import Space
 from utils.evaluators import CachedEvaluator
 from utils.feature_bank import EXTRACTION_BATCH, FeatureBank, feature_rows
@@ -72,10 +72,6 @@ HOURS = {
 Figures = dict[str, dict[str, float]]  # by name: median, lowest, highest
 
 
-def spread(values: Sequence[float]) -> dict[str, float]:
-    return {"median": statistics.median(values), "lowest": min(values), "highest": max(values)}
-
-
 def timed(work: Callable[[], object], count: int, repeats: int, device: torch.device) -> dict[str, float]:
     """Seconds that `work` takes for each of the `count` samples in it."""
     seconds = []
@@ -86,24 +82,6 @@ def timed(work: Callable[[], object], count: int, repeats: int, device: torch.de
             torch.cuda.synchronize()
         seconds.append((time.perf_counter() - started) / count)
     return spread(seconds[1:])
-
-
-@dataclasses.dataclass(frozen=True)
-class ClockedSplit(ArraySplit):
-    """Notes when a pass over it begins."""
-
-    begun: list[float] = dataclasses.field(default_factory=list)
-
-    def to(self, device: torch.device) -> "ClockedSplit":
-        moved = super().to(device)
-        return dataclasses.replace(self, inputs=moved.inputs, labels=moved.labels)
-
-    def batches(self, batch_size: int, shuffle: Sequence[int | str] | None = None) -> ArrayBatches:
-        batches = super().batches(batch_size, shuffle)
-        if self.labels.is_cuda:
-            torch.cuda.synchronize()
-        self.begun.append(time.perf_counter())
-        return batches
 
 
 def write_data(datadir: Path, args: argparse.Namespace) -> list[str]:

@@ -19,9 +19,7 @@ import argparse
 import dataclasses
 import functools
 import itertools
-import statistics
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,10 +29,10 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.measure import ClockedSplit, spread
 from models.fusion import FeatureLayout, HeadSettings
 from models.lenet import AudioLeNet, ImageLeNet
 from utils import cli
-from utils.batches import ArrayBatches, ArraySplit
 from utils.configurations import Configuration, Space
 from utils.evaluators import CachedEvaluator
 from utils.feature_bank import FeatureBank
@@ -59,27 +57,6 @@ class Point:
     candidates: int = 15
     layers: int = 4
     width: int = 1
-
-
-@dataclasses.dataclass(frozen=True)
-class ClockedSplit(ArraySplit):
-    """Notes when a pass over it begins; a shuffled pass ends after `steps` batches."""
-
-    steps: int
-    begun: list[float] = dataclasses.field(default_factory=list)
-
-    def to(self, device: torch.device) -> "ClockedSplit":
-        moved = super().to(device)
-        return dataclasses.replace(self, inputs=moved.inputs, labels=moved.labels)
-
-    def batches(self, batch_size: int, shuffle: Sequence[int | str] | None = None) -> ArrayBatches:
-        batches = super().batches(batch_size, shuffle)
-        if batches.order is not None:
-            batches = dataclasses.replace(batches, order=batches.order[: self.steps * batch_size])
-        if self.labels.is_cuda:
-            torch.cuda.synchronize()
-        self.begun.append(time.perf_counter())
-        return batches
 
 
 def widths(factor: int) -> tuple[tuple[int, ...], ...]:
@@ -122,10 +99,7 @@ def measure(points: Sequence[Point], args: argparse.Namespace, device: torch.dev
     rounds = list(itertools.product(range(args.repeats), points))
     for _, point in tqdm(rounds, desc="points", disable=not args.verbose):
         seconds[point].append(epoch_seconds(point, args.steps, device))
-    return {
-        point: {"median": statistics.median(times), "lowest": min(times), "highest": max(times)}
-        for point, times in seconds.items()
-    }
+    return {point: spread(times) for point, times in seconds.items()}
 
 
 def exponent(values: Sequence[float], seconds: Sequence[float]) -> float:

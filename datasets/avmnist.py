@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import mmap
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,12 @@ class AVMNISTSplit:
     images: Tensor
     spectrograms: Tensor
     labels: Tensor
+    maps: tuple[mmap.mmap, ...] = ()  # of the files
+
+    def release(self) -> None:
+        """Give back the memory of what was read so far; what is read again comes from the file again."""
+        for mapped in self.maps:
+            mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def load_avmnist(
@@ -47,8 +54,8 @@ def load_avmnist(
     splits = {}
     for name, (part, span, limit) in spans.items():
         whole = arrays[part]
-        fields = {f.name: getattr(whole, f.name)[span][:limit] for f in dataclasses.fields(AVMNISTSplit)}
-        splits[name] = AVMNISTSplit(**fields)
+        parts = (getattr(whole, field)[span][:limit] for field in ("images", "spectrograms", "labels"))
+        splits[name] = AVMNISTSplit(*parts, whole.maps)
         if not len(splits[name].labels):
             raise DataError(f"{datadir}: the {name} split is empty; at least 12 training and 1 test samples are needed")
     return splits
@@ -72,6 +79,7 @@ def _read_part(datadir: Path, part: str, num_outputs: int) -> AVMNISTSplit:
         torch.from_numpy(images).view(-1, 1, 28, 28),
         torch.from_numpy(spectrograms).view(-1, 1, 112, 112),
         torch.from_numpy(labels),
+        tuple(array.base for array in (images, spectrograms) if isinstance(array.base, mmap.mmap)),
     )
 
 

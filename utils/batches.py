@@ -46,6 +46,9 @@ class Split(Protocol):
     def tail(self, start: int) -> "Split":
         """The samples from `start` on."""
 
+    def release(self) -> None:
+        """Give back the memory of mapped files, as far as they are read."""
+
     def batches(self, batch_size: int, shuffle: Sequence[int | str] | None = None) -> SizedBatches:
         """One pass; `shuffle` names the place of the run whose derived seed orders it (None: in order)."""
 
@@ -59,6 +62,7 @@ class ArraySplit:
 
     inputs: tuple[Tensor, ...]
     labels: Tensor
+    release: Callable[[], None] = lambda: None
     evaluation_batch: ClassVar[int] = 64  # on CPUs the maps stay in cache
     small: ClassVar[bool] = True
 
@@ -69,13 +73,13 @@ class ArraySplit:
         return ArraySplit(tuple(x.to(device) for x in self.inputs), self.labels.to(device))
 
     def select(self, modality: int) -> "ArraySplit":
-        return ArraySplit((self.inputs[modality],), self.labels)
+        return ArraySplit((self.inputs[modality],), self.labels, self.release)
 
     def at_pass(self, number: int) -> "ArraySplit":
         return self
 
     def tail(self, start: int) -> "ArraySplit":
-        return ArraySplit(tuple(x[start:] for x in self.inputs), self.labels[start:])
+        return ArraySplit(tuple(x[start:] for x in self.inputs), self.labels[start:], self.release)
 
     def batches(self, batch_size: int, shuffle: Sequence[int | str] | None = None) -> "ArrayBatches":
         order = None if shuffle is None else torch.randperm(len(self), generator=generator(*shuffle))
@@ -157,6 +161,9 @@ class LoadedSplit:
 
     def tail(self, start: int) -> "LoadedSplit":
         return dataclasses.replace(self, start=self.start + start)
+
+    def release(self) -> None:
+        """Nothing is mapped."""
 
     def batches(self, batch_size: int, shuffle: Sequence[int | str] | None = None) -> "_Loaded":
         count = len(self)

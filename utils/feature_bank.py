@@ -26,7 +26,7 @@ from utils.files import locked, write_json
 from utils.training import autocast, on_device, threads
 
 EXTRACTION_BATCH = 32  # small enough for the feature maps of a batch to stay in cache
-SYNC_EVERY = 1 << 26  # bytes of a table between two syncs to disk
+SYNC_EVERY = 1 << 22  # bytes of a table between two syncs to disk
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,6 +171,7 @@ def _extract(
                 synced = file.tell()
                 file.flush()
                 os.fsync(file.fileno())
+                split.release()
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)
