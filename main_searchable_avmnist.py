@@ -34,11 +34,12 @@ def main() -> None:
         for name in ("train", "dev")
     }
 
+    space = Space(sizes=(AudioLeNet.depth, ImageLeNet.depth))
     search_run.run_search(
         args,
-        space=Space(sizes=(AudioLeNet.depth, ImageLeNet.depth)),
+        space=space,
         modalities=MODALITIES,
-        build=lambda configuration: AudioImageNetwork(configuration, head, args.channels),
+        network=AudioImageNetwork(space.rows()[:1], head, args.channels),
         splits=splits,
         checkpoints=[args.checkpointdir / args.audio_cp, args.checkpointdir / args.rgb_cp],
         data_identity=data_identity(args.datadir, ["image/train_data.npy", "audio/train_data.npy", "train_labels.npy"]),

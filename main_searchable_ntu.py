@@ -37,11 +37,12 @@ def main() -> None:
         print(f"{args.datadir}: {folder.report(args.no_bad_skel)}")
     fusion_flags.check_batches(args, len(splits["train"]))
 
+    space = Space(sizes=(SkeletonNet.depth, InflatedResNet50.depth))
     search_run.run_search(
         args,
-        space=Space(sizes=(SkeletonNet.depth, InflatedResNet50.depth)),
+        space=space,
         modalities=MODALITIES,
-        build=lambda configuration: SkeletonRGBNetwork(configuration, head, args.vid_len[1]),
+        network=SkeletonRGBNetwork(space.rows()[:1], head, args.vid_len[1]),
         splits=splits,
         checkpoints=find_checkpoints(args),
         data_identity={name: split.identity() for name, split in data.items()} | {"crops": args.seed},

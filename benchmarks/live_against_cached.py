@@ -1,51 +1,107 @@
-"""Do the feature bank and the networks themselves rank configurations alike? All one-layer configurations, both ways.
+"""Do the feature bank and the networks themselves rank configurations alike?
 
     python benchmarks/live_against_cached.py --limit_train 5500 --limit_dev 2500
 
-Runs the first step of main_searchable_avmnist.py, which trains the 30 one-layer configurations, with --features cached
-and with --features live (as published); flags that this script does not know are passed on. Prints both dev accuracies
-and Spearman's rank correlation; writes them with --out FILE.
+Trains all 30 one-layer configurations, and random four-layer ones, on AV-MNIST both ways: as populations on the feature
+bank (networks in eval mode), and one by one through both networks as published (networks in train mode). Same initial
+weights, same batches. Prints both dev accuracies, Spearman's rank correlation, and the mean difference (live minus
+cached) with its standard deviation.
 """
 
-import argparse
-import json
-import subprocess
+import statistics
 import sys
 import tempfile
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from scipy import stats
 
-ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from datasets.avmnist import load_avmnist
+from models.fusion import AudioImageNetwork
+from models.lenet import AudioLeNet, ImageLeNet
+from utils import cli, fusion_flags
+from utils.batches import ArraySplit
+from utils.configurations import Configuration, Space, format_configuration
+from utils.evaluators import CachedEvaluator, LiveEvaluator
+from utils.feature_bank import open_bank
+from utils.files import write_json
+
+SPACE = Space(sizes=(AudioLeNet.depth, ImageLeNet.depth))
 
 
-def first_step(features: str, flags: list[str]) -> tuple[dict[str, float], float]:
-    """Dev accuracy by configuration, and the seconds that their training took."""
-    with tempfile.TemporaryDirectory() as run_dir:
-        command = [sys.executable, str(ROOT / "main_searchable_avmnist.py"), "--features", features, *flags]
-        one_step = ["--max_fusions", "1", "--search_iterations", "1", "--run_dir", run_dir]
-        subprocess.run(command + one_step, check=True)
-        lines = [json.loads(line) for line in (Path(run_dir) / "journal.jsonl").read_text().splitlines()]
-    candidates = [line for line in lines if line["kind"] == "candidate"]
-    accuracies = {json.dumps(c["configuration"]): max(c["accuracies"]) for c in candidates}
-    return accuracies, sum(c["seconds"] for c in candidates)
+def random_configurations(count: int, layers: int, seed: int) -> list[Configuration]:
+    """Different configurations of `layers` layers."""
+    rows, rng = SPACE.rows(), np.random.default_rng(seed)
+    drawn: dict[Configuration, None] = {}
+    while len(drawn) < count:
+        drawn[tuple(rows[i] for i in rng.integers(len(rows), size=layers))] = None
+    return list(drawn)
+
+
+def compare(cached: Sequence[float], live: Sequence[float]) -> dict[str, float]:
+    differences = [b - a for a, b in zip(cached, live, strict=True)]
+    return {
+        "spearman": float(stats.spearmanr(cached, live).statistic),
+        "mean_difference": statistics.mean(differences),
+        "deviation": statistics.pstdev(differences),
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.make_parser(__doc__)
+    cli.add_avmnist_data(parser)
+    cli.add_avmnist_checkpoints(parser)
+    fusion_flags.add_flags(parser, inner=16, epochs=3, batchsize=32, period=1, dropout=0.5, multitask=False)
+    cli.add_run_flags(parser)
+    parser.add_argument("--random", type=cli.positive_int, default=60, help="how many four-layer configurations")
     parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
-    args, flags = parser.parse_known_args()
-    cached, cached_seconds = first_step("cached", flags)
-    live, live_seconds = first_step("live", flags)
-    print("configuration  cached    live")
-    for configuration, accuracy in cached.items():
-        print(f"{configuration:13}  {accuracy:.4f}  {live[configuration]:.4f}")
-    spearman = float(stats.spearmanr(list(cached.values()), list(live.values())).statistic)
-    print(f"Spearman {spearman:.3f}; training took {cached_seconds:.1f} s cached, {live_seconds:.1f} s live")
+    args = parser.parse_args()
+    device = cli.resolve_device(args.device)
+    head, training = fusion_flags.head_settings(args), fusion_flags.training_settings(args)
+    data = load_avmnist(args.datadir, args.num_outputs, args.limit_train, args.limit_dev)
+    splits = {
+        name: ArraySplit((data[name].images, data[name].spectrograms), data[name].labels) for name in ("train", "dev")
+    }
+    checkpoints = [args.checkpointdir / args.audio_cp, args.checkpointdir / args.rgb_cp]
+
+    network = AudioImageNetwork(SPACE.rows()[:1], head, args.channels)
+    fusion_flags.load_backbones(network, checkpoints)
+    groups = {
+        "one layer": [(row,) for row in SPACE.rows()],
+        "four layers": random_configurations(args.random, 4, args.seed),
+    }
+    figures: dict[str, dict] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        bank = open_bank(Path(folder), network, splits, {}, device, args.verbose)
+        print(f"extraction: {time.perf_counter() - started:.0f} s, which both groups share")
+        evaluators = {
+            "cached": CachedEvaluator(bank, head, training, device),
+            "live": LiveEvaluator(network, splits, training, device),
+        }
+        for step, (name, configurations) in enumerate(groups.items()):
+            trained = {way: evaluate(configurations, step) for way, evaluate in evaluators.items()}
+            reached = {way: [e.accuracy for e in evaluations] for way, evaluations in trained.items()}
+            seconds = {way: sum(e.seconds for e in evaluations) for way, evaluations in trained.items()}
+            figures[name] = compare(**reached) | {"seconds": seconds, "accuracies": reached}
+            figures[name]["configurations"] = [format_configuration(c) for c in configurations]
+    for name, group in figures.items():
+        print(f"\n{name:34}  cached    live")
+        for k in np.argsort(group["accuracies"]["cached"])[::-1]:
+            shown = "".join(f"  {group['accuracies'][way][k]:.4f}" for way in ("cached", "live"))
+            print(f"{group['configurations'][k]:34}{shown}")
+        print(
+            f"{name}: Spearman {group['spearman']:.3f}, live minus cached {group['mean_difference']:+.4f} "
+            f"(deviation {group['deviation']:.4f}), {group['seconds']['cached']:.0f} s against "
+            f"{group['seconds']['live']:.0f} s"
+        )
     if args.out:
-        figures = {"spearman": spearman, "cached": cached, "live": live}
-        args.out.write_text(json.dumps(figures | {"seconds": [cached_seconds, live_seconds]}, indent=2) + "\n")
+        write_json(args.out, figures)
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -2,21 +2,46 @@
 
 import dataclasses
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from models.lenet import AudioLeNet, ImageLeNet
 from utils.batches import ArrayBatches, ArraySplit
+from utils.cli import UsageError
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
     """Median, lowest and highest of the repeats of a measurement."""
     return {"median": statistics.median(values), "lowest": min(values), "highest": max(values)}
+
+
+def run_script(command: Sequence[str]) -> None:
+    """Run one of the project's scripts, which tells of its errors itself.
+
+    Raises:
+        UsageError: it failed.
+    """
+    if subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
+        raise UsageError(f"{next(part for part in command if part.endswith('.py'))} failed; see above")
+
+
+def plain_pooled(net: AudioLeNet | ImageLeNet, x: Tensor) -> tuple[list[Tensor], Tensor]:
+    """What `net.pooled` gives, as plain PyTorch computes it: features, and logits (B, num_outputs)."""
+    features = []
+    for i in range(1, net.depth + 1):
+        out = F.relu(net.get_submodule(f"bn{i}")(net.get_submodule(f"conv{i}")(x)))
+        x = F.max_pool2d(out, 2)
+        features.append((x if i == 1 and net.first_feature_pooled else out).mean(dim=(2, 3)))
+    return features, net.classifier(features[-1])
 
 
 @dataclasses.dataclass(frozen=True)

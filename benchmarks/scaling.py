@@ -84,8 +84,8 @@ def epoch_seconds(point: Point, steps: int, device: torch.device) -> float:
     whole = -(-point.samples // settings.batchsize)  # steps of an epoch
     steps = min(steps, whole)
     rows, labels = random_table(point.samples, point.width)
-    train = ClockedSplit((rows,), labels, steps)
-    dev = ClockedSplit((rows[:DEV_SAMPLES],), labels[:DEV_SAMPLES], steps)  # begins where a training pass ends
+    train = ClockedSplit((rows,), labels, steps=steps)
+    dev = ClockedSplit((rows[:DEV_SAMPLES],), labels[:DEV_SAMPLES], steps=steps)  # begins where a training pass ends
     layout = FeatureLayout(widths(point.width), CLASSES)
     bank = FeatureBank(layout, {"train": train, "dev": dev}, Path(), reused=False)
     evaluate = CachedEvaluator(bank, HeadSettings(CLASSES), settings, device)

@@ -5,17 +5,16 @@
     python benchmarks/search_cost.py --datadir data/avmnist    # real arrays
 
 Published loop: both networks forwards and backwards for every candidate, in train mode and float32, with torch's own
-pooling; a step of training and one of evaluation are timed and extended to the whole search (data loading, which the
-published code adds, is not counted). This search: main_searchable_avmnist.py as it is, from start to end, with an empty
-feature bank. Limit: the floating-point operations of the central weights that this search trained, at the rate of a
-large matrix product, and the bytes of its weights, gradients and optimizer states, at the rate of a large copy; the
-longer of the two.
+pooling; steps of training and of evaluation are timed on configurations that the search trained, and extended to all
+of it (data loading, which the published code adds, is not counted). This search: the process of
+main_searchable_avmnist.py from start to end, with an empty feature bank. Limit: the floating-point operations of the
+central weights that it trained, at the rate of a large matrix product, or the bytes of its weights, gradients and
+optimizer states, at the rate of a copy of that size, whichever takes longer.
 """
 
 import argparse
+import dataclasses
 import json
-import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,11 +24,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.measure import spread
+from benchmarks import measure
+from benchmarks.measure import plain_pooled, spread
+from datasets.avmnist import load_avmnist
 from models.fusion import AudioImageNetwork, FusionHead, HeadSettings
 from models.lenet import AudioLeNet, ImageLeNet
 from utils import cli
@@ -48,26 +48,17 @@ Figures = dict[str, dict[str, float]]
 class PublishedNetwork(AudioImageNetwork):
     """The networks as plain PyTorch runs them."""
 
-    @staticmethod
-    def _pooled(net: AudioLeNet | ImageLeNet, x: Tensor) -> tuple[list[Tensor], Tensor]:
-        features = []
-        for i in range(1, net.depth + 1):
-            out = F.relu(net.get_submodule(f"bn{i}")(net.get_submodule(f"conv{i}")(x)))
-            x = F.max_pool2d(out, 2)
-            features.append((x if i == 1 and net.first_feature_pooled else out).mean(dim=(2, 3)))
-        return features, net.classifier(features[-1])
-
     def unimodal(self, image: Tensor, audio: Tensor) -> tuple[list[list[Tensor]], list[Tensor]]:
-        parts = [self._pooled(self.audnet, audio), self._pooled(self.rgbnet, image)]
+        parts = [plain_pooled(self.audnet, audio), plain_pooled(self.rgbnet, image)]
         return [features for features, _ in parts], [logits for _, logits in parts]
 
 
-def published_steps(repeats: int) -> tuple[dict[str, float], dict[str, float]]:
-    """Seconds of a training step and of an evaluation step, each repeat the median of ten of a new configuration."""
-    rng, rows = np.random.default_rng(0), SPACE.rows()
+def published_steps(configurations: Sequence[list], repeats: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Seconds of a training step and of an evaluation step, each repeat the median of ten of another configuration."""
+    rng = np.random.default_rng(0)
     training, evaluation = [], []
-    for _ in range(1 + repeats):
-        configuration = [rows[i] for i in rng.integers(len(rows), size=SearchSettings().max_fusions)]
+    for place in rng.choice(len(configurations), 1 + repeats, replace=False):
+        configuration = configurations[place]
         network = PublishedNetwork(configuration, HeadSettings(CLASSES))
         optimizer = torch.optim.Adam(network.central_parameters(), 1e-3, weight_decay=1e-4)
         image, audio = torch.rand(BATCH, 1, 28, 28), torch.rand(BATCH, 1, 112, 112)
@@ -113,38 +104,66 @@ def write_random_data(folder: Path, train: int, dev: int) -> None:
     save_state(folder / "image_model.pkl", ImageLeNet().state_dict())
 
 
-def run_search(datadir: Path, checkpoints: Sequence[Path], flags: Sequence[object]) -> tuple[dict, list[list], float]:
-    """One search as a user runs it: best.json, the configurations that it trained, and the seconds of the process."""
+# Runs a script and writes the most memory that it held: resident from its start on, not its parent's.
+WATCHED = """
+import pathlib, runpy, sys
+out, sys.argv = sys.argv[1], sys.argv[2:]
+sys.path.insert(0, str(pathlib.Path(sys.argv[0]).parent))
+runpy.run_path(sys.argv[0], run_name="__main__")
+status = pathlib.Path("/proc/self/status").read_text()
+pathlib.Path(out).write_text(status.split("VmHWM:")[1].split()[0])
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One search as a user runs it."""
+
+    best: dict  # best.json
+    configurations: list[list]  # that it trained
+    seconds: float  # of the process, from start to end
+    resident_gb: float
+
+
+def run_search(datadir: Path, checkpoints: Sequence[Path], flags: Sequence[object]) -> Run:
     with tempfile.TemporaryDirectory() as folder:
         for name, path in zip(("audio_model.pkl", "image_model.pkl"), checkpoints, strict=True):
             (Path(folder) / name).write_bytes(path.read_bytes())
-        command = [sys.executable, ROOT / "main_searchable_avmnist.py", "--datadir", datadir, "--no-verbose"]
+        script = [f"{folder}/memory", ROOT / "main_searchable_avmnist.py", "--datadir", datadir, "--no-verbose"]
         folders = ["--checkpointdir", folder, "--run_dir", f"{folder}/run"]
         started = time.perf_counter()
-        subprocess.run([str(part) for part in [*command, *folders, *flags]], check=True, stdout=subprocess.DEVNULL)
+        measure.run_script([sys.executable, "-c", WATCHED, *map(str, [*script, *folders, *flags])])
         seconds = time.perf_counter() - started
         best = json.loads(Path(folder, "run/best.json").read_text())
         journal = map(json.loads, Path(folder, "run/journal.jsonl").read_text().splitlines())
-        return best, [line["configuration"] for line in journal if line["kind"] == "candidate"], seconds
+        trained = [line["configuration"] for line in journal if line["kind"] == "candidate"]
+        return Run(best, trained, seconds, int(Path(folder, "memory").read_text()) * 1024 / 1e9)
 
 
 def limit(configurations: Sequence[list], steps: int, repeats: int) -> tuple[Figures, float]:
     """Rates of this machine, and the least seconds in which the central weights of all candidates could be trained.
 
-    A step multiplies every weight with a batch three times: forwards, for its gradient, and for that of its input. It
-    reads weight, gradient and both of Adam's moments, and writes them.
+    A step multiplies every weight with a batch forwards and for its gradient, and the weights that read a fusion layer
+    also for the gradient of what they read; a product is two operations. It reads and writes weight, gradient and both
+    of Adam's moments, of a population together: the copy is of that size.
     """
     widths = (AudioLeNet().feature_widths, ImageLeNet().feature_widths)
-    heads = (FusionHead(configuration, widths, HeadSettings(CLASSES)) for configuration in configurations)
+    settings = HeadSettings(CLASSES)
+    heads = [FusionHead(configuration, widths, settings) for configuration in configurations]
     weights = sum(p.numel() for head in heads for p in head.central_parameters())
-    matrix, block = torch.rand(2048, 2048), torch.rand(1 << 26)
+    first_terms = settings.inner_size * sum(
+        sum(widths[m][row[m]] for m in range(len(widths))) for head in heads for row in head.configuration
+    )
+    matrix = torch.rand(2048, 2048)
+    block = torch.rand(4 * weights * SearchSettings().num_samples // len(heads))
     target = torch.empty_like(block)
     products, copies = [], []
     for _ in range(1 + repeats):
         products.append(2 * 2048**3 / median_seconds(lambda: matrix @ matrix, 3))
-        copies.append(2 * 4 * len(block) / median_seconds(lambda: target.copy_(block), 3))
+        copies.append(2 * 4 * len(block) / median_seconds(lambda: target.copy_(block), 1000))
     rates = {"flops": spread(products[1:]), "bytes": spread(copies[1:])}
-    flops, moved = 6 * BATCH * weights * steps, 8 * 4 * weights * steps
+    flops = 2 * BATCH * (3 * weights - first_terms) * steps
+    moved = 8 * 4 * weights * steps
     return rates, max(flops / rates["flops"]["median"], moved / rates["bytes"]["median"])
 
 
@@ -155,7 +174,6 @@ def print_table(figures: dict) -> None:
         ("published_evaluation_step", "ms", 1e3),
         ("published_search", "s", 1),
         ("search_process", "s", 1),
-        ("search", "s", 1),
         ("extraction", "s", 1),
         ("training", "s", 1),
         ("surrogate", "s", 1),
@@ -168,7 +186,7 @@ def print_table(figures: dict) -> None:
     print(f"{'limit of the arithmetic, s':38}{figures['limit_seconds']:12.2f}")
     print(f"{'largest resident memory, GB':38}{figures['resident_gb']:12.2f}")
     for name in ("ratio_total", "ratio_training", "floor_multiple"):
-        print(f"{name:38}{figures[name]:12.1f}")
+        print(f"{name:38}" + "".join(f"{figures[name][key]:12.1f}" for key in ("median", "lowest", "highest")))
 
 
 def parse_args() -> argparse.Namespace:
@@ -191,6 +209,43 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
+def ratio(above: dict[str, float], below: dict[str, float]) -> dict[str, float]:
+    """Of the medians, and the least and the most that the spreads allow."""
+    return {
+        "median": above["median"] / below["median"],
+        "lowest": above["lowest"] / below["highest"],
+        "highest": above["highest"] / below["lowest"],
+    }
+
+
+def measured(runs: Sequence[Run], counts: dict[str, int], repeats: int) -> dict[str, object]:
+    """The figures, given the searches and the sizes of the splits."""
+    configurations = runs[0].configurations
+    training, evaluation = published_steps(configurations, 15)
+    steps, dev_steps = (EPOCHS * -(-counts[split] // BATCH) for split in ("train", "dev"))  # of one candidate
+    rates, least = limit(configurations, steps, repeats)
+    published = {key: len(configurations) * (steps * training[key] + dev_steps * evaluation[key]) for key in training}
+    parts = {
+        part: spread([run.best["seconds_by_part"][part] for run in runs]) for part in runs[0].best["seconds_by_part"]
+    }
+    process = spread([run.seconds for run in runs])
+    return {
+        "published_training_step": training,
+        "published_evaluation_step": evaluation,
+        "published_search": published,
+        "search_process": process,
+        **parts,
+        **rates,
+        "limit_seconds": least,
+        "resident_gb": max(run.resident_gb for run in runs),
+        "ratio_total": ratio(published, process),
+        "ratio_training": ratio(published, parts["training"]),
+        "floor_multiple": ratio(parts["training"], dict.fromkeys(training, least)),
+        "settings": counts | {"candidates": len(configurations), "repeats": repeats},
+        "machine": {"threads": torch.get_num_threads(), "torch": torch.__version__},
+    }
+
+
 def main() -> None:
     args = parse_args()
     say = print if args.verbose else lambda text: None
@@ -199,40 +254,16 @@ def main() -> None:
         if args.datadir is None:
             say(f"writing {args.train + args.dev:,} random samples")
             write_random_data(datadir, args.train, args.dev)
+        data = load_avmnist(datadir, limit_train=args.train, limit_dev=args.dev)
+        counts = {split: len(data[split].labels) for split in ("train", "dev")}
         checkpoints = [checkpointdir / name for name in ("audio_model.pkl", "image_model.pkl")]
-        say(f"timing the published loop on {torch.get_num_threads()} threads")
-        training, evaluation = published_steps(10)
+        flags = ["--limit_train", args.train, "--limit_dev", args.dev]
         runs = []
         for repeat in range(args.repeats):
             say(f"search {repeat + 1} of {args.repeats}")
-            runs.append(run_search(datadir, checkpoints, ["--limit_train", args.train, "--limit_dev", args.dev]))
-        resident = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9
-
-    configurations = runs[0][1]
-    steps = EPOCHS * -(-args.train // BATCH)  # of one candidate
-    dev_steps = EPOCHS * -(-args.dev // BATCH)
-    rates, least = limit(configurations, steps, args.repeats)
-    published = {key: len(configurations) * (steps * training[key] + dev_steps * evaluation[key]) for key in training}
-    parts = {
-        part: spread([best["seconds_by_part"][part] for best, _, _ in runs]) for part in runs[0][0]["seconds_by_part"]
-    }
-    search = spread([best["seconds"] for best, _, _ in runs])
-    figures = {
-        "published_training_step": training,
-        "published_evaluation_step": evaluation,
-        "published_search": published,
-        "search_process": spread([seconds for _, _, seconds in runs]),
-        "search": search,
-        **parts,
-        **rates,
-        "limit_seconds": least,
-        "resident_gb": resident,
-        "ratio_total": published["median"] / search["median"],
-        "ratio_training": published["median"] / parts["training"]["median"],
-        "floor_multiple": parts["training"]["median"] / least,
-        "settings": {"train": args.train, "dev": args.dev, "candidates": len(configurations), "repeats": args.repeats},
-        "machine": {"threads": torch.get_num_threads(), "torch": torch.__version__},
-    }
+            runs.append(run_search(datadir, checkpoints, flags))
+    say(f"timing the published loop on {torch.get_num_threads()} threads")
+    figures = measured(runs, counts, args.repeats)
     print_table(figures)
     if args.out:
         write_json(args.out, figures)

@@ -166,3 +166,12 @@ def test_a_damaged_manifest_is_named(tmp_path, content):
     (tmp_path / "manifest.json").write_text(content)
     with pytest.raises(DataError, match=r"manifest\.json"):
         is_stand_in(tmp_path)
+
+
+def test_what_is_released_is_read_again(tmp_path):
+    write(tmp_path, 60)
+    split = load_avmnist(tmp_path)["train"]
+    assert len(split.maps) == 2
+    before = samples(split)
+    split.release()
+    assert samples(split) == before == list(range(55))

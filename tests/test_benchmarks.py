@@ -4,6 +4,10 @@ import json
 import math
 
 import pytest
+import torch
+
+from models.lenet import AudioLeNet, ImageLeNet
+from utils.checkpoints import save_state
 
 
 def check_spread(figure):
@@ -15,7 +19,7 @@ def check_spread(figure):
 def scaling(tmp_path_factory, script_runner):
     """The folder of a run over the ends of each axis, its figures, and what it printed."""
     folder = tmp_path_factory.mktemp("scaling")
-    axes = ["--samples", 40, 64, "--candidates", 2, 1, "--layers", 1, 3, "--width", 1, 2]
+    axes = ["--samples", 40, 160, "--candidates", 2, 1, "--layers", 1, 3, "--width", 1, 2]
     flags = ["--steps", 2, "--repeats", 2, "--out", "scaling.json", "--plot", "drawn/scaling.png", "--no-verbose"]
     done = script_runner(folder, "benchmarks/scaling.py", *axes, *flags, "--device", "cpu")
     return folder, json.loads((folder / "scaling.json").read_text()), done.stdout
@@ -25,7 +29,7 @@ def test_scaling_writes_every_point_and_exponent(scaling):
     _, figures, _ = scaling
     assert figures["device"] == "cpu"
     assert {name: axis["values"] for name, axis in figures["axes"].items()} == {
-        "samples": [40, 64],
+        "samples": [40, 160],
         "candidates": [1, 2],
         "layers": [1, 3],
         "width": [1, 2],
@@ -86,3 +90,60 @@ def test_ntu_cost_measures_each_part_and_extends_it(run_script, tmp_path):
         rate = figures["samples_per_second"][precision]
         assert rate == pytest.approx(1 / part[f"networks_{precision}"])
         assert f"{rate:,.4g} samples/s" in done.stdout
+
+
+def test_search_cost(run_script, tmp_path):
+    flags = ["--train", 66, "--dev", 6, "--repeats", 1, "--out", "cost.json", "--no-verbose"]
+    run_script("benchmarks/search_cost.py", *flags)
+    figures = json.loads((tmp_path / "cost.json").read_text())
+    for name in ("published_training_step", "published_search", "extraction", "training", "flops", "bytes"):
+        check_spread(figures[name])
+    assert figures["settings"]["candidates"] == 195
+    steps, dev_steps = 3 * 3, 3 * 1
+    assert figures["published_search"]["median"] == pytest.approx(
+        195
+        * (
+            steps * figures["published_training_step"]["median"]
+            + dev_steps * figures["published_evaluation_step"]["median"]
+        )
+    )
+    for name in ("ratio_total", "ratio_training", "floor_multiple", "search_process"):
+        check_spread(figures[name])
+    assert figures["ratio_total"]["median"] == pytest.approx(
+        figures["published_search"]["median"] / figures["search_process"]["median"]
+    )
+    assert figures["floor_multiple"]["lowest"] > 1
+    assert 0.1 < figures["resident_gb"] < 4
+
+
+def test_audio_step(run_script, tmp_path):
+    run_script("avmnist_gen.py", "--source", "embedded", "--limit_train", 120, "--limit_test", 12, "--no-verbose")
+    flags = ["--steps", 1, "--repeats", 2, "--epochs", 1, "--out", "audio.json", "--no-verbose"]
+    run_script("benchmarks/audio_step.py", *flags, "--datadir", "data/avmnist")
+    figures = json.loads((tmp_path / "audio.json").read_text())
+    for name in ("plain", "here", "ratio"):
+        check_spread(figures[name])
+    assert {way: len(runs) for way, runs in figures["accuracies"].items()} == {"plain": 3, "here": 3}
+
+
+def test_generation(run_script, tmp_path):
+    flags = ["--source", "embedded", "--limit_train", 24, "--limit_test", 12]
+    run_script("benchmarks/generation.py", "--repeats", 2, "--out", "generation.json", *flags)
+    check_spread(json.loads((tmp_path / "generation.json").read_text())["seconds"])
+
+
+def test_live_against_cached(run_script, tmp_path):
+    torch.manual_seed(0)
+    run_script("avmnist_gen.py", "--source", "embedded", "--limit_train", 120, "--limit_test", 12, "--no-verbose")
+    for name, network in (("audio", AudioLeNet()), ("image", ImageLeNet())):
+        save_state(tmp_path / f"checkpoints/avmnist/{name}_model.pkl", network.state_dict())
+    flags = ["--random", 3, "--epochs", 1, "--limit_train", 32, "--out", "both.json", "--no-verbose"]
+    run_script("benchmarks/live_against_cached.py", *flags)
+    figures = json.loads((tmp_path / "both.json").read_text())
+    assert {name: len(group["configurations"]) for name, group in figures.items()} == {
+        "one layer": 30,
+        "four layers": 3,
+    }
+    group = figures["one layer"]
+    cached, live = group["accuracies"]["cached"], group["accuracies"]["live"]
+    assert group["mean_difference"] == pytest.approx(sum(live) / 30 - sum(cached) / 30)

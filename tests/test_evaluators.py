@@ -61,7 +61,7 @@ def cached_and_live(tmp_path, splits, head, **live_options):
     bank = open_bank(tmp_path, network(CONFIGURATIONS[0]), splits, {}, cpu, verbose=False)
     shared = [SharedWeights(), SharedWeights()] if live_options.pop("share", False) else [None, None]
     cached = CachedEvaluator(bank, head, TRAINING, cpu, shared[0])
-    live = LiveEvaluator(network, splits, TRAINING, cpu, shared[1], **live_options)
+    live = LiveEvaluator(network(CONFIGURATIONS[0]), splits, TRAINING, cpu, shared[1], **live_options)
     return cached, live
 
 
@@ -148,7 +148,7 @@ def test_live_equals_cached_with_crops_that_differ_from_pass_to_pass(tmp_path):
     bank = open_bank(tmp_path, network(configuration), splits, {}, cpu, verbose=False, passes=3)
     one_pass = open_bank(tmp_path, network(configuration), splits, {}, cpu, verbose=False)
     cached = layer(CachedEvaluator(bank, head, training, cpu, SharedWeights()))
-    live = layer(LiveEvaluator(network, splits, training, cpu, SharedWeights(), frozen_mode="eval"))
+    live = layer(LiveEvaluator(network(configuration), splits, training, cpu, SharedWeights(), frozen_mode="eval"))
     repeated = layer(CachedEvaluator(one_pass, head, training, cpu, SharedWeights()))
     # Adam makes much of the rounding of gradients near zero, so single weights may differ.
     assert (cached - live).abs().mean() < 0.02 * (cached - repeated).abs().mean()

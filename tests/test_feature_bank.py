@@ -8,6 +8,7 @@ import torch
 from models.fusion import AudioImageNetwork, FeatureLayout, FusionHead, HeadSettings
 from utils.batches import ArraySplit
 from utils.feature_bank import data_identity, feature_rows, file_digest, open_bank
+from utils.training import threads
 
 CPU = torch.device("cpu")
 HEAD = HeadSettings(num_outputs=4, inner_size=5, dropout=0.5)
@@ -99,6 +100,18 @@ def test_an_unfinished_bank_is_computed_anew(tmp_path, network, splits):
     again = open_bank(tmp_path, network, splits, {}, CPU, verbose=False)
     assert not again.reused
     assert torch.equal(again.splits["train"].at_pass(0).inputs[0], bank.splits["train"].at_pass(0).inputs[0])
+
+
+def test_batches_side_by_side_give_the_same_bank(tmp_path, network):
+    torch.manual_seed(3)
+    inputs = torch.rand(300, 1, 28, 28), torch.randint(256, (300, 1, 112, 112)).to(torch.uint8)
+    split = ArraySplit(inputs, torch.zeros(300, dtype=torch.int64))
+    tables = []
+    for count in (1, 3):
+        with threads(count):
+            bank = open_bank(tmp_path / str(count), network, {"train": split, "dev": split.tail(290)}, {}, CPU, False)
+        tables.append(bank.splits["train"].at_pass(0).inputs[0])
+    assert torch.equal(*tables)
 
 
 def test_a_data_set_is_known_by_its_manifest_else_by_its_files(tmp_path):

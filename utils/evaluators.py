@@ -4,6 +4,7 @@ Both give a candidate the same initial weights and the same batches, derived fro
 that without dropout and with the networks in eval mode they agree.
 """
 
+import copy
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -103,7 +104,7 @@ class LiveEvaluator:
 
     def __init__(
         self,
-        build: Callable[[Configuration], FusionNetwork],
+        network: FusionNetwork,
         splits: Mapping[str, Split],
         training: TrainingSettings,
         device: torch.device,
@@ -114,12 +115,14 @@ class LiveEvaluator:
     ) -> None:
         """
         Args:
-            build: makes the network of a configuration, trained unimodal networks loaded.
+            network: of any configuration, trained unimodal networks loaded; its central weights are replaced.
             frozen_mode: mode of the unimodal networks while the central weights train; "train" (batch statistics and
                 dropout in frozen networks) is what the published search does, "eval" what the paper says.
             wrap: what trains in place of the network, such as its DataParallel.
         """
-        self.build, self.training, self.device, self.shared = build, training, device, shared
+        self.training, self.device, self.shared = training, device, shared
+        self.network = on_device(network, device)
+        self.backbones = copy.deepcopy([backbone.state_dict() for backbone in network.backbones()])
         self.splits = {name: split.to(device) for name, split in splits.items()}
         self.frozen_mode, self.amp, self.wrap = frozen_mode, amp, wrap
 
@@ -144,12 +147,13 @@ class LiveEvaluator:
         return Evaluation(accuracies, time.perf_counter() - started)
 
     def _network(self, configuration: Configuration, step: int, place: int) -> FusionNetwork:
-        network = self.build(configuration)
+        network = self.network
         widths = [backbone.feature_widths for backbone in network.backbones()]
+        for backbone, start in zip(network.backbones(), self.backbones, strict=True):
+            backbone.load_state_dict(start)  # training in train mode changed the statistics of batch norm
+            backbone.requires_grad_(False)
         torch.manual_seed(derive_seed(self.training.seed, "candidate", step, place))
         network.add_central_weights(configuration, widths, network.settings)  # the same draw as on the feature bank
         if self.shared:
             self.shared.load_into(network)
-        for backbone in network.backbones():
-            backbone.requires_grad_(False)
-        return on_device(network, self.device)
+        return network.to(self.device)

@@ -11,6 +11,7 @@ from models.population_gradient import PopulationGradient
 from utils.batches import ArrayBatches
 from utils.training import EpochResult, TrainingSettings, adam, threads
 
+SMALL = 1 << 18  # weights of a population
 STEPS_AT_ONCE = 64  # rows are gathered and dropout is drawn for so many steps together
 
 
@@ -25,7 +26,8 @@ class PopulationTraining:
 
     def __call__(self, batches: ArrayBatches, rates: Iterator[float]) -> EpochResult:
         """One pass; dropout follows torch's global random state."""
-        with threads(1):  # the arrays of a step are small: waking another thread would cost more than it does
+        # Where the arrays of a step are small, waking another thread costs more than it does.
+        with threads(1 if len(self.gradient.weights) < SMALL else torch.get_num_threads()):
             return self._pass(batches, rates)
 
     def _pass(self, batches: ArrayBatches, rates: Iterator[float]) -> EpochResult:

@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -12,7 +12,7 @@ from tqdm import tqdm
 from models.fusion import ACTIVATION_NAMES, FusionNetwork
 from utils import cli, fusion_flags
 from utils.batches import Split
-from utils.configurations import Configuration, Space, format_configuration
+from utils.configurations import Space, format_configuration
 from utils.evaluators import CachedEvaluator, LiveEvaluator, SharedWeights
 from utils.feature_bank import file_digest, open_bank
 from utils.files import write_json
@@ -46,7 +46,7 @@ def run_search(
     args: argparse.Namespace,
     space: Space,
     modalities: Sequence[str],
-    build: Callable[[Configuration], FusionNetwork],
+    network: FusionNetwork,
     splits: Mapping[str, Split],
     checkpoints: Sequence[Path],
     data_identity: object,
@@ -57,7 +57,7 @@ def run_search(
 
     Args:
         modalities: names in the order of a configuration row.
-        build: makes the network of a configuration, without its unimodal weights.
+        network: of any configuration; its unimodal weights are loaded here.
         splits: train and dev.
         checkpoints: of the unimodal networks, in the order of a row.
         data_identity: what tells this data set from another in the feature bank's key, as JSON values.
@@ -67,13 +67,7 @@ def run_search(
     device = cli.resolve_device(args.device)
     amp = cli.use_amp(args.amp, device) if "amp" in args else False
     head, training = fusion_flags.head_settings(args), fusion_flags.training_settings(args)
-
-    def loaded(configuration: Configuration) -> FusionNetwork:
-        network = build(configuration)
-        fusion_flags.load_backbones(network, checkpoints)
-        return network
-
-    network = loaded(space.rows()[:1])  # any configuration: only its unimodal networks are used
+    fusion_flags.load_backbones(network, checkpoints)
     run_dir = cli.open_run(args)
     if args.verbose:
         sizes = ", ".join(f"{len(split)} {name}" for name, split in splits.items())
@@ -91,7 +85,7 @@ def run_search(
         evaluator = CachedEvaluator(bank, head, training, device, shared)
     else:
         wrap = functools.partial(fusion_flags.data_parallel, wanted=args.use_dataparallel)
-        evaluator = LiveEvaluator(loaded, splits, training, device, shared, amp=amp, wrap=wrap)
+        evaluator = LiveEvaluator(network, splits, training, device, shared, amp=amp, wrap=wrap)
     _search(args, run_dir, space, modalities, evaluator, seconds, stand_in)
 
 

@@ -1,0 +1,40 @@
+"""How long avmnist_gen.py takes: whole runs, as a user makes them, into a folder that is removed.
+
+    python benchmarks/generation.py --mnist_dir M --fsdd_dir F --esc50_dir E
+    python benchmarks/generation.py --source embedded
+
+Flags that this script does not know are passed on to avmnist_gen.py.
+"""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.measure import run_script, spread
+from utils import cli
+from utils.files import write_json
+
+
+def main() -> None:
+    parser = cli.make_parser(__doc__)
+    parser.add_argument("--repeats", type=cli.positive_int, default=3, help="runs")
+    parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
+    args, flags = parser.parse_known_args()
+    seconds = []
+    for _ in range(args.repeats):
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, str(Path(__file__).parents[1] / "avmnist_gen.py"), "--datadir", f"{folder}/data"]
+            started = time.perf_counter()
+            run_script([*command, "--no-verbose", *flags])
+            seconds.append(time.perf_counter() - started)
+    figures = spread(seconds)
+    print("seconds: median {median:.1f}, lowest {lowest:.1f}, highest {highest:.1f}".format(**figures))
+    if args.out:
+        write_json(args.out, {"seconds": figures})
+
+
+if __name__ == "__main__":
+    cli.run(main)
