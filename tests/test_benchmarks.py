@@ -10,6 +10,9 @@ from models.lenet import AudioLeNet, ImageLeNet
 from utils.checkpoints import save_state
 
 
+pytestmark = pytest.mark.slow
+
+
 def check_spread(figure):
     assert set(figure) == {"median", "lowest", "highest"}
     assert 0 < figure["lowest"] <= figure["median"] <= figure["highest"] < math.inf

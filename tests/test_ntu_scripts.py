@@ -11,7 +11,7 @@ from models.fusion import HeadSettings, SkeletonRGBNetwork
 from tests.ntu_samples import write_samples
 from utils.checkpoints import save_state
 
-pytestmark = pytest.mark.xdist_group("ntu")  # one process builds what the tests share
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ntu")]  # one process builds what the tests share
 
 SMALL = ("--num_outputs", 2, "--vid_dim", 32, "--num_workers", 0)
 CHANCE = 1 / 2
@@ -63,7 +63,6 @@ def search(home, run, checkpoints) -> Path:
     return home / "runs/search"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "frames"), [("skeleton", 32), ("rgb", 8)])
 def test_training_reaches_far_above_chance(checkpoints, home, kind, frames):
     (path,) = checkpoints.glob(f"{kind}_*.checkpoint")
@@ -74,7 +73,6 @@ def test_training_reaches_far_above_chance(checkpoints, home, kind, frames):
     assert record["dev_accuracy"] == max(epoch["dev_accuracy"] for epoch in record["epochs"])
 
 
-@pytest.mark.slow
 def test_search_reads_one_table_for_each_pass_and_repeats(search, home, run):
     (bank,) = (home / "checkpoints/ntu/feature_bank").iterdir()
     names = {path.name for path in bank.iterdir()}
@@ -91,7 +89,6 @@ def test_search_reads_one_table_for_each_pass_and_repeats(search, home, run):
     assert read(home / "runs/again/best.json")["configurations"] == best["configurations"]
 
 
-@pytest.mark.slow
 def test_live_search(checkpoints, home, run):
     flags = ("--features", "live", "--randsearch", "--epochs", 1, "--max_fusions", 1, "--search_iterations", 1)
     few = ("--limit_train", 4, "--limit_dev", 3, "--use_dataparallel", "--weightsharing")
@@ -99,7 +96,6 @@ def test_live_search(checkpoints, home, run):
     assert read(home / "runs/live/best.json")["candidates_trained"] == 32
 
 
-@pytest.mark.slow
 def test_found_network_is_trained_tested_and_saved(search, home, run):
     flags = ("--conf", "runs/search/best.json", "--epochs", 1, "--inner_representation_size", 32)
     done = run("main_found_ntu.py", *SMALL, *flags, "--run_dir", "runs/found", "--no-verbose")
@@ -156,7 +152,6 @@ def published(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_published_commands(published, script_runner, name):
     flags, configuration, _ = PUBLISHED[name]
@@ -170,7 +165,6 @@ def test_the_published_commands(published, script_runner, name):
     assert f"checkpoint: C/{name}" in done.stdout
 
 
-@pytest.mark.slow
 def test_a_checkpoint_that_does_not_fit_names_the_flags(published, script_runner):
     name = next(iter(PUBLISHED))
     command = ("main_found_ntu.py", "--datadir", "D", "--checkpointdir", "C", "--test_cp", name, "--conf", 4)
