@@ -9,7 +9,6 @@ import torch
 from models.lenet import AudioLeNet, ImageLeNet
 from utils.checkpoints import save_state
 
-
 pytestmark = pytest.mark.slow
 
 
