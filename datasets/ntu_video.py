@@ -15,7 +15,6 @@ from av.video.reformatter import VideoReformatter
 from datasets.errors import DataError
 
 READ_FRAMES = 24  # frames read from a file, of which a clip keeps some
-SAMPLINGS = ("published", "uniform")
 
 
 def clip_indices(count: int, frames: int, sampling: str = "published", ratio: float = 1.0) -> np.ndarray:
