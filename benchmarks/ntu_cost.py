@@ -42,7 +42,7 @@ from utils import cli
 from utils.batches import LoadedSplit
 from utils.configurations import Space
 from utils.evaluators import CachedEvaluator
-from utils.feature_bank import EXTRACTION_BATCH, FeatureBank, feature_rows
+from utils.feature_bank import EXTRACTION_BATCH, FeatureBank, feature_rows, mapped_split
 from utils.files import write_json
 from utils.search import SearchSettings
 from utils.training import TrainingSettings, autocast, on_device
@@ -170,6 +170,36 @@ def measure_training(args: argparse.Namespace, device: torch.device) -> Figures:
     }
 
 
+def measure_memory(args: argparse.Namespace, device: torch.device) -> dict[str, float]:
+    """Bytes of a bank of one pass, and what main memory a training on it takes, from memory and streamed from disk."""
+    layout = FeatureLayout((SkeletonNet(CLASSES).feature_widths, InflatedResNet50.feature_widths), CLASSES)
+    figures: dict[str, float] = {"bank": 4 * layout.total * args.rows}
+    with tempfile.TemporaryDirectory() as folder:
+        path, labels = Path(folder) / "rows.npy", torch.arange(args.rows) % CLASSES
+        table = np.lib.format.open_memmap(path, "w+", np.float32, (args.rows, layout.total))
+        for start in range(0, args.rows, 1000):
+            table[start : start + 1000] = np.random.default_rng(start).standard_normal(
+                table[start : start + 1000].shape
+            )
+        table.flush()
+        del table
+        for name, memory in (("whole", float("inf")), ("streamed", 0)):
+            split = mapped_split(path, labels)
+            bank = FeatureBank(layout, {"train": split, "dev": split}, path.parent, reused=True)
+            Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+            before = _status("VmRSS")
+            settings = dataclasses.replace(TRAINING, epochs=1)
+            CachedEvaluator(bank, HeadSettings(CLASSES), settings, device, memory=memory)([SPACE.rows()[:4]], 0)
+            figures[name] = _status("VmHWM") - before
+    return figures
+
+
+def _status(name: str) -> int:
+    """A line of this process's status, in bytes."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return 1024 * int(lines[name].split()[0])
+
+
 def search_hours(figures: Figures, workers: int, device: torch.device) -> Figures:
     """The figures extended to a whole search, in hours."""
     extracted = TRAINING.epochs * COUNTS["trainexp"] + COUNTS["dev"]
@@ -261,16 +291,19 @@ def main() -> None:
         figures, samples = measure_reading(Path(folder), names, args)
     figures |= measure_extraction(samples, args, device)
     figures |= measure_training(args, device)
+    memory = measure_memory(args, device)
     hours = search_hours(figures, args.num_workers, device)
 
     print_tables(figures, hours)
+    megabytes = {name: f"{value / 1e6:,.0f} MB" for name, value in memory.items()}
+    print("\nmemory of a training on a bank of {bank}: whole {whole}, streamed {streamed}".format(**megabytes))
     if args.out:
         names = ("repeats", "clips", "batch", "rows", "vid_dim", "num_workers")
         settings = {name: getattr(args, name) for name in names}
         where = {"device": device.type, "machine": machine, "torch": torch.__version__, "settings": settings}
         rates = {precision: 1 / figures[f"networks_{precision}"]["median"] for precision in PRECISIONS}
         estimate = {"samples": COUNTS, "trainings": SEARCH.trainings(SPACE)}
-        found = {"seconds": figures, "samples_per_second": rates, "estimate": estimate, "hours": hours}
+        found = {"seconds": figures, "samples_per_second": rates, "estimate": estimate, "hours": hours, "bytes": memory}
         write_json(args.out, where | found)
 
 

@@ -74,6 +74,24 @@ def test_live_equals_cached_without_dropout_and_with_fixed_networks(tmp_path, sp
     assert len({tuple(e.accuracies) for e in ours}) > 1  # they are not all alike by chance
 
 
+@pytest.mark.parametrize("options", [{}, {"alphas": True}], ids=["by hand", "autograd"])
+def test_a_bank_that_is_read_from_disk_tells_the_same(tmp_path, splits, options):
+    head, cpu = HeadSettings(num_outputs=10, **options), torch.device("cpu")
+    network = build(head, splits["train"])(CONFIGURATIONS[0])
+    bank = open_bank(tmp_path, network, splits, {}, cpu, verbose=False, passes=2)
+    released = []
+    streamed = bank.on(cpu, memory=1000)
+    assert streamed["train"].at_pass(1).device == cpu
+    assert bank.on(cpu, memory=1e9)["train"].at_pass(1).device is None
+    for split in (*streamed["train"].passes, streamed["dev"]):
+        object.__setattr__(split, "release", lambda release=split.release: (released.append(1), release()))
+    evaluators = [CachedEvaluator(bank, head, TRAINING, cpu, memory=memory) for memory in (1e9, 1000)]
+    evaluators[1].splits = streamed
+    whole, read = ([e.accuracies for e in evaluate(CONFIGURATIONS, step=0)] for evaluate in evaluators)
+    assert whole == read
+    assert released
+
+
 def test_live_as_published_trains_in_train_mode(tmp_path, splits):
     head = HeadSettings(num_outputs=10, dropout=0.5)
     cached, live = cached_and_live(tmp_path, splits, head)

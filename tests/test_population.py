@@ -127,7 +127,7 @@ def test_gradients_by_hand_equal_autograd(dropout, monkeypatch):
 def test_dropout_masks_keep_the_right_share(dropout):
     torch.manual_seed(0)
     population = Population(build_heads(HeadSettings(num_outputs=10, dropout=dropout)), LAYOUT)
-    masks = PopulationTraining(population, TrainingSettings())._masks(9, BATCH, torch.zeros(1))
+    masks = PopulationTraining(population, TrainingSettings())._masks(9, BATCH)
     assert masks.shape == (9, len(population.pairs), 16, BATCH)
     kept = masks != 0
     assert kept.float().mean().item() == pytest.approx(1 - dropout, abs=0.01)
@@ -169,3 +169,24 @@ def test_dropout_differs_between_members_and_stops_in_eval():
     assert not torch.equal(first, second)
     first, second = population.eval()(rows)
     assert torch.equal(first, second)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_captured_step_equals_one_that_is_run():
+    """On a device, with a last batch that is smaller."""
+    settings, training = HeadSettings(num_outputs=10, dropout=0.0), TrainingSettings(batchsize=BATCH)
+    generator = torch.Generator().manual_seed(1)
+    count = STEPS * BATCH - 5
+    rows = torch.randn(count, LAYOUT.total, generator=generator)
+    split = ArraySplit((rows,), torch.randint(10, (count,), generator=generator)).to(torch.device("cuda"))
+    weights = []
+    for captured in (False, True):
+        population = Population(build_heads(settings), LAYOUT).cuda()
+        train_pass = PopulationTraining(population, training)
+        if not captured:
+            train_pass.step = train_pass._step
+        rates = training.rates(STEPS)
+        for epoch in range(2):
+            train_pass(split.batches(BATCH, (0, epoch)), rates)
+        weights.append(train_pass.gradient.weights.detach())
+    torch.testing.assert_close(*weights, rtol=1e-5, atol=1e-6)

@@ -63,23 +63,32 @@ class ArraySplit:
     inputs: tuple[Tensor, ...]
     labels: Tensor
     release: Callable[[], None] = lambda: None
+    device: torch.device | None = None  # where batches come if the inputs are elsewhere
     evaluation_batch: ClassVar[int] = 64  # on CPUs the maps stay in cache
     small: ClassVar[bool] = True
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def nbytes(self) -> int:
+        return sum(x.nbytes for x in self.inputs)
+
     def to(self, device: torch.device) -> "ArraySplit":
         return ArraySplit(tuple(x.to(device) for x in self.inputs), self.labels.to(device))
 
+    def streamed(self, device: torch.device) -> "ArraySplit":
+        """The split whose batches come on `device`, while its inputs stay where they are, such as on disk."""
+        return dataclasses.replace(self, labels=self.labels.to(device), device=device)
+
     def select(self, modality: int) -> "ArraySplit":
-        return ArraySplit((self.inputs[modality],), self.labels, self.release)
+        return dataclasses.replace(self, inputs=(self.inputs[modality],))
 
     def at_pass(self, number: int) -> "ArraySplit":
         return self
 
     def tail(self, start: int) -> "ArraySplit":
-        return ArraySplit(tuple(x[start:] for x in self.inputs), self.labels[start:], self.release)
+        return dataclasses.replace(self, inputs=tuple(x[start:] for x in self.inputs), labels=self.labels[start:])
 
     def batches(self, batch_size: int, shuffle: Sequence[int | str] | None = None) -> "ArrayBatches":
         order = None if shuffle is None else torch.randperm(len(self), generator=generator(*shuffle))
@@ -98,12 +107,15 @@ class ArrayBatches:
         return -(-len(self.split) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        order = None if self.order is None else self.order.to(self.split.labels.device)
-        for start in range(0, len(self.split), self.batch_size):
+        split = self.split
+        order = None if self.order is None else self.order.to(split.inputs[0].device)
+        for start in range(0, len(split), self.batch_size):
             part = slice(start, start + self.batch_size)
             chosen = part if order is None else order[part]
-            inputs = (x[chosen] for x in self.split.inputs)
-            yield tuple(x.float() if x.dtype == torch.uint8 else x for x in inputs), self.split.labels[chosen]
+            inputs = (x[chosen].to(split.device or x.device) for x in split.inputs)
+            yield tuple(x.float() if x.dtype == torch.uint8 else x for x in inputs), split.labels[chosen]
+            if split.device is not None:
+                split.release()
 
 
 class WorkerError(Exception):

@@ -69,9 +69,14 @@ class CachedEvaluator:
         training: TrainingSettings,
         device: torch.device,
         shared: SharedWeights | None = None,
+        memory: float = float("inf"),
     ) -> None:
+        """
+        Args:
+            memory: bytes that the bank may take on the device; a larger one is read from disk again in every epoch.
+        """
         self.layout, self.head, self.training, self.device, self.shared = bank.layout, head, training, device, shared
-        self.splits = {name: split.to(device) for name, split in bank.splits.items()}
+        self.splits = bank.on(device, memory)
 
     def __call__(self, configurations: Sequence[Configuration], step: int) -> list[Evaluation]:
         started = time.perf_counter()

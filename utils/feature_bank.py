@@ -6,9 +6,11 @@ with the same key is opened, not computed; one that was cut off goes on where it
 """
 
 import dataclasses
+import functools
 import hashlib
 import io
 import json
+import mmap
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -45,6 +47,13 @@ class BankedSplit:
     def to(self, device: torch.device) -> "BankedSplit":
         return BankedSplit(tuple(split.to(device) for split in self.passes))
 
+    def streamed(self, device: torch.device) -> "BankedSplit":
+        return BankedSplit(tuple(split.streamed(device) for split in self.passes))
+
+    @property
+    def nbytes(self) -> int:
+        return sum(split.nbytes for split in self.passes)
+
     def at_pass(self, number: int) -> ArraySplit:
         return self.passes[number % len(self.passes)]
 
@@ -57,6 +66,15 @@ class FeatureBank:
     splits: Mapping[str, ArraySplit | BankedSplit]  # train, dev
     folder: Path
     reused: bool
+
+    def on(self, device: torch.device, memory: float = float("inf")) -> dict[str, ArraySplit | BankedSplit]:
+        """The splits for training on `device`: whole, if they take at most `memory` bytes there.
+
+        Larger ones stay on disk, and a training reads the rows of some steps at a time, see `population_training`.
+        """
+        if sum(split.nbytes for split in self.splits.values()) <= memory:
+            return {name: split.to(device) for name, split in self.splits.items()}
+        return {name: split.streamed(device) for name, split in self.splits.items()}
 
 
 def file_digest(path: Path) -> str:
@@ -118,12 +136,16 @@ def open_bank(
             for name in missing():
                 _extract(network, tables[name], layout, device, home / f"{name}.npy", verbose, amp)
 
-    def banked(name: str) -> ArraySplit:
-        table = np.load(home / f"{name}.npy", mmap_mode="c")  # copy-on-write: read lazily, and torch wants it writable
-        return ArraySplit((torch.from_numpy(table),), tables[name].labels)
+    banked = {name: mapped_split(home / f"{name}.npy", split.labels) for name, split in tables.items()}
+    train = BankedSplit(tuple(banked[f"train-{i}"] for i in range(passes)))
+    return FeatureBank(layout, {"train": train, "dev": banked["dev"]}, home, reused)
 
-    train = BankedSplit(tuple(banked(f"train-{i}") for i in range(passes)))
-    return FeatureBank(layout, {"train": train, "dev": banked("dev")}, home, reused)
+
+def mapped_split(path: Path, labels: Tensor) -> ArraySplit:
+    """A split whose only input is the table in a file, memory-mapped."""
+    table = np.load(path, mmap_mode="c")  # copy-on-write: read lazily, and torch wants it writable
+    release = functools.partial(table.base.madvise, mmap.MADV_DONTNEED)
+    return ArraySplit((torch.from_numpy(table),), labels, release)
 
 
 def _is_whole(path: Path, shape: tuple[int, int]) -> bool:

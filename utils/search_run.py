@@ -40,6 +40,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         default="cached",
         help="cached: networks fixed, their features computed once; live: as published, slow",
     )
+    group.add_argument(
+        "--bank_memory",
+        type=cli.positive_float,
+        default=4,
+        help="GB that cached features may take; those of a larger set are read from disk as they are needed",
+    )
 
 
 def run_search(
@@ -82,7 +88,7 @@ def run_search(
         seconds["extraction"] = time.perf_counter() - started
         if args.verbose and bank.reused:
             print(f"feature bank {bank.folder} reused")
-        evaluator = CachedEvaluator(bank, head, training, device, shared)
+        evaluator = CachedEvaluator(bank, head, training, device, shared, args.bank_memory * 1e9)
     else:
         wrap = functools.partial(fusion_flags.data_parallel, wanted=args.use_dataparallel)
         evaluator = LiveEvaluator(network, splits, training, device, shared, amp=amp, wrap=wrap)

@@ -103,8 +103,7 @@ def train_epoch(
     for inputs, labels in batches:
         if rates is not None:
             rate = next(rates)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
+            set_rate(optimizer, rate)
         with autocast(device, amp):
             outputs = model(*inputs)
         loss = losses(outputs, labels)
@@ -140,9 +139,19 @@ def evaluate(model: nn.Module, split: Split, batch_size: int | None = None) -> T
     return accuracy(predict(model, split, batch_size), split.labels)
 
 
-def adam(parameters: Sequence[nn.Parameter], settings: TrainingSettings) -> torch.optim.Adam:
-    """The published optimizer of fusion networks."""
-    return torch.optim.Adam(parameters, lr=settings.eta_max, weight_decay=settings.weight_decay, fused=True)
+def adam(parameters: Sequence[nn.Parameter], settings: TrainingSettings, capturable: bool = False) -> torch.optim.Adam:
+    """The published optimizer of fusion networks; `capturable`: for a CUDA graph, its learning rate is a tensor."""
+    rate = torch.tensor(settings.eta_max, device=parameters[0].device) if capturable else settings.eta_max
+    return torch.optim.Adam(parameters, lr=rate, weight_decay=settings.weight_decay, fused=True, capturable=capturable)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate; one that is a tensor stays where it is."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 TrainPass = Callable[[SizedBatches, Iterator[float]], EpochResult]

@@ -1,0 +1,50 @@
+"""A step of many small operations as one CUDA graph, so that a single call starts them all."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+WARM_UP = 3  # steps on a stream of their own before the capture, as CUDA asks for
+
+
+class CapturedStep:
+    """Runs `step` on inputs of the first call's shapes as a graph, on others (a smaller last batch) as it is.
+
+    The first steps warm up: they do their work like all others. `step` must neither wait for the device nor read
+    anything but its inputs and tensors that stay where they are.
+    """
+
+    def __init__(self, step: Callable[..., None]) -> None:
+        self.step = step
+        self.inputs: list[Tensor | None] = []  # what the graph reads
+        self.shapes: list[torch.Size | None] = []
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.steps = 0
+
+    def __call__(self, *inputs: Tensor | None) -> None:
+        shapes = [None if x is None else x.shape for x in inputs]
+        self.shapes = self.shapes or shapes
+        if shapes != self.shapes:
+            self.step(*inputs)
+        elif self.steps < WARM_UP:
+            self.steps += 1
+            self._warm_up(*inputs)
+        elif self.graph is None:
+            self.inputs = [None if x is None else x.clone() for x in inputs]
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph):  # records, computes nothing
+                self.step(*self.inputs)
+            self.graph.replay()
+        else:
+            for own, given in zip(self.inputs, inputs, strict=True):
+                if own is not None:
+                    own.copy_(given)
+            self.graph.replay()
+
+    def _warm_up(self, *inputs: Tensor | None) -> None:
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            self.step(*inputs)
+        torch.cuda.current_stream().wait_stream(side)
