@@ -39,10 +39,10 @@ from models.hcn import SkeletonNet
 from models.inflated_resnet import InflatedResNet50
 from tests.ntu_samples import draw_clip, draw_skeletons, sample_name, write_skeleton, write_video
 from utils import cli
-from utils.batches import LoadedSplit
+from utils.batches import ArraySplit, LoadedSplit
 from utils.configurations import Space
 from utils.evaluators import CachedEvaluator
-from utils.feature_bank import EXTRACTION_BATCH, FeatureBank, feature_rows, mapped_split
+from utils.feature_bank import EXTRACTION_BATCH, BankedSplit, FeatureBank, feature_rows
 from utils.files import write_json
 from utils.search import SearchSettings
 from utils.training import TrainingSettings, autocast, on_device
@@ -175,22 +175,26 @@ def measure_memory(args: argparse.Namespace, device: torch.device) -> dict[str, 
     layout = FeatureLayout((SkeletonNet(CLASSES).feature_widths, InflatedResNet50.feature_widths), CLASSES)
     figures: dict[str, float] = {"bank": 4 * layout.total * args.rows}
     with tempfile.TemporaryDirectory() as folder:
-        path, labels = Path(folder) / "rows.npy", torch.arange(args.rows) % CLASSES
-        table = np.lib.format.open_memmap(path, "w+", np.float32, (args.rows, layout.total))
+        tables = {name: Path(folder) / f"{name}.npy" for name in ("train-0", "dev")}
+        table = np.lib.format.open_memmap(tables["train-0"], "w+", np.float32, (args.rows, layout.total))
         for start in range(0, args.rows, 1000):
-            table[start : start + 1000] = np.random.default_rng(start).standard_normal(
-                table[start : start + 1000].shape
-            )
+            part = table[start : start + 1000]
+            part[:] = np.random.default_rng(start).standard_normal(part.shape, np.float32)
         table.flush()
-        del table
+        np.save(tables["dev"], table[:1000])
+        labels = torch.arange(args.rows) % CLASSES
         for name, memory in (("whole", float("inf")), ("streamed", 0)):
-            split = mapped_split(path, labels)
-            bank = FeatureBank(layout, {"train": split, "dev": split}, path.parent, reused=True)
+            del table  # and with it what is mapped
             Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
             before = _status("VmRSS")
+            table = np.load(tables["train-0"], mmap_mode="c")
+            train = BankedSplit((ArraySplit((torch.from_numpy(table),), labels),))
+            dev = ArraySplit((torch.from_numpy(np.load(tables["dev"], mmap_mode="c")),), labels[:1000])
+            bank = FeatureBank(layout, {"train": train, "dev": dev}, Path(folder), reused=True)
             settings = dataclasses.replace(TRAINING, epochs=1)
             CachedEvaluator(bank, HeadSettings(CLASSES), settings, device, memory=memory)([SPACE.rows()[:4]], 0)
             figures[name] = _status("VmHWM") - before
+            del train, bank
     return figures
 
 

@@ -63,7 +63,7 @@ class ArraySplit:
     inputs: tuple[Tensor, ...]
     labels: Tensor
     release: Callable[[], None] = lambda: None
-    device: torch.device | None = None  # where batches come if the inputs are elsewhere
+    device: torch.device | None = None  # where batches come if the inputs are not there
     evaluation_batch: ClassVar[int] = 64  # on CPUs the maps stay in cache
     small: ClassVar[bool] = True
 
@@ -76,10 +76,6 @@ class ArraySplit:
 
     def to(self, device: torch.device) -> "ArraySplit":
         return ArraySplit(tuple(x.to(device) for x in self.inputs), self.labels.to(device))
-
-    def streamed(self, device: torch.device) -> "ArraySplit":
-        """The split whose batches come on `device`, while its inputs stay where they are, such as on disk."""
-        return dataclasses.replace(self, labels=self.labels.to(device), device=device)
 
     def select(self, modality: int) -> "ArraySplit":
         return dataclasses.replace(self, inputs=(self.inputs[modality],))
@@ -114,8 +110,6 @@ class ArrayBatches:
             chosen = part if order is None else order[part]
             inputs = (x[chosen].to(split.device or x.device) for x in split.inputs)
             yield tuple(x.float() if x.dtype == torch.uint8 else x for x in inputs), split.labels[chosen]
-            if split.device is not None:
-                split.release()
 
 
 class WorkerError(Exception):

@@ -6,11 +6,9 @@ with the same key is opened, not computed; one that was cut off goes on where it
 """
 
 import dataclasses
-import functools
 import hashlib
 import io
 import json
-import mmap
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -47,15 +45,33 @@ class BankedSplit:
     def to(self, device: torch.device) -> "BankedSplit":
         return BankedSplit(tuple(split.to(device) for split in self.passes))
 
-    def streamed(self, device: torch.device) -> "BankedSplit":
-        return BankedSplit(tuple(split.streamed(device) for split in self.passes))
-
     @property
     def nbytes(self) -> int:
         return sum(split.nbytes for split in self.passes)
 
     def at_pass(self, number: int) -> ArraySplit:
         return self.passes[number % len(self.passes)]
+
+
+class TableOnDisk:
+    """The rows (N, D) of a float32 .npy file, read when they are asked for: none of them stay in memory.
+
+    A memory map would not do: the kernel maps large pieces around every row that is read.
+    """
+
+    device = torch.device("cpu")
+
+    def __init__(self, path: Path) -> None:
+        self._rows = np.load(path, mmap_mode="r")  # tells where the rows begin, and that the file is whole
+        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - as long as the table
+
+    def __getitem__(self, chosen: Tensor | slice) -> Tensor:
+        """Rows by their numbers (n,), or a range of them."""
+        numbers = range(*chosen.indices(len(self._rows))) if isinstance(chosen, slice) else chosen.tolist()
+        rows = np.empty((len(numbers), self._rows.shape[1]), np.float32)
+        for row, number in zip(rows, numbers, strict=True):
+            os.preadv(self._file.fileno(), [row], self._rows.offset + number * row.nbytes)
+        return torch.from_numpy(rows)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,11 +86,16 @@ class FeatureBank:
     def on(self, device: torch.device, memory: float = float("inf")) -> dict[str, ArraySplit | BankedSplit]:
         """The splits for training on `device`: whole, if they take at most `memory` bytes there.
 
-        Larger ones stay on disk, and a training reads the rows of some steps at a time, see `population_training`.
+        Of larger ones a training reads the rows of some steps at a time, see `population_training`.
         """
         if sum(split.nbytes for split in self.splits.values()) <= memory:
             return {name: split.to(device) for name, split in self.splits.items()}
-        return {name: split.streamed(device) for name, split in self.splits.items()}
+
+        def streamed(name: str, split: ArraySplit) -> ArraySplit:
+            return ArraySplit((TableOnDisk(self.folder / f"{name}.npy"),), split.labels.to(device), device=device)
+
+        train = (streamed(f"train-{i}", split) for i, split in enumerate(self.splits["train"].passes))
+        return {"train": BankedSplit(tuple(train)), "dev": streamed("dev", self.splits["dev"])}
 
 
 def file_digest(path: Path) -> str:
@@ -136,16 +157,12 @@ def open_bank(
             for name in missing():
                 _extract(network, tables[name], layout, device, home / f"{name}.npy", verbose, amp)
 
-    banked = {name: mapped_split(home / f"{name}.npy", split.labels) for name, split in tables.items()}
-    train = BankedSplit(tuple(banked[f"train-{i}"] for i in range(passes)))
-    return FeatureBank(layout, {"train": train, "dev": banked["dev"]}, home, reused)
+    def banked(name: str) -> ArraySplit:
+        table = np.load(home / f"{name}.npy", mmap_mode="c")  # copy-on-write: read lazily, and torch wants it writable
+        return ArraySplit((torch.from_numpy(table),), tables[name].labels)
 
-
-def mapped_split(path: Path, labels: Tensor) -> ArraySplit:
-    """A split whose only input is the table in a file, memory-mapped."""
-    table = np.load(path, mmap_mode="c")  # copy-on-write: read lazily, and torch wants it writable
-    release = functools.partial(table.base.madvise, mmap.MADV_DONTNEED)
-    return ArraySplit((torch.from_numpy(table),), labels, release)
+    train = BankedSplit(tuple(banked(f"train-{i}") for i in range(passes)))
+    return FeatureBank(layout, {"train": train, "dev": banked("dev")}, home, reused)
 
 
 def _is_whole(path: Path, shape: tuple[int, int]) -> bool:

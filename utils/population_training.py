@@ -39,7 +39,6 @@ class PopulationTraining:
         order = batches.order.to(table.device)
         for chosen in order.split(STEPS_AT_ONCE * batches.batch_size):
             rows = table[chosen].to(weights.device).split(batches.batch_size)
-            batches.split.release()
             targets = F.one_hot(labels[chosen], layout.num_outputs).to(weights).split(batches.batch_size)
             masks = self._masks(len(rows), batches.batch_size)
             for number, (x, target) in enumerate(zip(rows, targets, strict=True)):
