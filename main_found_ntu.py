@@ -8,7 +8,9 @@ One epoch of the central weights, then all weights; the best dev epoch is kept, 
 as best_<rows>_<test accuracy>.checkpoint. The run folder gets args.json, results.json and report.html.
 """
 
-from datasets.ntu import MODALITIES, NTUSettings, discover, normalise_clips
+from datasets.ntu import normalise_clips
+from datasets.ntu_samples import MODALITIES
+from datasets.ntu_splits import read_splits
 from models.fusion import SkeletonRGBNetwork
 from models.hcn import SkeletonNet
 from models.inflated_resnet import InflatedResNet50
@@ -45,12 +47,8 @@ def main() -> None:
     configuration = found.chosen_configuration(args, TASK)
 
     names = ("test",) if args.test_cp else ("train", "dev", "test")
-    settings = NTUSettings(args.vid_dim, args.vid_fr, tuple(args.vid_len), args.frame_sampling, not args.no_norm)
-    folder = discover(args.datadir, settings)
-    data = folder.splits(names, args.num_outputs, cli.limits(args), args.no_bad_skel)
+    data, facts = read_splits(args, names, ("rgb", "skeleton"), cli.limits(args))
     splits = loaded_splits(data, ("rgb", "skeleton"), normalise_clips, args)
-    if args.verbose:
-        print(f"{args.datadir}: {folder.report(args.no_bad_skel)}")
     if not args.test_cp:
         fusion_flags.check_batches(args, len(splits["train"]))
 
@@ -60,7 +58,7 @@ def main() -> None:
         build=lambda: SkeletonRGBNetwork(configuration, head, args.vid_len[1]),
         splits=splits,
         checkpoints=[] if args.test_cp else find_checkpoints(args),
-        facts={"vid_len": args.vid_len},
+        facts={"vid_len": args.vid_len, **facts},
     )
 
 

@@ -43,7 +43,7 @@ def main() -> None:
         splits=splits,
         checkpoints=[args.checkpointdir / args.audio_cp, args.checkpointdir / args.rgb_cp],
         data_identity=data_identity(args.datadir, ["image/train_data.npy", "audio/train_data.npy", "train_labels.npy"]),
-        stand_in=is_stand_in(args.datadir),
+        facts={"stand_in": is_stand_in(args.datadir)},
     )
 
 

@@ -9,7 +9,9 @@ run folder gets args.json, journal.jsonl (every trained candidate), best.json (g
 report.html.
 """
 
-from datasets.ntu import MODALITIES, NTUSettings, discover, normalise_clips
+from datasets.ntu import normalise_clips
+from datasets.ntu_samples import MODALITIES
+from datasets.ntu_splits import read_splits
 from models.fusion import SkeletonRGBNetwork
 from models.hcn import SkeletonNet
 from models.inflated_resnet import InflatedResNet50
@@ -29,12 +31,8 @@ def main() -> None:
     args = parser.parse_args()
     head = fusion_flags.head_settings(args)
 
-    settings = NTUSettings(args.vid_dim, args.vid_fr, tuple(args.vid_len), args.frame_sampling, not args.no_norm)
-    folder = discover(args.datadir, settings)
-    data = folder.splits({"train": "trainexp", "dev": "dev"}, args.num_outputs, cli.limits(args), args.no_bad_skel)
+    data, facts = read_splits(args, {"train": "trainexp", "dev": "dev"}, ("rgb", "skeleton"), cli.limits(args))
     splits = loaded_splits(data, ("rgb", "skeleton"), normalise_clips, args)
-    if args.verbose:
-        print(f"{args.datadir}: {folder.report(args.no_bad_skel)}")
     fusion_flags.check_batches(args, len(splits["train"]))
 
     space = Space(sizes=(SkeletonNet.depth, InflatedResNet50.depth))
@@ -46,6 +44,7 @@ def main() -> None:
         splits=splits,
         checkpoints=find_checkpoints(args),
         data_identity={name: split.identity() for name, split in data.items()} | {"crops": args.seed},
+        facts=facts,
         passes=args.epochs,
     )
 

@@ -9,7 +9,8 @@ Writes {checkpointdir}/skeleton_<frames>frames_<test accuracy in %>.checkpoint (
 
 import torch
 
-from datasets.ntu import NTUSettings, discover, normalise_clips
+from datasets.ntu import normalise_clips
+from datasets.ntu_splits import read_splits
 from models.hcn import SkeletonNet
 from utils import cli, unimodal
 from utils.batches import loaded_splits
@@ -27,12 +28,8 @@ def main() -> None:
     args = parser.parse_args()
     device = cli.resolve_device(args.device)
 
-    settings = NTUSettings(args.vid_dim, args.vid_fr, tuple(args.vid_len), args.frame_sampling, not args.no_norm)
-    folder = discover(args.datadir, settings)
-    data = folder.splits(("train", "dev", "test"), args.num_outputs, cli.limits(args), args.no_bad_skel)
+    data, facts = read_splits(args, ("train", "dev", "test"), ("skeleton",), cli.limits(args))
     splits = loaded_splits(data, ("skeleton",), normalise_clips, args)
-    if args.verbose:
-        print(f"{args.datadir}: {folder.report(args.no_bad_skel)}")
     splits = {name: split.to(device) for name, split in splits.items()}
 
     torch.manual_seed(derive_seed(args.seed, "skeleton network"))
@@ -46,7 +43,7 @@ def main() -> None:
         splits,
         optimizer,
         name=lambda test_accuracy: f"skeleton_{args.vid_len[1]}frames_{100 * test_accuracy:.2f}.checkpoint",
-        facts={"vid_len": args.vid_len[1]},
+        facts={"vid_len": args.vid_len[1], **facts},
         rates=lambda batches: cosine_rates(args.lr, 0.0, args.epochs, 1, batches),
     )
 

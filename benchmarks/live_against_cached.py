@@ -84,7 +84,7 @@ def main() -> None:
             "live": LiveEvaluator(network, splits, training, device),
         }
         for step, (name, configurations) in enumerate(groups.items()):
-            trained = {way: evaluate(configurations, step) for way, evaluate in evaluators.items()}
+            trained = {way: list(evaluate(configurations, step)) for way, evaluate in evaluators.items()}
             reached = {way: [e.accuracy for e in evaluations] for way, evaluations in trained.items()}
             seconds = {way: sum(e.seconds for e in evaluations) for way, evaluations in trained.items()}
             figures[name] = compare(**reached) | {"seconds": seconds, "accuracies": reached}

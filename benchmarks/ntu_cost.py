@@ -160,7 +160,7 @@ def measure_training(args: argparse.Namespace, device: torch.device) -> Figures:
     candidates = [tuple(rows[i] for i in row) for row in places]
     settings = dataclasses.replace(TRAINING, epochs=args.repeats + 2)  # the first warms up, the last is not timed
     bank = FeatureBank(layout, {"train": train, "dev": dev}, Path(), reused=False)
-    CachedEvaluator(bank, HeadSettings(CLASSES), settings, device)(candidates, 0)
+    list(CachedEvaluator(bank, HeadSettings(CLASSES), settings, device)(candidates, 0))
     trained = [end - begin for begin, end in zip(train.begun, dev.begun, strict=True)][1:-1]
     evaluated = [end - begin for begin, end in zip(dev.begun, train.begun[1:], strict=False)][1:]
     steps = -(-len(train) // settings.batchsize)
@@ -192,7 +192,8 @@ def measure_memory(args: argparse.Namespace, device: torch.device) -> dict[str, 
             dev = ArraySplit((torch.from_numpy(np.load(tables["dev"], mmap_mode="c")),), labels[:1000])
             bank = FeatureBank(layout, {"train": train, "dev": dev}, Path(folder), reused=True)
             settings = dataclasses.replace(TRAINING, epochs=1)
-            CachedEvaluator(bank, HeadSettings(CLASSES), settings, device, memory=memory)([SPACE.rows()[:4]], 0)
+            evaluator = CachedEvaluator(bank, HeadSettings(CLASSES), settings, device, memory=memory)
+            list(evaluator([SPACE.rows()[:4]], 0))
             figures[name] = _status("VmHWM") - before
             del train, bank
     return figures

@@ -89,7 +89,7 @@ def epoch_seconds(point: Point, steps: int, device: torch.device) -> float:
     layout = FeatureLayout(widths(point.width), CLASSES)
     bank = FeatureBank(layout, {"train": train, "dev": dev}, Path(), reused=False)
     evaluate = CachedEvaluator(bank, HeadSettings(CLASSES), settings, device)
-    evaluate(random_configurations(point), 0)
+    list(evaluate(random_configurations(point), 0))
     return (dev.begun[1] - train.begun[1]) * whole / steps
 
 

@@ -3,14 +3,17 @@
 import dataclasses
 import json
 import mmap
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from datasets.avmnist_folder import FORMAT
 from datasets.errors import DataError
 
+CHUNK = 4096  # images looked through at a time
 MODALITIES = ("audio", "image")  # in the order of a configuration row
 
 
@@ -41,9 +44,9 @@ def load_avmnist(
     Dev is the last twelfth of the training arrays: 55,000 and 5,000 of 60,000 (published).
 
     Raises:
-        DataError: a file is missing or damaged, shapes, types or counts do not fit, or a label is out of range.
+        DataError: see `read_parts`; or a split is empty or has samples of one class only.
     """
-    arrays = {part: _read_part(datadir, part, num_outputs) for part in ("train", "test")}
+    arrays = read_parts(datadir, num_outputs)
     total = len(arrays["train"].labels)
     boundary = total - total // 12
     spans = {
@@ -56,9 +59,33 @@ def load_avmnist(
         whole = arrays[part]
         parts = (getattr(whole, field)[span][:limit] for field in ("images", "spectrograms", "labels"))
         splits[name] = AVMNISTSplit(*parts, whole.maps)
-        if not len(splits[name].labels):
+        labels = splits[name].labels
+        if not len(labels):
             raise DataError(f"{datadir}: the {name} split is empty; at least 12 training and 1 test samples are needed")
+        if num_outputs > 1 and (labels == labels[0]).all():
+            hint = "" if limit is None else f"; use a larger --limit_{name}"
+            raise DataError(
+                f"{datadir}: the {name} split must hold two classes or more, "
+                f"but has class {labels[0]} only ({len(labels)} samples){hint}"
+            )
     return splits
+
+
+def read_parts(datadir: Path, num_outputs: int = 10) -> dict[str, AVMNISTSplit]:
+    """What the files hold, memory-mapped: the parts train, which includes dev, and test.
+
+    Raises:
+        DataError: a file is missing or damaged; shapes, types or counts do not fit; a label is out of range; a pixel is
+            not finite; the manifest tells other counts.
+    """
+    if datadir.exists() and not datadir.is_dir():
+        raise DataError(f"{datadir} is not a folder; name that of the data set with --datadir")
+    parts = {part: _read_part(datadir, part, num_outputs) for part in ("train", "test")}
+    _check_counts(datadir, {part: split.labels for part, split in parts.items()})
+    for part, split in parts.items():
+        _check_finite(datadir / f"image/{part}_data.npy", split.images)
+        split.release()
+    return parts
 
 
 def _read_part(datadir: Path, part: str, num_outputs: int) -> AVMNISTSplit:
@@ -87,22 +114,75 @@ def _read_array(datadir: Path, name: str, dtype: type | None, shape: tuple[int, 
     """Map an .npy file of (N, *shape); `dtype` None takes any integers."""
     path = datadir / name
     try:
-        array = np.load(path, mmap_mode="c")  # copy-on-write: read lazily, and torch wants it writable
-        found, found_shape = array.dtype, array.shape
+        array = np.lib.format.open_memmap(path, "c")  # copy-on-write: read lazily, and torch wants it writable
+        size = path.stat().st_size
     except FileNotFoundError:
         raise DataError(f"{path} is missing; make the data set with avmnist_gen.py --datadir {datadir}") from None
     except OSError:
         raise
-    except Exception as error:  # numpy raises almost anything on a damaged header
-        raise DataError(f"{path} is not a whole .npy file: {error}") from None
-    fits = np.issubdtype(found, np.integer) if dtype is None else found == dtype
-    if not fits or found_shape[1:] != shape or len(found_shape) != len(shape) + 1:
+    except Exception as error:  # numpy raises almost anything on a damaged header, with advice in further lines
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{path} is not a whole .npy file: {reason}") from None
+    fits = array.dtype.kind in "iu" if dtype is None else array.dtype == dtype
+    if not fits or array.shape[1:] != shape or array.ndim != len(shape) + 1:
         wanted = "an integer type" if dtype is None else np.dtype(dtype).name
         raise DataError(
             f"{path} must hold {wanted} of shape (N, {', '.join(map(str, shape))}), "
-            f"but holds {found} of shape {found_shape}"
+            f"but holds {array.dtype} of shape {array.shape}"
         )
+    if not array.flags.c_contiguous:
+        raise DataError(f"{path} must hold its samples one after the other, but is in Fortran order")
+    if size != array.offset + array.nbytes:
+        raise DataError(f"{path} is not a whole .npy file: {array.offset + array.nbytes} bytes expected, {size} found")
     return array
+
+
+def _check_finite(path: Path, images: Tensor) -> None:
+    """Raise DataError where a pixel is NaN or infinite."""
+    for first in range(0, len(images), CHUNK):
+        wrong = ~np.isfinite(images[first : first + CHUNK].numpy()).all(axis=(1, 2, 3))
+        if wrong.any():
+            raise DataError(
+                f"{path}: pixels must be finite numbers, but those of sample {first + wrong.argmax()} are not"
+            )
+
+
+def _check_counts(datadir: Path, labels: Mapping[str, Tensor]) -> None:
+    """Raise DataError where the manifest, if there is one of ours, tells other counts than the files."""
+    manifest = read_manifest(datadir)
+    if manifest.get("format") != FORMAT:
+        return
+    for part, found in labels.items():
+        told = manifest["splits"].get(part) if isinstance(manifest.get("splits"), dict) else None
+        held = {"count": len(found), "per_class": torch.bincount(found, minlength=10).tolist()}
+        if told != held:
+            raise DataError(
+                f"{datadir / 'manifest.json'} does not match the files: it tells {_shown(told)} of {part}, "
+                f"but the files hold {held}; build the data set again with avmnist_gen.py --force"
+            )
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def read_manifest(datadir: Path) -> dict:
+    """The content of manifest.json; empty where there is none, as beside arrays of other makers.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    path = datadir / "manifest.json"
+    try:
+        manifest = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (ValueError, RecursionError):
+        manifest = None
+    if not isinstance(manifest, dict):
+        raise DataError(f"{path} is damaged; build the data set again with avmnist_gen.py --force")
+    return manifest
 
 
 def is_stand_in(datadir: Path) -> bool:
@@ -111,10 +191,4 @@ def is_stand_in(datadir: Path) -> bool:
     Raises:
         DataError: the data set's manifest is damaged.
     """
-    path = datadir / "manifest.json"
-    if not path.exists():
-        return False
-    try:
-        return bool(json.loads(path.read_text()).get("stand_in"))
-    except (ValueError, AttributeError):
-        raise DataError(f"{path} is damaged; build the data set again with avmnist_gen.py --force") from None
+    return bool(read_manifest(datadir).get("stand_in"))

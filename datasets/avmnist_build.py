@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from datasets import avmnist_embedded
+from datasets.avmnist import read_parts
 from datasets.avmnist_audio import common_rate, plan_audio, write_spectrograms
 from datasets.avmnist_folder import ARRAYS, FORMAT, RowWriter, existing_manifest, recover, sha256, whole_folder
 from datasets.avmnist_sources import Raw, read_originals
@@ -71,15 +72,18 @@ def build(target: Path, settings: Settings, num_workers: int, force: bool, verbo
     recover(target)
     present = existing_manifest(target)
     if present is not None and not force:
-        intact = all((target / name).is_file() for name in ARRAYS)
-        if intact and present.get("version") == VERSION and present.get("settings") == asdict(settings):
-            return present, False
-        raise DataError(f"{target} holds a data set of other settings; --force replaces it, --datadir names another")
+        if present.get("version") != VERSION or present.get("settings") != asdict(settings):
+            raise DataError(
+                f"{target} holds a data set of other settings; --force replaces it, --datadir names another"
+            )
+        try:
+            read_parts(target)
+        except DataError as error:
+            raise DataError(f"{error}; --force builds the data set again") from None
+        return present, False
     # Threads, not processes: array operations release the interpreter lock, and one array of indices serves everybody.
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(num_workers) as pool:
-        raw = _read(settings, pool)
-        with whole_folder(target) as folder:
-            manifest = _write(folder, raw, settings, pool, verbose)
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(num_workers) as pool, whole_folder(target) as folder:
+        manifest = _write(folder, _read(settings, pool), settings, pool, verbose)
     return manifest, True
 
 

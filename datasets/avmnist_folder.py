@@ -46,7 +46,7 @@ def existing_manifest(folder: Path) -> dict | None:
         raise DataError(f"{folder} holds {foreign[0].name}, which is no part of a data set; name another --datadir")
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         manifest = None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise DataError(f"{folder} is not empty and has no AV-MNIST manifest.json; name another --datadir")

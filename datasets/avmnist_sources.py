@@ -179,7 +179,7 @@ def read_sound(path: Path) -> Sound:
     """Read a recording, channels averaged.
 
     Raises:
-        DataError: the file is missing, unreadable, or too short for a spectrogram.
+        DataError: the file is missing, unreadable, not finite, or too short for a spectrogram.
     """
     if not path.is_file():
         raise DataError(f"{path} does not exist")
@@ -189,6 +189,8 @@ def read_sound(path: Path) -> Sound:
         raise DataError(f"{path} is not a readable WAV file: {error.error_string}") from None
     if len(samples) < SIZE:
         raise DataError(f"{path} is too short: at least {SIZE} samples expected, {len(samples)} found")
+    if not np.isfinite(samples).all():
+        raise DataError(f"{path} has samples that are not finite numbers")
     return Sound(path.name, samples.mean(axis=1), rate)
 
 

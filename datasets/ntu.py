@@ -1,4 +1,4 @@
-"""NTU RGB+D: which samples there are, the published splits, and loading one sample of either modality.
+"""NTU RGB+D: which samples there are, and the published splits.
 
 The folder: DATADIR/nturgbd_rgb/avi_256x256_30/S001C001P001R001A001_rgb.avi and so on, and for each of these
 DATADIR/nturgbd_skeletons/S001C001P001R001A001.skeleton, or the pack of them that `datasets.ntu_prepare` makes.
@@ -6,24 +6,20 @@ DATADIR/nturgbd_skeletons/S001C001P001R001A001.skeleton, or the pack of them tha
 
 import dataclasses
 import functools
-import hashlib
 import os
 import re
-import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from datasets.errors import DataError
 from datasets.ntu_pack import SkeletonPack
-from datasets.ntu_skeleton import crop_window, parse_skeleton, prepare_skeleton
-from datasets.ntu_video import clip_indices, read_frames
+from datasets.ntu_samples import NTUSettings, NTUSplit, SampleFiles
+from datasets.ntu_skeleton import parse_skeleton
 from datasets.ntu_work import SAMPLE
 
-MODALITIES = ("skeleton", "rgb")  # in the order of a configuration row
 SUBJECTS = {
     "train": (1, 4, 8, 13, 15, 16, 17, 18, 19, 25, 27, 28, 31, 34, 35, 38),
     "trainexp": (1, 4, 8, 13, 15, 17, 19),
@@ -32,103 +28,6 @@ SUBJECTS = {
 }
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of B, G, R in this order, as the published weights expect
 EMPTY_BELOW = 16 << 10  # a skeleton file without a body has a few bytes a frame
-
-
-@dataclasses.dataclass(frozen=True)
-class NTUSettings:
-    """How samples become network inputs.
-
-    Args:
-        vid_dim: width and height of the videos; names their folder, with `vid_fr`, the frames a second.
-        vid_len: frames of a clip and of a skeleton.
-        frame_sampling: see `clip_indices`.
-        centre: see `prepare_skeleton`.
-    """
-
-    vid_dim: int = 256
-    vid_fr: int = 30
-    vid_len: tuple[int, int] = (8, 32)
-    frame_sampling: str = "published"
-    centre: bool = True
-
-
-@dataclasses.dataclass(frozen=True)
-class SampleFiles:
-    """Where the halves of a sample lie; the pack is read where it has the sample."""
-
-    rgb_dir: Path
-    skeleton_dir: Path
-    pack: SkeletonPack | None
-
-    def rgb(self, name: str) -> Path:
-        return self.rgb_dir / f"{name}_rgb.avi"
-
-    def skeleton(self, name: str) -> Path:
-        return self.skeleton_dir / f"{name}.skeleton"
-
-    def is_packed(self, name: str) -> bool:
-        return self.pack is not None and name in self.pack.names
-
-    def joints(self, name: str) -> np.ndarray:
-        """A sample's skeleton as parsed: float32 (3, N, 25, M)."""
-        return self.pack.load(name) if self.is_packed(name) else parse_skeleton(self.skeleton(name))
-
-
-@dataclasses.dataclass(frozen=True)
-class NTUSplit:
-    """Samples in the order of their names; labels (N,) int64 from 0. It can be pickled and used after a fork."""
-
-    names: tuple[str, ...]
-    labels: Tensor
-    settings: NTUSettings
-    files: SampleFiles
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def load(self, index: int, modality: str, crop: int | None = None) -> Tensor:
-        """One sample: "rgb" gives a uint8 clip (T, H, W, 3), "skeleton" a float32 input (3, T, 25, 2).
-
-        Args:
-            crop: seed of the training crop in time, which depends on nothing else but the sample and the modality.
-                None: no crop.
-
-        Raises:
-            DataError: the file is damaged or of another size.
-        """
-        name, settings = self.names[index], self.settings
-        seed = None if crop is None else [crop, zlib.crc32(name.encode()), MODALITIES.index(modality)]
-        rng = None if seed is None else np.random.default_rng(seed)
-        if modality == "rgb":
-            ratio = 1.0 if rng is None else 1 - 0.5 * rng.random()
-            frames, sampling = settings.vid_len[0], settings.frame_sampling
-            clip = read_frames(
-                self.files.rgb(name), lambda count: clip_indices(count, frames, sampling, ratio), settings.vid_dim
-            )
-            return torch.from_numpy(clip)
-        joints = self.files.joints(name)
-        window = None if rng is None else crop_window(joints.shape[1], rng)
-        return prepare_skeleton(joints, settings.vid_len[1], settings.centre, window)
-
-    def identity(self) -> dict[str, object]:
-        """What tells these samples and settings from others, as JSON values: it hashes names, sizes and times."""
-        digest = hashlib.sha256()
-        packed = False
-        for name in self.names:
-            files = [self.files.rgb(name)]
-            if self.files.is_packed(name):
-                packed = True
-            else:
-                files.append(self.files.skeleton(name))
-            digest.update(_stamp(files))
-        if packed:  # the index holds the sizes of the text files, so packing them again changes nothing
-            digest.update((self.files.pack.folder / "index.npz").read_bytes())
-        return {"samples": len(self), "files": digest.hexdigest(), "settings": dataclasses.asdict(self.settings)}
-
-
-def _stamp(files: Iterable[Path]) -> bytes:
-    stats = [(path.name, path.stat()) for path in files]
-    return repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]).encode()
 
 
 def normalise_clips(clips: Tensor) -> Tensor:
@@ -163,6 +62,7 @@ class NTUFolder:
     names: tuple[str, ...]
     without_rgb: tuple[str, ...]
     without_skeleton: tuple[str, ...]
+    skip_damaged: bool = False  # damaged files are no concern of `bad_skeletons`
 
     def report(self, no_bad_skel: bool = False) -> str:
         """One line such as "56,880 samples; left out: 3 without RGB, 302 without skeleton"."""
@@ -195,7 +95,12 @@ class NTUFolder:
         if self.files.is_packed(name):
             return self.files.pack.bodies(name) == 0
         path = self.files.skeleton(name)
-        return path.stat().st_size < EMPTY_BELOW and parse_skeleton(path).shape[3] == 0
+        try:
+            return path.stat().st_size < EMPTY_BELOW and parse_skeleton(path).shape[3] == 0
+        except (DataError, OSError):
+            if self.skip_damaged:
+                return False
+            raise
 
     def splits(
         self,
@@ -239,12 +144,17 @@ def bad_list(datadir: Path) -> Path | None:
     return next((path for path in (datadir / "bad_skel.txt", Path("bad_skel.txt")) if path.is_file()), None)
 
 
-def discover(datadir: Path, settings: NTUSettings = NTUSettings()) -> NTUFolder:
+def discover(datadir: Path, settings: NTUSettings | None = None, skip_damaged: bool = False) -> NTUFolder:
     """Pair videos and skeletons by name.
+
+    Args:
+        settings: None: the published ones.
+        skip_damaged: `bad_skeletons` passes over files that cannot be read, which is an error otherwise.
 
     Raises:
         DataError: no sample has both halves, or the pack is damaged.
     """
+    settings = settings or NTUSettings()
     rgb_dir = datadir / "nturgbd_rgb" / f"avi_{settings.vid_dim}x{settings.vid_dim}_{settings.vid_fr}"
     files = SampleFiles(rgb_dir, datadir / "nturgbd_skeletons", SkeletonPack.open(datadir))
     videos = _scan(files.rgb_dir, r"_rgb\.avi")
@@ -256,7 +166,8 @@ def discover(datadir: Path, settings: NTUSettings = NTUSettings()) -> NTUFolder:
             + _other_videos(rgb_dir)
         )
     complete, without_rgb, without_skeleton = videos & skeletons, skeletons - videos, videos - skeletons
-    return NTUFolder(datadir, settings, files, *map(tuple, map(sorted, (complete, without_rgb, without_skeleton))))
+    sets = map(tuple, map(sorted, (complete, without_rgb, without_skeleton)))
+    return NTUFolder(datadir, settings, files, *sets, skip_damaged)
 
 
 def _scan(folder: Path, suffix: str) -> set[str]:

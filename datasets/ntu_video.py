@@ -15,6 +15,7 @@ from av.video.reformatter import VideoReformatter
 from datasets.errors import DataError
 
 READ_FRAMES = 24  # frames read from a file, of which a clip keeps some
+_AGAIN = "prepare the video again with python -m datasets.ntu_prepare"
 
 
 def clip_indices(count: int, frames: int, sampling: str = "published", ratio: float = 1.0) -> np.ndarray:
@@ -71,13 +72,19 @@ def read_frames(path: Path, indices: np.ndarray | Callable[[int], np.ndarray], d
     missing = needed - found.keys()
     if missing:
         raise DataError(
-            f"{path} is damaged: it should hold {count} frames, but frame {min(missing)} cannot be read; "
-            "prepare the video again with python -m datasets.ntu_prepare"
+            f"{path} is damaged: it should hold {count} frames, but frame {min(missing)} cannot be read; {_AGAIN}"
         )
     clip = np.zeros((len(indices), height, width, 3), np.uint8)
     for place, index in enumerate(indices.tolist()):
-        if index < count:
-            clip[place] = found[index]
+        if index == count:
+            continue
+        frame = found[index]
+        if frame.shape != clip.shape[1:]:  # each frame says its size again
+            raise DataError(
+                f"{path} is damaged: frames should be {width}x{height}, but frame {index} is "
+                f"{frame.shape[1]}x{frame.shape[0]}; {_AGAIN}"
+            )
+        clip[place] = frame
     return clip
 
 
@@ -124,15 +131,15 @@ def _whole_packets(container: av.container.InputContainer, stream: av.VideoStrea
 def _open(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
     """A file and its video stream, for one decoding thread; errors in the file become DataError."""
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             if not container.streams.video:
                 raise DataError(f"{path} holds no video")
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise DataError(f"{path} is damaged: its header names no known codec; {_AGAIN}")
             stream.codec_context.thread_count = 1
             yield container, stream
     except OSError as error:  # missing, unreadable: not the file's content
         raise OSError(error.errno, error.strerror, str(path)) from None
     except av.FFmpegError as error:
-        raise DataError(
-            f"{path} is damaged: {error.strerror}; prepare the video again with python -m datasets.ntu_prepare"
-        ) from None
+        raise DataError(f"{path} is damaged: {error.strerror}; {_AGAIN}") from None

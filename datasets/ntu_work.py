@@ -1,4 +1,4 @@
-"""What both halves of the NTU preparation share: sample names, whole files, worker processes."""
+"""What reading and preparing NTU RGB+D share: sample names, whole files, worker processes."""
 
 import ctypes
 import multiprocessing
@@ -21,6 +21,7 @@ _PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+_function: Callable  # in a worker process: what it computes
 
 
 def sweep(folder: Path) -> None:
@@ -58,20 +59,24 @@ def write_whole(target: Path, content: bytes | memoryview) -> None:
 
 
 def parallel(function: Callable[[Item], Result], items: Iterable[Item], num_workers: int) -> Iterator[Result]:
-    """`function` of every item, in order, computed in `num_workers` processes.
+    """`function` of every item, in order, computed in `num_workers` processes (0: in this one).
 
     An exception of `function` ends the work: what has been handed out is finished first.
 
     Raises:
         DataError: a worker process was killed.
     """
-    # Forked, since a fresh interpreter would import the calling script, and torch with it, once a worker.
+    if not num_workers:
+        yield from map(function, items)
+        return
+    # Forked, since a fresh interpreter would import the calling script, and torch with it, once a worker; and so the
+    # workers have `function`, with all that it holds, without its being sent to them with every item.
     context = multiprocessing.get_context("fork")
-    pool = ProcessPoolExecutor(num_workers, context, _start_worker, (os.getpid(),))
+    pool = ProcessPoolExecutor(num_workers, context, _start_worker, (os.getpid(), function))
     waiting: deque = deque()
     try:
         for item in items:
-            waiting.append(pool.submit(function, item))
+            waiting.append(pool.submit(_work, item))
             if len(waiting) >= WINDOW * num_workers:
                 yield waiting.popleft().result()
         while waiting:
@@ -82,9 +87,16 @@ def parallel(function: Callable[[Item], Result], items: Iterable[Item], num_work
         pool.shutdown(cancel_futures=True)
 
 
-def _start_worker(parent: int) -> None:
+def _start_worker(parent: int, function: Callable) -> None:
     """Leave Ctrl-C to the parent, and end when the parent is killed rather than wait for work for ever."""
+    global _function
+    _function = function
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the pool ends its workers so; a handler of the script might not
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def _work(item: Item) -> Result:
+    return _function(item)

@@ -114,6 +114,14 @@ def cut(path: Path, part: float = 0.5) -> None:
     path.write_bytes(content[: int(len(content) * part)])
 
 
+def promise_more_frames(path: Path, count: int) -> None:
+    """Let the header of an AVI file promise `count` frames."""
+    content = bytearray(path.read_bytes())
+    length = content.index(b"strh") + 8 + 32  # of the first stream's header, behind its name and size
+    content[length : length + 4] = count.to_bytes(4, "little")
+    path.write_bytes(content)
+
+
 def draw_clip(rng: np.random.Generator, label: int, classes: int, length: int, dim: int) -> np.ndarray:
     """A striped square that swings along its class's direction: uint8 (length, dim, dim, 3)."""
     angle = np.pi * label / classes + rng.normal(0, 0.05)

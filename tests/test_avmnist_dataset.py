@@ -35,7 +35,7 @@ def samples(split) -> list[int]:
     return numbers.tolist()
 
 
-@pytest.mark.parametrize(("train", "dev"), [(24, 2), (60, 5), (35, 2), (12, 1)])
+@pytest.mark.parametrize(("train", "dev"), [(24, 2), (60, 5), (35, 2), (47, 3)])
 def test_dev_is_the_last_twelfth(tmp_path, train, dev):
     write(tmp_path, train)
     splits = load_avmnist(tmp_path)
@@ -91,6 +91,22 @@ def cut(path, size) -> None:
             "test_labels.npy",
             lambda p: p.write_bytes(p.read_bytes().replace(b"}", b"(")),  # in the header
             "is not a whole .npy file",
+        ),
+        ("test_labels.npy", lambda p: p.write_bytes(p.read_bytes() + b"!"), "168 bytes expected, 169 found"),
+        (
+            "image/train_data.npy",
+            lambda p: save(p, np.asfortranarray(np.load(p))),
+            "must hold its samples one after the other, but is in Fortran order",
+        ),
+        (
+            "image/train_data.npy",
+            lambda p: save(p, np.where(np.arange(24 * 784).reshape(24, 784) == 9 * 784, np.inf, np.load(p))),
+            "pixels must be finite numbers, but those of sample 9 are not",
+        ),
+        (
+            "image/test_data.npy",
+            lambda p: save(p, np.load(p) * np.float32(np.nan)),
+            "pixels must be finite numbers, but those of sample 0 are not",
         ),
         (
             "image/test_data.npy",
@@ -148,6 +164,63 @@ def test_a_split_must_not_be_empty(tmp_path, train, test, split):
         load_avmnist(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("file", "part", "message"),
+    [
+        (
+            "train_labels.npy",
+            slice(0, 22),
+            "train split must hold two classes or more, but has class 7 only (22 samples)",
+        ),
+        (
+            "train_labels.npy",
+            slice(22, 24),
+            "dev split must hold two classes or more, but has class 7 only (2 samples)",
+        ),
+        ("test_labels.npy", slice(0, 5), "test split must hold two classes or more, but has class 7 only (5 samples)"),
+    ],
+)
+def test_one_class(tmp_path, file, part, message):
+    write(tmp_path)
+    labels = np.load(tmp_path / file)
+    labels[part] = 7
+    save(tmp_path / file, labels)
+    with pytest.raises(DataError) as caught:
+        load_avmnist(tmp_path)
+    assert message in str(caught.value)
+    assert "--limit" not in str(caught.value)
+
+
+def test_one_class_by_a_limit_and_where_there_is_one_only(tmp_path):
+    write(tmp_path)
+    with pytest.raises(DataError, match=r"has class 0 only \(1 samples\); use a larger --limit_train"):
+        load_avmnist(tmp_path, limit_train=1)
+    for part in ("train", "test"):
+        save(tmp_path / f"{part}_labels.npy", np.zeros_like(np.load(tmp_path / f"{part}_labels.npy")))
+    assert len(load_avmnist(tmp_path, num_outputs=1)["train"].labels) == 22
+
+
+def manifest(folder, **changed) -> None:
+    splits = {
+        "train": {"count": 24, "per_class": [3, 3, 3, 3, 2, 2, 2, 2, 2, 2]},
+        "test": {"count": 5, "per_class": [1, 1, 1, 1, 1, 0, 0, 0, 0, 0]},
+    }
+    (folder / "manifest.json").write_text(json.dumps({"format": "avmnist", "splits": splits | changed}))
+
+
+def test_the_manifest_must_tell_what_the_files_hold(tmp_path):
+    write(tmp_path)
+    manifest(tmp_path)
+    load_avmnist(tmp_path)
+    for told in ({"count": 6, "per_class": [1] * 6}, {"count": 5, "per_class": [5] + [0] * 9}, None, [5] * 1000):
+        manifest(tmp_path, test=told)
+        with pytest.raises(DataError, match=r"manifest\.json does not match the files: it tells .* of test") as caught:
+            load_avmnist(tmp_path)
+        assert len(str(caught.value)) < 600
+    (tmp_path / "manifest.json").write_text('{"format": "another maker"}')
+    load_avmnist(tmp_path)
+
+
 def test_fewer_classes(tmp_path):
     write(tmp_path)
     with pytest.raises(DataError, match=r"labels must lie in 0\.\.4, but go from 0 to 9"):
@@ -161,7 +234,7 @@ def test_the_manifest_tells_a_stand_in(tmp_path, manifest, expected):
     assert is_stand_in(tmp_path) is expected
 
 
-@pytest.mark.parametrize("content", ["{", "[]"])
+@pytest.mark.parametrize("content", ["{", "[]", "[" * 99999])
 def test_a_damaged_manifest_is_named(tmp_path, content):
     (tmp_path / "manifest.json").write_text(content)
     with pytest.raises(DataError, match=r"manifest\.json"):

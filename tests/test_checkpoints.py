@@ -1,8 +1,10 @@
 """Checkpoints, and files that are whole or not there."""
 
 import dataclasses
+import errno
 import io
 import json
+import os
 import pickle
 import random
 import warnings
@@ -70,7 +72,13 @@ def test_a_checkpoint_cannot_run_code(tmp_path, dump):
 
 @pytest.mark.parametrize(
     ("value", "kind"),
-    [([1, 2], "list"), ({"epoch": 3}, "dict"), (torch.zeros(2), "Tensor"), ({0: torch.zeros(2)}, "dict")],
+    [
+        ([1, 2], "list"),
+        ({"epoch": 3}, "dict"),
+        (torch.zeros(2), "Tensor"),
+        ({0: torch.zeros(2)}, "dict"),
+        ({"w": torch.zeros(2, device="meta")}, "dict"),
+    ],
 )
 def test_a_checkpoint_of_something_else(tmp_path, value, kind):
     path = tmp_path / "other.pkl"
@@ -106,6 +114,49 @@ def test_damaged_checkpoints(tmp_path):
                 assert isinstance(load_state(path), dict)
             except UsageError as error:
                 assert str(path) in str(error)  # noqa: PT017 - most are refused, and only so
+
+
+def test_a_changed_byte_is_found(tmp_path):
+    """Wherever it is: what torch would load with other weights is refused, anything else is as it was."""
+    path = tmp_path / "model.pkl"
+    saved = {"w": torch.arange(20.0)}
+    save_state(path, saved)
+    whole, refusals = path.read_bytes(), 0
+    start = whole.index(saved["w"].numpy().tobytes())
+    for at in [*range(0, len(whole), 7), *range(start, start + 80)]:
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+        try:
+            assert torch.equal(load_state(path)["w"], saved["w"])
+        except UsageError as error:
+            refusals += 1
+            in_weights = start <= at < start + 80
+            assert not in_weights or "is damaged: the checksum of its record" in str(error)  # noqa: PT017
+    assert refusals > 80
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite_are_refused(tmp_path, value):
+    path, state = tmp_path / "image.pkl", ImageLeNet().state_dict()
+    assert state["bn1.num_batches_tracked"].dtype == torch.int64
+    state["bn2.running_var"][1] = value
+    save_state(path, state)
+    assert "holds numbers that are not finite in bn2.running_var" in refused(path)
+
+
+def test_a_full_disk_is_an_error_of_the_system(tmp_path, monkeypatch):
+    path = tmp_path / "image.pkl"
+    save_state(path, {"w": torch.zeros(3)})
+
+    class Full(io.FileIO):
+        def write(self, data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("builtins.open", lambda name, mode: Full(name, mode))
+    with pytest.raises(OSError, match="No space left on device"):
+        save_state(path, {"w": torch.ones(3)})
+    monkeypatch.undo()
+    assert torch.equal(load_state(path)["w"], torch.zeros(3))
+    assert [p.name for p in tmp_path.iterdir()] == ["image.pkl"]
 
 
 @pytest.mark.parametrize(
@@ -212,11 +263,13 @@ def test_flags_of_another_configuration_and_of_other_networks():
     wider = AudioImageNetwork([[0, 0, 0], [1, 1, 0]], dataclasses.replace(settings, batchnorm=False), channels=6)
     assert flags_that_fit(own, wider.state_dict()) == ["--channels 6", "no --batchnorm"]
     assert flags_that_fit(ImageLeNet(3), ImageLeNet(4).state_dict()) == ["--channels 4"]
+    vectors = {name: value.flatten() for name, value in wider.state_dict().items()}
+    assert flags_that_fit(own, vectors) == []
     assert flags_that_fit(SkeletonNet(60), SkeletonNet(60, 16).state_dict()) == ["--vid_len 8 16"]
 
 
 def test_one_process_at_a_time_works_in_a_folder(tmp_path):
-    busy = pytest.raises(LockedError, match="another run is working in")
+    busy = pytest.raises(LockedError, match=rf"^process {os.getpid()} on .* is working in {tmp_path}/run")
     with locked(tmp_path / "run"), busy, locked(tmp_path / "run"):
         pass
     with locked(tmp_path / "run"):

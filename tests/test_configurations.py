@@ -14,6 +14,7 @@ from utils.configurations import (
     format_configuration,
     parse_configuration,
     random_configuration,
+    read_search,
     sample,
     unfold,
 )
@@ -148,6 +149,13 @@ def test_a_search_result_gives_its_best(tmp_path):
     assert parse_configuration(str(path), PUBLISHED) == ((1, 2, 0), (3, 0, 1))
 
 
+def test_the_search_behind_a_configuration(tmp_path):
+    path = tmp_path / "best.json"
+    path.write_text(json.dumps({"configurations": [{"configuration": [[1, 2, 0]]}], "seconds": 3.5}))
+    assert read_search(str(path))["seconds"] == 3.5
+    assert read_search("1") == read_search("[[1,2,0]," + "[0,0,0]," * 99 + "[0,0,0]]") == {}
+
+
 NO_LIST = "a configuration is a list of rows of numbers such as"
 NO_FILE = "--conf takes a number, a list such as [[3,2,0]], or a search's best.json, but there is no file"
 
@@ -174,6 +182,8 @@ NO_FILE = "--conf takes a number, a list such as [[3,2,0]], or a search's best.j
         ("[" * 150 + "]" * 150, NO_LIST),
         ("best.json", f"{NO_FILE} best.json"),
         ("\0", "null byte"),
+        ("two\nlines", r"there is no file 'two\nlines'"),
+        ("[" + "1," * 9999 + "1]", "..."),
     ],
     ids=lambda text: repr(text[:12]),
 )
@@ -198,6 +208,9 @@ def test_bad_conf(text, message):
         (b'{"configurations": [{"configuration": [["a"]]}]}', NO_LIST),
         (b'{"configurations": [{"configuration": [[1]]}, {"configuration": []}]}', NO_LIST),
         (b"[" * 100_000, "maximum recursion depth"),
+        (b'{"configurations": [{"configuration": [[1]]}], "seconds": "9"}', "seconds must be a number of at least 0"),
+        (b'{"configurations": [{"configuration": [[1]]}], "seconds": NaN}', "seconds must be a number of at least 0"),
+        (b'{"configurations": [{"configuration": [[1]]}], "candidates_trained": -1}', "candidates_trained must be"),
     ],
     ids=lambda content: repr(content[:40]),
 )

@@ -69,7 +69,7 @@ def cached_and_live(tmp_path, splits, head, **live_options):
 def test_live_equals_cached_without_dropout_and_with_fixed_networks(tmp_path, splits, options):
     head = HeadSettings(num_outputs=10, dropout=0.0, **options)
     cached, live = cached_and_live(tmp_path, splits, head, frozen_mode="eval")
-    ours, theirs = cached(CONFIGURATIONS, step=1), live(CONFIGURATIONS, step=1)
+    ours, theirs = list(cached(CONFIGURATIONS, step=1)), list(live(CONFIGURATIONS, step=1))
     assert [e.accuracies for e in ours] == [e.accuracies for e in theirs]
     assert len({tuple(e.accuracies) for e in ours}) > 1  # they are not all alike by chance
 
@@ -93,7 +93,7 @@ def test_a_bank_that_is_read_from_disk_tells_the_same(tmp_path, splits, options)
 def test_live_as_published_trains_in_train_mode(tmp_path, splits):
     head = HeadSettings(num_outputs=10, dropout=0.5)
     cached, live = cached_and_live(tmp_path, splits, head)
-    ours, theirs = cached(CONFIGURATIONS[:1], step=0), live(CONFIGURATIONS[:1], step=0)
+    ours, theirs = list(cached(CONFIGURATIONS[:1], step=0)), list(live(CONFIGURATIONS[:1], step=0))
     assert len(theirs[0].accuracies) == TRAINING.epochs
     assert ours[0].accuracies != theirs[0].accuracies
 
@@ -111,7 +111,7 @@ def test_weight_sharing_carries_layers_from_step_to_step(tmp_path, splits):
     alone, _ = cached_and_live(tmp_path, splits, head)
     one = CONFIGURATIONS[2:]
     for evaluator in (cached, live, alone):
-        evaluator(one, step=0)
+        list(evaluator(one, step=0))
     shared = [e.accuracies for e in cached(one, step=1)]
     assert shared == [e.accuracies for e in live(one, step=1)]
     assert shared != [e.accuracies for e in alone(one, step=1)]
@@ -156,7 +156,7 @@ def test_live_equals_cached_with_crops_that_differ_from_pass_to_pass(tmp_path):
 
     def layer(evaluator) -> torch.Tensor:
         """A trained layer of the configuration."""
-        evaluator([configuration], step=0)
+        list(evaluator([configuration], step=0))
         head_after = FusionHead(configuration, bank.layout.widths, head)
         evaluator.shared.load_into(head_after)
         return head_after.fusion_layers[1][0].weight

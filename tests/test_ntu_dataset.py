@@ -3,17 +3,24 @@
 import os
 import pickle
 import shutil
+import signal
+import time
 
+import av
 import numpy as np
 import pytest
 import torch
 
+from datasets import ntu_splits
 from datasets.errors import DataError
-from datasets.ntu import MEAN, MODALITIES, STD, SUBJECTS, NTUSettings, discover, normalise_clips
+from datasets.ntu import MEAN, STD, SUBJECTS, discover, normalise_clips
 from datasets.ntu_pack import write_pack
+from datasets.ntu_samples import MODALITIES, NTUSettings, NTUSplit
 from datasets.ntu_skeleton import parse_skeleton, prepare_skeleton
+from datasets.ntu_splits import damaged_samples
 from datasets.ntu_video import clip_indices, frame_count, read_frames
-from tests.ntu_samples import sample_name, write_samples, write_skeleton
+from tests.ntu_samples import cut, promise_more_frames, sample_name, write_samples, write_skeleton, write_video
+from utils import cli
 
 SETTINGS = NTUSettings(vid_dim=64)
 ALL = ("train", "trainexp", "dev", "test")
@@ -240,8 +247,119 @@ def test_damaged_samples_are_named(written):
     datadir, samples = written
     split = discover(datadir, SETTINGS).splits(("train",), 2)["train"]
     for name, modality in ((samples.cut_rgb[0], "rgb"), (samples.cut_skeleton[0], "skeleton")):
-        with pytest.raises(DataError, match=name):
+        with pytest.raises(DataError, match=rf"{name}.*; --skip_bad_samples leaves out"):
             split.load(split.names.index(name), modality)
+
+
+def shrink_a_frame(path):
+    """A clip of 30 frames of 64x64, of which the one with number 10 has 32x32."""
+    small = path.with_suffix(".small.avi")
+    write_video(path, np.random.default_rng(0).integers(0, 256, (30, 64, 64, 3), np.uint8), codec="mjpeg")
+    write_video(small, np.zeros((30, 32, 32, 3), np.uint8), codec="mjpeg")
+    packets = []
+    for file in (path, small):
+        with av.open(str(file)) as container:
+            packets.append([packet for packet in container.demux(video=0) if packet.size][10])
+    content, (place, size) = bytearray(path.read_bytes()), (packets[0].pos, packets[0].size)
+    start = content.index(bytes(packets[0]), place)
+    content[start : start + size] = bytes(packets[1]).ljust(size, b"\0")
+    path.write_bytes(content)
+    small.unlink()
+
+
+@pytest.fixture
+def damaged(copied):
+    """The folder, and what is wrong with each damaged file: (half, sample, part of the message)."""
+    datadir, samples = copied
+    whole = [name for name in samples.complete if name not in samples.cut_rgb + samples.cut_skeleton + samples.empty]
+    other_size, promising, other_frames, empty, gone = whole[:5]
+    write_video(rgb(datadir, other_size), np.zeros((30, 32, 32, 3), np.uint8))
+    promise_more_frames(rgb(datadir, promising), 200)
+    shrink_a_frame(rgb(datadir, other_frames))
+    skeleton(datadir, empty).write_bytes(b"")
+    skeleton(datadir, gone).unlink()
+    skeleton(datadir, gone).symlink_to(datadir / "nowhere")
+    return datadir, [
+        ("rgb", samples.cut_rgb[0], "is damaged"),
+        ("rgb", other_size, "frames must be 64x64, but are 32x32"),
+        ("rgb", promising, "it should hold 200 frames, but frame "),
+        ("rgb", other_frames, "frames should be 64x64, but frame 10 is 32x32"),
+        ("skeleton", samples.cut_skeleton[0], "line "),
+        ("skeleton", empty, "cut short"),
+        ("skeleton", gone, "cannot be read: No such file or directory"),
+    ]
+
+
+@pytest.mark.parametrize("modalities", [("rgb",), ("skeleton",), ("rgb", "skeleton")])
+def test_damaged_samples_are_found_however_many_processes_look(damaged, modalities):
+    datadir, wrong = damaged
+    splits = discover(datadir, SETTINGS).splits(("train", "dev", "test"))
+    expected = {name: message for half, name, message in wrong if half in modalities}
+    found = damaged_samples(splits, modalities, 0)
+    assert found.keys() == expected.keys()
+    for name, reason in found.items():
+        assert name in reason
+        assert expected[name] in reason
+        assert "--skip_bad_samples" not in reason
+    assert list(damaged_samples(splits, modalities, 2).items()) == list(found.items())
+
+
+def test_what_is_not_found_damaged_can_be_read_with_any_crop(copied):
+    datadir, _ = copied
+    split = discover(datadir, SETTINGS).splits(("test",))["test"]
+    for index, part in enumerate((0.7, 0.87, 0.88, 0.99)):  # the middle two lack frames that few crops need
+        cut(rgb(datadir, split.names[index]), part)
+    damaged = damaged_samples({"test": split}, ("rgb",), 0)
+    assert split.names[0] in damaged
+    assert split.names[3] not in damaged
+    kept = split.without(damaged)
+    assert kept.names == tuple(name for name in split.names if name not in damaged)
+    assert kept.labels.tolist() == [int(name[-3:]) - 1 for name in kept.names]
+    for index in range(len(kept)):
+        assert all(len(kept.load(index, "rgb", crop)) == 8 for crop in (None, *range(60)))
+
+
+def test_a_damaged_skeleton_is_not_taken_for_one_without_bodies(damaged):
+    datadir, wrong = damaged
+    with pytest.raises((DataError, FileNotFoundError)):
+        _ = discover(datadir, SETTINGS).bad_skeletons
+    kept = discover(datadir, SETTINGS, skip_damaged=True)
+    assert kept.bad_skeletons.isdisjoint(name for _, name, _ in wrong)
+
+
+def test_the_first_damaged_samples_are_printed_and_all_returned(damaged, monkeypatch, capsys):
+    monkeypatch.setattr(ntu_splits, "SHOWN", 2)
+    parser = cli.make_parser("")
+    cli.add_ntu_data(parser)
+    cli.add_verbosity(parser)
+    flags = ("--vid_dim", "64", "--num_workers", "0", "--no-verbose", "--skip_bad_samples")
+    args = parser.parse_args([*flags, "--datadir", str(damaged[0])])
+    splits, facts = ntu_splits.read_splits(args, ("train", "dev", "test"), MODALITIES, {"train": None})
+    output = capsys.readouterr()
+    assert output.out == ""
+    first, *lines, last = output.err.splitlines()
+    assert first == "skipped 7 damaged of 15 samples:"
+    assert [line.strip() for line in lines] == list(facts["skipped_samples"].values())[:2]
+    assert last.strip() == "and 5 more"
+    assert facts["skipped_samples"].keys() == {name for _, name, _ in damaged[1]}
+    assert {name for split in splits.values() for name in split.names}.isdisjoint(facts["skipped_samples"])
+
+
+def test_a_killed_process_ends_the_check(written, monkeypatch):
+    splits = discover(written[0], SETTINGS).splits(("dev",))
+
+    def check(self, index, modality):
+        if index == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(600)
+
+    monkeypatch.setattr(NTUSplit, "check", check)
+    before = signal.signal(signal.SIGTERM, lambda *_: None)  # a script that goes on after the signal for a while
+    try:
+        with pytest.raises(DataError, match="a worker process was killed"):
+            damaged_samples(splits, MODALITIES, 2)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_the_pack_is_read_where_it_has_the_sample(copied):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from models.fusion import HeadSettings, SkeletonRGBNetwork
-from tests.ntu_samples import write_samples
+from tests.ntu_samples import cut, write_samples
 from utils.checkpoints import save_state
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ntu")]  # one process builds what the tests share
@@ -171,6 +171,68 @@ def test_a_checkpoint_that_does_not_fit_names_the_flags(published, script_runner
     error = script_runner(published, *command, code=2).stderr
     assert "it was trained with --inner_representation_size 128, --batchnorm" in error
     assert len(error.splitlines()) == 1
+
+
+@pytest.fixture
+def damaged(tmp_path) -> dict[str, str]:
+    """By half, the name of a training sample that is damaged in a small data set, data/ntu of the test's folder."""
+    written = write_samples(tmp_path / "data/ntu", classes=2, vid_dim=32, halves=False, truncated=True)
+    return {"rgb": written.cut_rgb[0], "skeleton": written.cut_skeleton[0]}
+
+
+def skipping(run: str) -> tuple:
+    return (*SMALL[:-1], 2, "--skip_bad_samples", "--run_dir", f"runs/{run}")
+
+
+@pytest.mark.parametrize("half", ["rgb", "skeleton"])
+def test_training_leaves_out_what_is_damaged_in_its_modality(damaged, run_script, tmp_path, half):
+    one = ("--epochs", 1, "--batchsize", 6, "--no-verbose")
+    done = run_script(f"train_{half}_ntu.py", *skipping(half), *one)
+    assert done.stderr.startswith("skipped 1 damaged of 14 samples:\n  data/ntu/nturgbd_")
+    assert damaged[half] in done.stderr
+    skipped = read(tmp_path / f"runs/{half}/results.json")["skipped_samples"]
+    assert skipped.keys() == {damaged[half]}
+    assert skipped[damaged[half]] in done.stderr
+
+    done = run_script(f"train_{half}_ntu.py", *SMALL, *one, "--run_dir", "runs/strict", code=2)
+    error = done.stderr.splitlines()[-1]
+    assert error.startswith("error: ")
+    assert damaged[half] in error
+    assert "--skip_bad_samples" in error
+
+
+def test_search_leaves_out_what_is_damaged(damaged, checkpoints, run_script, tmp_path):
+    (tmp_path / "C").mkdir()
+    for path in checkpoints.glob("*.checkpoint"):
+        (tmp_path / "C" / path.name).symlink_to(path)
+    few = ("--max_fusions", 1, "--search_iterations", 1, "--epochs", 1, "--limit_dev", 1, "--no-verbose")
+    done = run_script("main_searchable_ntu.py", *skipping("search"), *few, "--checkpointdir", "C")
+    assert "skipped 2 damaged of 5 samples:" in done.stderr  # one of the two subjects is in trainexp
+    assert all(name in done.stderr for name in damaged.values())
+    (bank,) = (tmp_path / "C/feature_bank").glob("*/bank.json")
+    assert read(bank)["counts"] == {"train": 2, "dev": 1}
+
+
+def test_found_leaves_out_what_is_damaged(damaged, published, run_script, tmp_path):
+    (tmp_path / "data/ntu/nturgbd_skeletons/S001C001P003R001A001.skeleton").write_text("1\n")
+    name = next(iter(PUBLISHED))
+    tested = ("--checkpointdir", published / "C", "--test_cp", name, *PUBLISHED[name][0], "--num_outputs", 60)
+    done = run_script("main_found_ntu.py", *skipping("tested"), *tested, "--no-verbose")
+    assert "skipped 1 damaged of 4 samples:" in done.stderr
+    results = read(tmp_path / "runs/tested/results.json")
+    assert results["skipped_samples"].keys() == {"S001C001P003R001A001"}
+    assert sum(map(sum, results["confusion"])) == 3
+
+
+def test_nothing_left_is_an_error(damaged, run_script, tmp_path):
+    texts = list((tmp_path / "data/ntu/nturgbd_skeletons").glob("*P00[25]*"))
+    for path in texts:
+        cut(path)
+    done = run_script("train_skeleton_ntu.py", *skipping("none"), "--no_bad_skel", code=2)
+    assert done.stdout.startswith("data/ntu: 14 samples\n")
+    assert "skipped 5 damaged of 14 samples" in done.stderr
+    assert "error: data/ntu: the dev split is empty: all its 4 samples are damaged" in done.stderr
+    assert not (tmp_path / "runs").exists()
 
 
 def test_wrong_use_is_told_in_one_line(home, run, samples, tmp_path):

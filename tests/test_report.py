@@ -148,7 +148,9 @@ def test_search(tmp_path):
 
 
 def test_marks_lie_where_their_values_are(tmp_path):
-    lines = [{"kind": "header", "modalities": list(SIZES), "sizes": [5, 3], "activations": ["relu", "sigmoid"]}]
+    lines = [
+        {"kind": "header", "format": 1, "modalities": list(SIZES), "sizes": [5, 3], "activations": ["relu", "sigmoid"]}
+    ]
     for score in (0.2, 0.6, 0.4):
         line = {"kind": "candidate", "step": 0, "configuration": [[0, 1, 0]], "accuracies": [0.1, score]}
         lines.append(line | {"predicted": None, "seconds": 1.0})
@@ -179,7 +181,7 @@ def test_a_search_that_was_cut_off(tmp_path):
     assert "Where the time went" not in page.text
     assert len(page.drawings[0].findall("path")) == 19
     journal.write_text(journal.read_text().replace("candidate", '"', 1))
-    with pytest.raises(UsageError, match=r"journal.jsonl: line 2 is not JSON"):
+    with pytest.raises(UsageError, match=r"journal.jsonl is damaged: line 2 "):
         write_report(tmp_path)
 
 

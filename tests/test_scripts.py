@@ -188,7 +188,7 @@ def test_found_takes_published_numbers_and_lists(run, home, checkpoints):
         ("main_found_avmnist.py", ("--conf", "nowhere.json"), "nowhere.json"),
         ("main_found_avmnist.py", ("--test_cp", "nowhere.checkpoint"), "nowhere.checkpoint does not exist"),
         ("main_found_avmnist.py", ("--batchnorm", "--limit_train", "33"), "leave one over"),
-        ("main_searchable_avmnist.py", ("--run_dir", "runs/train_image.py"), "of an earlier run"),
+        ("main_searchable_avmnist.py", ("--run_dir", "runs/train_image.py"), "holds a run of train_image.py"),
         ("main_found_avmnist.py", ("--eta_min", "1"), "eta_min <= eta_max must hold"),
         ("main_searchable_avmnist.py", ("--datadir", "nowhere"), "avmnist_gen.py --datadir nowhere"),
         ("main_searchable_avmnist.py", ("--checkpointdir", "nowhere"), "audio_model.pkl does not exist"),

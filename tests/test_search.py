@@ -34,7 +34,7 @@ class Toy:
     def __init__(self, objective=hashed):
         self.objective, self.calls = objective, []
 
-    def __call__(self, configurations, step):
+    def __call__(self, configurations, step, predicted):
         self.calls.append((step, list(configurations)))
         return [Evaluation([0.0, self.objective(c)], 0.5) for c in configurations]
 

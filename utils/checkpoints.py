@@ -2,6 +2,9 @@
 
 import argparse
 import contextlib
+import errno
+import io
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -14,9 +17,20 @@ from utils.misfit import flags_that_fit
 
 
 def save_state(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Write a state_dict that any torch reads, ours and the published code alike."""
+    """Write a state_dict that any torch reads, ours and the published code alike; see `write_checkpoint`."""
+    write_checkpoint(path, {name: value.cpu() for name, value in state.items()})
+
+
+def write_checkpoint(path: Path, values: Mapping[str, object]) -> None:
+    """Write tensors, and what else `read_checkpoint` takes.
+
+    Raises:
+        OSError: the disk is full or fails; what was at `path` stays.
+    """
+    content = io.BytesIO()  # first, as torch turns the errors of a disk into others
+    torch.save(values, content)
     with whole_file(path) as file:
-        torch.save({name: value.cpu() for name, value in state.items()}, file)
+        file.write(content.getbuffer())
 
 
 @contextlib.contextmanager
@@ -30,25 +44,54 @@ def names_file(path: Path) -> Iterator[None]:
         raise
 
 
+def read_checkpoint(path: Path) -> object:
+    """What a checkpoint file holds, tensors on the CPU: only what `weights_only=True` admits, and only undamaged.
+
+    Raises:
+        UsageError: the file is missing, damaged, or holds what could run code.
+    """
+    try:
+        if zipfile.is_zipfile(path):  # torch writes a CRC-32 of every record, but does not look at it
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+            if damaged is not None:
+                raise UsageError(f"{path} is damaged: the checksum of its record {damaged} is wrong")
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UsageError(f"checkpoint {path} does not exist") from None
+    except UsageError:
+        raise
+    except Exception as error:  # torch raises almost anything here, and advises to load the file unsafely
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: a place outside it
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        raise UsageError(
+            f"{path} is not a readable checkpoint: it is damaged, or holds more than tensors ({type(error).__name__})"
+        ) from None
+
+
 def load_state(path: Path) -> dict[str, Tensor]:
     """Read a state_dict onto the CPU; a leading `module.` (DataParallel) is stripped.
 
     Raises:
-        UsageError: the file is missing, damaged, or holds anything but tensors by name.
+        UsageError: see `read_checkpoint`; or the file holds anything but finite tensors by name.
     """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UsageError(f"checkpoint {path} does not exist") from None
-    except OSError:
-        raise
-    except Exception as error:  # torch raises almost anything here, and advises to load the file unsafely
-        raise UsageError(
-            f"{path} is not a readable checkpoint: it is damaged, or holds more than tensors ({type(error).__name__})"
-        ) from None
-    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
+    state = read_checkpoint(path)
+    if not isinstance(state, dict) or not all(isinstance(k, str) and _is_plain(v) for k, v in state.items()):
         raise UsageError(f"{path} must hold a state_dict (tensors by name), but holds a {type(state).__name__}")
+    for name, value in state.items():
+        if not torch.isfinite(value).all():
+            raise UsageError(f"{path} holds numbers that are not finite in {name}: the training that wrote it diverged")
     return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def _is_plain(value: object) -> bool:
+    """Whether it is a tensor that has its numbers in memory, one beside the other."""
+    return (
+        isinstance(value, Tensor)
+        and value.device.type == "cpu"
+        and value.layout == torch.strided
+        and not value.is_quantized
+    )
 
 
 def load_into(module: nn.Module, path: Path) -> None:

@@ -3,17 +3,13 @@
 import argparse
 import json
 import os
-import shlex
 import sys
-import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from utils.files import write_json
+from utils import interrupts
 
 
 class UsageError(Exception):
@@ -94,7 +90,11 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
         "--run_dir",
         type=Path,
         default=None,
-        help="folder of the run's files (default: runs/SCRIPT-TIMESTAMP)",
+        help="folder of the run's files (default: runs/SCRIPT-TIMESTAMP); a run of the same settings in it is resumed",
+    )
+    group.add_argument("--resume", type=Path, default=None, metavar="RUN_DIR", help="the same, but there must be one")
+    group.add_argument(
+        "--deterministic", action="store_true", help="on CUDA only deterministic algorithms, where there are some"
     )
     add_verbosity(parser)
 
@@ -175,6 +175,11 @@ def add_ntu_data(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--no_bad_skel", action="store_true", help="leave out samples of bad_skel.txt and those without a body"
     )
+    group.add_argument(
+        "--skip_bad_samples",
+        action="store_true",
+        help="first read all samples (after --limit_*) and leave out, and list, those whose files are damaged",
+    )
     _add_limits(group)
     _add_workers(group, min(8, os.cpu_count() or 1), "processes that read samples; 0 reads in the main process")
 
@@ -218,39 +223,18 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def open_run(args: argparse.Namespace) -> Path:
-    """Create the run folder, write `args.json` with the command that reproduces the run, and return it.
-
-    Raises:
-        UsageError: the folder holds the results of an earlier run.
-    """
-    script = Path(sys.argv[0]).stem
-    run_dir = args.run_dir or Path("runs") / f"{script}-{time.strftime('%Y%m%d-%H%M%S')}"
-    for name in ("journal.jsonl", "results.json"):
-        if (run_dir / name).exists():
-            raise UsageError(f"{run_dir} holds {name} of an earlier run; remove it or name another --run_dir")
-    for folder in (run_dir, args.checkpointdir):  # better now than after hours of training
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
-    command = shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
-    versions = {"python": sys.version.split()[0], "torch": torch.__version__, "numpy": np.__version__}
-    write_json(run_dir / "args.json", {"command": command, "settings": settings, "versions": versions})
-    return run_dir
-
-
 def run(main: Callable[[], None]) -> None:
     """Run a script's `main`: a mistake of the user's or a failing disk gives one line, not a traceback.
 
-    Exit codes: 0, 1 (the work failed), 2 (wrong use), 130 (interrupted).
+    Exit codes: 0, 1 (the work failed), 2 (wrong use), 130 and 143 (stopped by SIGINT, SIGTERM).
     """
     sys.stdout.reconfigure(line_buffering=True)  # a log file shows each line as it comes
+    interrupts.install()
     try:
         main()
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    except interrupts.Interrupted as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(stop.exit_code)
     except BrokenPipeError:  # the reader of our output went away: nothing left to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

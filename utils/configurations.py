@@ -85,8 +85,20 @@ def as_configuration(value: object) -> Configuration:
     rows = value if isinstance(value, list | tuple) else ()
     valid = all(isinstance(row, list | tuple) and all(type(i) is int for i in row) for row in rows)
     if not rows or not rows[0] or not valid or len({len(row) for row in rows}) != 1:
-        raise ValueError(f"a configuration is a list of rows of numbers such as [[3,2,0],[2,0,1]], but got {value!r}")
+        raise ValueError(
+            f"a configuration is a list of rows of numbers such as [[3,2,0],[2,0,1]], but got {_shown(value)}"
+        )
     return tuple(tuple(row) for row in rows)
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _named(path: Path) -> str:
+    """A path that may be any text: an error is one line."""
+    return str(path) if len(str(path)) <= 300 and str(path).isprintable() else _shown(str(path))
 
 
 def parse_configuration(text: str, published: Sequence[Configuration]) -> Configuration:
@@ -97,18 +109,31 @@ def parse_configuration(text: str, published: Sequence[Configuration]) -> Config
     """
     if not text:
         raise UsageError("--conf is empty; give a number, rows such as [[3,2,0],[2,0,1]], or a search's best.json")
-    if text.removeprefix("-").isdecimal() and len(text) < 10:
+    if _is_number(text):
         if not 0 <= int(text) < len(published):
             raise UsageError(f"--conf takes the published configurations 0 to {len(published) - 1}, but got {text}")
         return published[int(text)]
+    if not _is_list(text):
+        return read_search(text)["configurations"][0]["configuration"]
     try:
-        if text.lstrip().startswith("["):
-            return as_configuration(json.loads(text))
-        return read_best(Path(text))["configurations"][0]["configuration"]
+        return as_configuration(json.loads(text))
     except (json.JSONDecodeError, RecursionError) as error:
         raise UsageError(f"--conf takes rows such as [[3,2,0],[2,0,1]], but got {text[:80]!r}: {error}") from None
     except ValueError as error:
         raise UsageError(f"--conf: {error}") from None
+
+
+def read_search(text: str) -> dict:
+    """The best.json that `--conf` names, see `read_best`; empty where it names a configuration itself."""
+    return {} if _is_number(text) or _is_list(text) else read_best(Path(text))
+
+
+def _is_number(text: str) -> bool:
+    return text.removeprefix("-").isdecimal() and len(text) < 10
+
+
+def _is_list(text: str) -> bool:
+    return text.lstrip().startswith("[")
 
 
 def read_best(path: Path) -> dict:
@@ -123,14 +148,19 @@ def read_best(path: Path) -> dict:
             entry["configuration"] = as_configuration(entry["configuration"])
         if not content["configurations"]:
             raise ValueError("it lists no configuration")
+        for name in ("seconds", "candidates_trained"):  # they go on to the results of the network that is found
+            value = content.get(name, 0)
+            if type(value) not in (int, float) or not 0 <= value < float("inf"):
+                raise ValueError(f"{name} must be a number of at least 0, but is {_shown(value)}")
     except FileNotFoundError:
         raise UsageError(
-            f"--conf takes a number, a list such as [[3,2,0]], or a search's best.json, but there is no file {path}"
+            f"--conf takes a number, a list such as [[3,2,0]], or a search's best.json, "
+            f"but there is no file {_named(path)}"
         ) from None
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} is not a search's best.json: {error}") from None
+        raise UsageError(f"{_named(path)}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UsageError(f"{_named(path)} is not a search's best.json: {error}") from None
     return content
 
 

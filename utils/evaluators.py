@@ -6,8 +6,10 @@ that without dropout and with the networks in eval mode they agree.
 
 import copy
 import dataclasses
+import itertools
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +17,24 @@ from torch import Tensor, nn
 from models.fusion import FusionHead, FusionNetwork, HeadSettings
 from models.population import Population
 from models.population_gradient import PopulationGradient
+from utils import interrupts
 from utils.batches import Split
+from utils.cli import UsageError
 from utils.configurations import Configuration, Row
 from utils.feature_bank import FeatureBank
 from utils.population_training import PopulationTraining
 from utils.seeds import derive_seed
-from utils.training import TrainingSettings, adam_passes, on_device, train_and_evaluate
+from utils.training import (
+    Diverged,
+    EpochResult,
+    ModelTraining,
+    TrainingSettings,
+    TrainPass,
+    adam,
+    on_device,
+    train_and_evaluate,
+)
+from utils.training_state import SavedState, restore, training_state
 
 ROWS_BATCH = 512  # dev rows of the bank at once
 
@@ -31,10 +45,12 @@ class Evaluation:
 
     accuracies: list[float]
     seconds: float
+    failed: str | None = None  # why it has no accuracy
 
     @property
     def accuracy(self) -> float:
-        return max(self.accuracies)
+        """Of the best epoch; NaN of a candidate that failed."""
+        return math.nan if self.failed else max(self.accuracies)
 
 
 class SharedWeights:
@@ -45,18 +61,81 @@ class SharedWeights:
     """
 
     def __init__(self) -> None:
-        self._layers: dict[tuple[int, Row], dict[str, Tensor]] = {}  # by place and row, which fix the shape
+        self.layers: dict[tuple[int, Row], dict[str, Tensor]] = {}  # by place and row, which fix the shape
 
     def load_into(self, head: FusionHead) -> None:
         for key in enumerate(head.configuration):
-            if key in self._layers:
-                head.fusion_layers[key[0]].load_state_dict(self._layers[key])
+            if key in self.layers:
+                head.fusion_layers[key[0]].load_state_dict(self.layers[key])
 
     def store(self, configuration: Configuration, state: Mapping[str, Tensor]) -> None:
         for key in enumerate(configuration):
             prefix = f"fusion_layers.{key[0]}."
             layer = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-            self._layers[key] = {name: value.detach().cpu().clone() for name, value in layer.items()}
+            self.layers[key] = {name: value.detach().cpu().clone() for name, value in layer.items()}
+
+
+class Resumable:
+    """Trains the units of a search - a population, or one candidate - and saves where it is after every epoch.
+
+    What is saved holds the unit in training, and the shared weights as they were before it; after its last epoch, as
+    they are after it.
+    """
+
+    def __init__(self, epochs: int, shared: SharedWeights | None, saved: SavedState | None) -> None:
+        self.epochs, self.shared, self.saved = epochs, shared, saved
+        self.state = saved.load() if saved else {}
+        self.last: tuple[int, int] | None = self.state.get("unit")  # that was in training
+        if shared and self.state:
+            shared.layers = self.state["shared"]
+
+    def is_at(self, unit: tuple[int, int]) -> bool:
+        """Whether the saved training is the one of this unit (step, place in the step)."""
+        return self.state.get("unit") == unit
+
+    def _check_shared(self, unit: tuple[int, int]) -> None:
+        """
+        Raises:
+            UsageError: the shared weights are not those that the unit before this one left.
+        """
+        step, place = unit
+        follows = self.last == (step, place - 1) or (place == 0 and self.last is not None and self.last[0] == step - 1)
+        if self.shared and self.saved and unit != (0, 0) and not self.is_at(unit) and not follows:
+            raise UsageError(
+                f"{self.saved.path} does not hold the weights that --weightsharing hands on to step {step}; "
+                "start another run"
+            )
+
+    def train(
+        self,
+        unit: tuple[int, int],
+        model: nn.Module,
+        train_pass: TrainPass,
+        epochs: Callable[[int], Iterator[EpochResult]],
+        store: Callable[[list], None],
+    ) -> tuple[list, float]:
+        """Train a unit to its end; returns the dev accuracies of each epoch and the seconds that it took.
+
+        Args:
+            epochs: trains the epochs from the given one on.
+            store: puts the weights of the unit among the shared ones, given the dev accuracies.
+        """
+        started, before, history = time.perf_counter(), 0.0, []
+        self._check_shared(unit)
+        self.last = unit
+        if self.is_at(unit):
+            restore(model, train_pass.optimizer, self.state)
+            history, before = self.state["history"], self.state["seconds"]
+        for result in epochs(len(history)):
+            history.append(result.dev_accuracy.tolist())
+            if self.shared and len(history) == self.epochs:
+                store(history)
+            if self.saved:
+                state = {"unit": unit, "history": history, "seconds": before + time.perf_counter() - started}
+                shared = self.shared.layers if self.shared else {}
+                self.saved.save(state | {"shared": shared} | training_state(model, train_pass.optimizer))
+                interrupts.check()
+        return history, before + time.perf_counter() - started
 
 
 class CachedEvaluator:
@@ -70,31 +149,46 @@ class CachedEvaluator:
         device: torch.device,
         shared: SharedWeights | None = None,
         memory: float = float("inf"),
+        saved: SavedState | None = None,
     ) -> None:
         """
         Args:
             memory: bytes that the bank may take on the device; a larger one is read from disk again in every epoch.
+            saved: where to save after every epoch, and to go on from.
         """
         self.layout, self.head, self.training, self.device, self.shared = bank.layout, head, training, device, shared
         self.splits = bank.on(device, memory)
+        self.resumable = Resumable(training.epochs, shared, saved)
 
-    def __call__(self, configurations: Sequence[Configuration], step: int) -> list[Evaluation]:
-        started = time.perf_counter()
+    def __call__(self, configurations: Sequence[Configuration], step: int, known: int = 0) -> Iterator[Evaluation]:
+        """Evaluations of the candidates from number `known` on."""
         heads = [self._head(configuration, step, k) for k, configuration in enumerate(configurations)]
         population = Population(heads, self.layout).to(self.device)
         if PopulationGradient.supports(population):
-            train_pass = PopulationTraining(population, self.training)
+            train_pass: TrainPass = PopulationTraining(population, self.training)
         else:
-            train_pass = adam_passes(population, list(population.parameters()), self.training, population.train)
-        epochs = train_and_evaluate(
-            population, self.splits, self.training, train_pass, (step,), self.training.epochs, dev_batch=ROWS_BATCH
-        )
-        history = [epoch.dev_accuracy.tolist() for epoch in epochs]
-        if self.shared:
+            optimizer = adam(list(population.parameters()), self.training)
+            train_pass = ModelTraining(population, optimizer, population.train)
+
+        def epochs(done: int) -> Iterator[EpochResult]:
+            last = self.training.epochs
+            return train_and_evaluate(
+                population, self.splits, self.training, train_pass, (step,), last, dev_batch=ROWS_BATCH, done=done
+            )
+
+        def store(history: list[list[float]]) -> None:
             for k, configuration in enumerate(configurations):
-                self.shared.store(configuration, population.member_state(k))
-        seconds = (time.perf_counter() - started) / len(configurations)
-        return [Evaluation(list(epochs), seconds) for epochs in zip(*history, strict=True)]
+                if all(math.isfinite(accuracies[k]) for accuracies in history):
+                    self.shared.store(configuration, population.member_state(k))
+
+        history, seconds = self.resumable.train((step, 0), population, train_pass, epochs, store)
+        for accuracies in list(zip(*history, strict=True))[known:]:
+            yield _evaluation(accuracies, seconds / len(configurations))
+
+    def catch_up(self, configurations: Sequence[Configuration], step: int, known: int) -> None:
+        """Take up the weights to share of a step whose first `known` evaluations the journal tells."""
+        if self.shared and known and self.resumable.is_at((step, 0)):
+            list(self(configurations, step))
 
     def _head(self, configuration: Configuration, step: int, place: int) -> FusionHead:
         torch.manual_seed(derive_seed(self.training.seed, "candidate", step, place))
@@ -102,6 +196,13 @@ class CachedEvaluator:
         if self.shared:
             self.shared.load_into(head)
         return head
+
+
+def _evaluation(accuracies: Sequence[float], seconds: float) -> Evaluation:
+    """Of the dev accuracies of all epochs; from the first on that is not finite, they are left out."""
+    finite = list(itertools.takewhile(math.isfinite, accuracies))
+    failed = None if len(finite) == len(accuracies) else f"its outputs on dev are not finite in epoch {len(finite)}"
+    return Evaluation(finite, seconds, failed)
 
 
 class LiveEvaluator:
@@ -117,6 +218,7 @@ class LiveEvaluator:
         frozen_mode: str = "train",
         amp: bool = False,
         wrap: Callable[[nn.Module], nn.Module] = lambda network: network,
+        saved: SavedState | None = None,
     ) -> None:
         """
         Args:
@@ -124,15 +226,24 @@ class LiveEvaluator:
             frozen_mode: mode of the unimodal networks while the central weights train; "train" (batch statistics and
                 dropout in frozen networks) is what the published search does, "eval" what the paper says.
             wrap: what trains in place of the network, such as its DataParallel.
+            saved: where to save after every epoch, and to go on from.
         """
         self.training, self.device, self.shared = training, device, shared
         self.network = on_device(network, device)
         self.backbones = copy.deepcopy([backbone.state_dict() for backbone in network.backbones()])
         self.splits = {name: split.to(device) for name, split in splits.items()}
         self.frozen_mode, self.amp, self.wrap = frozen_mode, amp, wrap
+        self.resumable = Resumable(training.epochs, shared, saved)
 
-    def __call__(self, configurations: Sequence[Configuration], step: int) -> list[Evaluation]:
-        return [self._train(configuration, step, place) for place, configuration in enumerate(configurations)]
+    def __call__(self, configurations: Sequence[Configuration], step: int, known: int = 0) -> Iterator[Evaluation]:
+        """Evaluations of the candidates from number `known` on, each as it is trained."""
+        for place in range(known, len(configurations)):
+            yield self._train(configurations[place], step, place)
+
+    def catch_up(self, configurations: Sequence[Configuration], step: int, known: int) -> None:
+        """Take up the weights to share of a step whose first `known` evaluations the journal tells."""
+        if self.shared and known and self.resumable.is_at((step, known - 1)):
+            self._train(configurations[known - 1], step, known - 1)
 
     def _train(self, configuration: Configuration, step: int, place: int) -> Evaluation:
         started = time.perf_counter()
@@ -144,12 +255,21 @@ class LiveEvaluator:
                 backbone.train(self.frozen_mode == "train")
 
         model = self.wrap(network)
-        train_pass = adam_passes(model, network.central_parameters(), self.training, prepare, self.amp)
-        epochs = train_and_evaluate(model, self.splits, self.training, train_pass, (step,), self.training.epochs)
-        accuracies = [float(epoch.dev_accuracy) for epoch in epochs]
-        if self.shared:
+        optimizer = adam(network.central_parameters(), self.training)
+        train_pass = ModelTraining(model, optimizer, prepare, self.amp)
+
+        def epochs(done: int) -> Iterator[EpochResult]:
+            last = self.training.epochs
+            return train_and_evaluate(model, self.splits, self.training, train_pass, (step,), last, done=done)
+
+        def store(history: list[float]) -> None:
             self.shared.store(configuration, network.central_state())
-        return Evaluation(accuracies, time.perf_counter() - started)
+
+        try:
+            history, seconds = self.resumable.train((step, place), network, train_pass, epochs, store)
+        except Diverged as error:
+            return Evaluation([], time.perf_counter() - started, str(error))
+        return _evaluation(history, seconds)
 
     def _network(self, configuration: Configuration, step: int, place: int) -> FusionNetwork:
         network = self.network

@@ -21,6 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from models.fusion import FeatureLayout, FusionNetwork
+from utils import interrupts
 from utils.batches import ArraySplit, Batch, Split
 from utils.files import locked, write_json
 from utils.training import autocast, on_device, threads
@@ -211,6 +212,7 @@ def _extract(
                 file.flush()
                 os.fsync(file.fileno())
                 split.release()
+            interrupts.check()
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)

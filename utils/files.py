@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -20,8 +21,10 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # as a failed write has it
+            error.filename = str(path)
         raise
 
 
@@ -34,11 +37,16 @@ def locked(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / ".lock"
-    with open(path, "w") as file:  # a file, opened for writing: network file systems lock nothing else
+    with open(path, "a+") as file:  # a file, opened for writing: network file systems lock nothing else
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise LockedError(f"another run is working in {folder} (it holds {path}); wait for it") from None
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise LockedError(f"{holder} is working in {folder} (it holds {path}); wait for it, or stop it") from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
         yield
 
 

@@ -12,14 +12,16 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from models.fusion import ACTIVATIONS, FusionNetwork
-from utils import cli, fusion_flags
+from utils import cli, fusion_flags, interrupts
 from utils.batches import Split
 from utils.checkpoints import load_into, names_file, save_state
 from utils.configurations import Configuration, Space, format_configuration, parse_configuration, read_best
 from utils.files import write_json
 from utils.report import write_report
+from utils.run_folder import open_run
 from utils.seeds import derive_seed
-from utils.training import accuracy, adam_passes, on_device, predict, train_and_evaluate
+from utils.training import ModelTraining, accuracy, adam, on_device, predict, train_and_evaluate
+from utils.training_state import SavedState, restore, training_state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,20 +85,33 @@ def run_found(
         fusion_flags.load_backbones(network, checkpoints)
     on_device(network, device)
     model = fusion_flags.data_parallel(network, args.use_dataparallel)
-    run_dir = cli.open_run(args)
+    with open_run(args) as run_dir:
+        _run(args, task, network, model, splits, checkpoints, {"bfloat16": amp, **facts}, tested, run_dir)
 
+
+def _run(
+    args: argparse.Namespace,
+    task: Task,
+    network: FusionNetwork,
+    model: nn.Module,
+    splits: Mapping[str, Split],
+    checkpoints: Sequence[Path],
+    facts: Mapping[str, object],
+    tested: Path,
+    run_dir: Path,
+) -> None:
+    """`run_found` once the run folder is open."""
     rows, lines = [], []
     if not args.test_cp:
         if args.verbose:
             sizes = f"{len(splits['train'])} samples, 1 + {args.epochs} epochs"
-            name = format_configuration(network.configuration)
-            print(f"training {name} on {sizes}, {device}{', bfloat16' * amp}")
+            name, device = format_configuration(network.configuration), next(network.parameters()).device
+            print(f"training {name} on {sizes}, {device}{', bfloat16' * facts['bfloat16']}")
         rows = baselines(network, splits, task.modalities, task.inputs, checkpoints)
-        started = time.perf_counter()
         with names_file(run_dir / "best.checkpoint"):
-            lines = train_found(network, model, splits, args, amp, run_dir / "best.checkpoint")
+            lines, spent = train_found(network, model, splits, args, facts["bfloat16"], run_dir)
         searched = read_best(Path(args.conf)) if Path(args.conf).is_file() else {}
-        spent = time.perf_counter() - started + searched.get("seconds", 0) + (rows[-1].seconds or 0)
+        spent += searched.get("seconds", 0) + (rows[-1].seconds or 0)
 
     with names_file(run_dir / "best.checkpoint"):
         row, counts = test_found(model, splits)
@@ -110,7 +125,6 @@ def run_found(
         "sizes": task.space.sizes,
         "configuration": network.configuration,
         "head": dataclasses.asdict(network.settings),
-        "bfloat16": amp,
         "checkpoint": str(tested),
         **facts,
     }
@@ -140,27 +154,33 @@ def train_found(
     splits: Mapping[str, Split],
     args: argparse.Namespace,
     amp: bool,
-    path: Path,
-) -> list[dict[str, object]]:
-    """One epoch of central weights, then `--epochs` of all weights (published); returns a line for every epoch.
+    run_dir: Path,
+) -> tuple[list[dict[str, object]], float]:
+    """One epoch of central weights, then `--epochs` of all weights (published), or what an earlier process left of it.
 
-    The best dev epoch is saved at `path` whenever there is a better one, and is what `network` holds in the end.
+    Returns a line for every epoch, and the seconds of all. The best dev epoch is saved as best.checkpoint whenever
+    there is a better one, and is what `network` holds in the end.
 
     Args:
         model: `network` itself or its DataParallel wrapper.
     """
     settings = fusion_flags.training_settings(args)
+    saved, started = SavedState(run_dir), time.perf_counter()
+    state = saved.load()
+    lines, best, before = state.get("lines", []), state.get("best", {}), state.get("seconds", 0.0)
     phases = [("central", network.central_parameters(), 1), ("all", list(network.parameters()), settings.epochs)]
-    lines: list[dict[str, object]] = []
-    best, best_state = -1.0, {}
-    with tqdm(total=1 + settings.epochs, desc="epochs", disable=not args.verbose) as progress:
+    with tqdm(total=1 + settings.epochs, initial=len(lines), desc="epochs", disable=not args.verbose) as progress:
         for phase, parameters, count in phases:  # each with an optimizer and a cosine cycle of its own
+            done = sum(line["phase"] == phase for line in lines)
             network.requires_grad_(False)
             for parameter in parameters:
                 parameter.requires_grad_(True)
-            train_pass = adam_passes(model, parameters, settings, network.train, amp)
+            train_pass = ModelTraining(model, adam(parameters, settings), network.train, amp)
+            if done and lines[-1]["phase"] == phase:
+                restore(network, train_pass.optimizer, state)
+            first = 0 if phase == "central" else 1
             epochs = train_and_evaluate(
-                model, splits, settings, train_pass, ("found", phase), count, first_pass=len(lines)
+                model, splits, settings, train_pass, ("found", phase), count, first_pass=first, done=done
             )
             for result in epochs:
                 line = {
@@ -171,14 +191,18 @@ def train_found(
                     "dev_accuracy": float(result.dev_accuracy),
                     "learning_rate": result.rate,
                 }
+                if not best or line["dev_accuracy"] > max(earlier["dev_accuracy"] for earlier in lines):
+                    best = copy.deepcopy(network.state_dict())
+                    save_state(run_dir / "best.checkpoint", best)
                 lines.append(line)
-                if line["dev_accuracy"] > best:
-                    best, best_state = line["dev_accuracy"], copy.deepcopy(network.state_dict())
-                    save_state(path, best_state)
+                values = {"lines": lines, "best": best, "seconds": before + time.perf_counter() - started}
+                saved.save(values | training_state(network, train_pass.optimizer))
+                interrupts.check()
                 progress.update()
-                progress.set_postfix_str(f"{phase}, dev accuracy {line['dev_accuracy']:.4f}, best {best:.4f}")
-    network.load_state_dict(best_state)
-    return lines
+                reached = max(line["dev_accuracy"] for line in lines)
+                progress.set_postfix_str(f"{phase}, dev accuracy {line['dev_accuracy']:.4f}, best {reached:.4f}")
+    network.load_state_dict(best)
+    return lines, before + time.perf_counter() - started
 
 
 def baselines(

@@ -25,7 +25,7 @@ def flags_that_fit(network: nn.Module, held: Mapping[str, Tensor]) -> list[str]:
             and held[name].shape[dimension] != own[name].shape[dimension]
         ):
             flags.append(FORMATS.get(flag, f"--{flag} {{}}").format(held[name].shape[dimension]))
-    if "central_classifier.weight" in own and "central_classifier.weight" in held:
+    if all("central_classifier.weight" in state and _are_matrices(state) for state in (own, held)):
         normalised = [
             any(".2.running_mean" in name for name in state if name.startswith("fusion_")) for state in (own, held)
         ]
@@ -55,6 +55,12 @@ def _inputs(state: Mapping[str, Tensor]) -> list[int]:
         (int(match[1]), value.shape[1]) for name, value in state.items() if (match := LAYER.fullmatch(name))
     )
     return [width - inner * (layer > 0) for layer, width in layers]
+
+
+def _are_matrices(state: Mapping[str, Tensor]) -> bool:
+    """Whether the weights that `_inputs` reads are of a kind that linear layers have."""
+    names = ["central_classifier.weight", *filter(LAYER.fullmatch, state)]
+    return all(state[name].ndim == 2 for name in names)
 
 
 def _describe(inputs: list[int]) -> str:

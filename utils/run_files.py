@@ -1,12 +1,11 @@
 """What a run wrote to its folder, read back for a report."""
 
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from utils.cli import UsageError, read_json
 from utils.configurations import format_configuration
+from utils.journal import read_journal
 
 FILES = ("args.json", "journal.jsonl", "best.json", "results.json")
 
@@ -23,6 +22,7 @@ class RunFiles:
     results: dict
     header: dict
     candidates: list[dict]
+    failed: list[dict]  # candidates without an accuracy
     steps: list[dict]
 
     def best_configurations(self) -> list[dict]:
@@ -45,20 +45,12 @@ def read_files(run_dir: Path) -> RunFiles:
         raise UsageError(f"a run folder holds at least one of {', '.join(FILES)}, but {run_dir} holds none of them")
     paths = [run_dir / name for name in FILES if name.endswith(".json")]
     objects = {path.stem: read_json(path) if path.is_file() else {} for path in paths}
-    lines = list(_journal(run_dir / "journal.jsonl"))
+    journal = run_dir / "journal.jsonl"
+    lines = read_journal(journal)[0] if journal.is_file() else []
     kinds = {kind: [line for line in lines if line["kind"] == kind] for kind in ("header", "candidate", "step")}
-    for candidate in kinds["candidate"]:
+    failed = [candidate for candidate in kinds["candidate"] if "failed" in candidate]
+    candidates = [candidate for candidate in kinds["candidate"] if "failed" not in candidate]
+    for candidate in candidates:
         candidate["accuracy"] = max(candidate["accuracies"])
     header = kinds["header"][0] if kinds["header"] else {}
-    return RunFiles(**objects, header=header, candidates=kinds["candidate"], steps=kinds["step"])
-
-
-def _journal(path: Path) -> Iterator[dict]:
-    """The lines of a journal; a last one that was cut off is left out."""
-    lines = path.read_text().splitlines() if path.is_file() else []
-    for count, line in enumerate(lines, 1):
-        try:
-            yield json.loads(line, parse_constant=lambda name: None)  # no NaN: not known
-        except json.JSONDecodeError as error:
-            if count < len(lines):
-                raise UsageError(f"{path}: line {count} is not JSON: {error}") from None
+    return RunFiles(**objects, header=header, candidates=candidates, failed=failed, steps=kinds["step"])

@@ -5,6 +5,7 @@ configuration is worth is told by the evaluator that they are given, so they run
 """
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
@@ -17,7 +18,14 @@ from utils.evaluators import Evaluation
 from utils.schedules import temperature
 from utils.seeds import derive_seed
 
-Evaluator = Callable[[Sequence[Configuration], int], list[Evaluation]]
+# Given configurations, the step's index, and what the surrogate predicts of them.
+Evaluator = Callable[[Sequence[Configuration], int, Sequence[float] | None], list[Evaluation]]
+
+
+class SearchError(Exception):
+    """A search that cannot go on."""
+
+    exit_code = 1
 
 
 class Predictor(Protocol):
@@ -93,15 +101,15 @@ def sequential_search(
             places = sample(unfolded, guesses, settings.num_samples, current, rng)
             chosen, predicted = [unfolded[i] for i in places], [float(guesses[i]) for i in places]
             thinking = time.perf_counter() - started
-        evaluations = evaluate(chosen, index)
-        accuracies = [e.accuracy for e in evaluations]
+        evaluations = evaluate(chosen, index, predicted)
+        trained, accuracies = _without_failed(chosen, evaluations, index)
         fitting = time.perf_counter()
-        loss = predictor.update(chosen, accuracies)
+        loss = predictor.update(trained, accuracies)
         thinking += time.perf_counter() - fitting
         if index == 0:  # nothing to predict yet: the sample is drawn from what was trained
-            sampled = [chosen[i] for i in sample(chosen, accuracies, settings.num_samples, current, rng)]
+            sampled = [trained[i] for i in sample(trained, accuracies, settings.num_samples, current, rng)]
         else:
-            sampled = chosen
+            sampled = trained
         yield Step(
             index=index,
             search_iteration=iteration,
@@ -109,7 +117,7 @@ def sequential_search(
             candidates=_candidates(chosen, evaluations, predicted),
             temperature=current,
             surrogate_loss=loss,
-            rank_correlation=rank_correlation(predicted, accuracies),
+            rank_correlation=rank_correlation(predicted, [e.accuracy for e in evaluations]),
             seconds=time.perf_counter() - started,
             surrogate_seconds=thinking,
         )
@@ -134,9 +142,28 @@ def random_search(space: Space, evaluate: Evaluator, settings: SearchSettings) -
             if configuration not in seen:
                 seen.add(configuration)
                 chosen.append(configuration)
-        evaluations = evaluate(chosen, index)
+        evaluations = evaluate(chosen, index, None)
+        _without_failed(chosen, evaluations, index)
         yield Step(index, _candidates(chosen, evaluations, None), time.perf_counter() - started)
         remaining, index = remaining - len(chosen), index + 1
+
+
+def _without_failed(
+    configurations: Sequence[Configuration], evaluations: Sequence[Evaluation], step: int
+) -> tuple[list[Configuration], list[float]]:
+    """The candidates that did not fail, and their accuracies.
+
+    Raises:
+        SearchError: all failed.
+    """
+    pairs = [(c, e.accuracy) for c, e in zip(configurations, evaluations, strict=True) if not e.failed]
+    if not pairs:
+        raise SearchError(
+            f"all {len(evaluations)} candidates of step {step} failed, the first because {evaluations[0].failed}; "
+            "a smaller --eta_max may help"
+        )
+    trained, accuracies = zip(*pairs, strict=True)
+    return list(trained), list(accuracies)
 
 
 def _candidates(
@@ -147,10 +174,11 @@ def _candidates(
 
 
 def rank_correlation(predicted: Sequence[float] | None, accuracies: Sequence[float]) -> float | None:
-    """Spearman's; None where there is nothing to rank."""
-    if predicted is None or len(set(predicted)) < 2 or len(set(accuracies)) < 2:
+    """Spearman's, over the accuracies that are finite; None where there is nothing to rank."""
+    pairs = [(p, a) for p, a in zip(predicted or (), accuracies, strict=predicted is not None) if math.isfinite(a)]
+    if any(len(set(values)) < 2 for values in zip(*pairs, strict=True)) or not pairs:
         return None
-    return float(stats.spearmanr(predicted, accuracies).statistic)
+    return float(stats.spearmanr(*zip(*pairs, strict=True)).statistic)
 
 
 def best_candidates(steps: Sequence[Step], count: int = 5) -> list[tuple[Configuration, float]]:
@@ -158,6 +186,8 @@ def best_candidates(steps: Sequence[Step], count: int = 5) -> list[tuple[Configu
     best: dict[Configuration, float] = {}
     for step in steps:
         for candidate in step.candidates:
+            if candidate.evaluation.failed:
+                continue
             known = best.get(candidate.configuration, -1.0)
             best[candidate.configuration] = max(known, candidate.evaluation.accuracy)
     return sorted(best.items(), key=lambda item: -item[1])[:count]

@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import functools
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -17,9 +17,12 @@ from utils.evaluators import CachedEvaluator, LiveEvaluator, SharedWeights
 from utils.feature_bank import file_digest, open_bank
 from utils.files import write_json
 from utils.journal import Journal
+from utils.journaled import CandidateEvaluator, JournaledEvaluator
 from utils.predictor import AccuracyPredictor
 from utils.report import write_report
-from utils.search import Evaluator, SearchSettings, Step, best_candidates, random_search, sequential_search
+from utils.run_folder import open_run
+from utils.search import SearchSettings, Step, best_candidates, random_search, sequential_search
+from utils.training_state import SavedState
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +59,7 @@ def run_search(
     splits: Mapping[str, Split],
     checkpoints: Sequence[Path],
     data_identity: object,
-    stand_in: bool = False,
+    facts: Mapping[str, object],
     passes: int = 1,
 ) -> None:
     """Search, journal every step as it ends, write best.json and the report.
@@ -67,44 +70,46 @@ def run_search(
         splits: train and dev.
         checkpoints: of the unimodal networks, in the order of a row.
         data_identity: what tells this data set from another in the feature bank's key, as JSON values.
-        stand_in: whether the data are, whose figures say nothing about the real ones.
+        facts: what else best.json should hold, such as {"stand_in": False}.
         passes: over the training split that differ by random crops.
     """
     device = cli.resolve_device(args.device)
     amp = cli.use_amp(args.amp, device) if "amp" in args else False
     head, training = fusion_flags.head_settings(args), fusion_flags.training_settings(args)
     fusion_flags.load_backbones(network, checkpoints)
-    run_dir = cli.open_run(args)
     if args.verbose:
         sizes = ", ".join(f"{len(split)} {name}" for name, split in splits.items())
         print(f"searching {len(space.rows())} rows a level on {sizes} samples, {args.features} features, {device}")
-    shared = SharedWeights() if args.weightsharing else None
-    seconds: dict[str, float] = {}
-    if args.features == "cached":
-        started = time.perf_counter()
-        identity = {"checkpoints": [file_digest(path) for path in checkpoints], "data": data_identity}
-        folder = args.checkpointdir / "feature_bank"
-        bank = open_bank(folder, network, splits, identity, device, args.verbose, passes, amp)
-        seconds["extraction"] = time.perf_counter() - started
-        if args.verbose and bank.reused:
-            print(f"feature bank {bank.folder} reused")
-        evaluator = CachedEvaluator(bank, head, training, device, shared, args.bank_memory * 1e9)
-    else:
-        wrap = functools.partial(fusion_flags.data_parallel, wanted=args.use_dataparallel)
-        evaluator = LiveEvaluator(network, splits, training, device, shared, amp=amp, wrap=wrap)
-    _search(args, run_dir, space, modalities, evaluator, seconds, stand_in)
+    header = {
+        "search": "random" if args.randsearch else "sequential",
+        "modalities": list(modalities),
+        "sizes": list(space.sizes),
+        "activations": [ACTIVATION_NAMES[a] for a in space.activations],
+    }
+    with open_run(args) as run_dir, Journal(run_dir / "journal.jsonl", header) as journal:
+        shared, saved = SharedWeights() if args.weightsharing else None, SavedState(run_dir)
+        if args.features == "cached":
+            started = time.perf_counter()
+            identity = {"checkpoints": [file_digest(path) for path in checkpoints], "data": data_identity}
+            folder = args.checkpointdir / "feature_bank"
+            bank = open_bank(folder, network, splits, identity, device, args.verbose, passes, amp)
+            if not any(journal.of_kind("features")):
+                journal.append("features", {"seconds": time.perf_counter() - started})
+            if args.verbose and bank.reused:
+                print(f"feature bank {bank.folder} reused")
+            memory = args.bank_memory * 1e9
+            evaluator: CandidateEvaluator = CachedEvaluator(bank, head, training, device, shared, memory, saved)
+        else:
+            wrap = functools.partial(fusion_flags.data_parallel, wanted=args.use_dataparallel)
+            evaluator = LiveEvaluator(network, splits, training, device, shared, amp=amp, wrap=wrap, saved=saved)
+        steps = _search(args, space, evaluator, journal)
+        best = _best(steps, journal) | facts
+        write_json(run_dir / "best.json", best)
+        _print_best(best, run_dir, write_report(run_dir))
 
 
-def _search(
-    args: argparse.Namespace,
-    run_dir: Path,
-    space: Space,
-    modalities: Sequence[str],
-    evaluate: Evaluator,
-    seconds_by_part: dict[str, float],
-    stand_in: bool,
-) -> None:
-    """Run the loop with what tells accuracies; `seconds_by_part` is what was spent before, the rest is added."""
+def _search(args: argparse.Namespace, space: Space, evaluator: CandidateEvaluator, journal: Journal) -> list[Step]:
+    """Run the search, or what is left of it, and journal every step as it ends."""
     settings = SearchSettings(
         max_fusions=args.max_fusions,
         search_iterations=args.search_iterations,
@@ -114,69 +119,51 @@ def _search(
         temperature_decay=args.temperature_decay,
         seed=args.seed,
     )
-    if args.randsearch:
-        steps = random_search(space, evaluate, settings)
-    else:
-        predictor = AccuracyPredictor(len(space.sizes) + 1, args.seed, args.lr_surrogate, args.epochs_surrogate)
-        steps = sequential_search(space, evaluate, predictor, settings)
-    header = {
-        "search": "random" if args.randsearch else "sequential",
-        "modalities": list(modalities),
-        "sizes": list(space.sizes),
-        "activations": [ACTIVATION_NAMES[a] for a in space.activations],
-    }
-    started = time.perf_counter()
-    with Journal(run_dir / "journal.jsonl", header) as journal:
-        done = _record(steps, journal, settings.trainings(space), args.verbose)
-    training = sum(c.evaluation.seconds for step in done for c in step.candidates)
-    surrogate = sum(step.surrogate_seconds for step in done)
-    parts = seconds_by_part | {"training": training, "surrogate": surrogate}
-    total = time.perf_counter() - started + sum(seconds_by_part.values())
-    best = {
+    ended = {line["step"] for line in journal.of_kind("step")}
+    done: list[Step] = []
+    with tqdm(total=settings.trainings(space), desc="candidates", disable=not args.verbose) as progress:
+        evaluate = JournaledEvaluator(evaluator, journal, progress)
+        if args.randsearch:
+            steps = random_search(space, evaluate, settings)
+        else:
+            predictor = AccuracyPredictor(len(space.sizes) + 1, args.seed, args.lr_surrogate, args.epochs_surrogate)
+            steps = sequential_search(space, evaluate, predictor, settings)
+        for step in steps:
+            if step.index not in ended:
+                values = {f.name: getattr(step, f.name) for f in dataclasses.fields(step) if f.name != "candidates"}
+                journal.append("step", {"step": values.pop("index"), "candidates": len(step.candidates), **values})
+            done.append(step)
+    return done
+
+
+def _best(steps: Sequence[Step], journal: Journal) -> dict:
+    """The content of best.json; times are the journal's, whichever process spent them."""
+
+    def seconds(kind: str, name: str = "seconds") -> float:
+        return sum(line[name] for line in journal.of_kind(kind))
+
+    extraction = seconds("features")
+    parts = {"training": seconds("candidate"), "surrogate": seconds("step", "surrogate_seconds")}
+    total = extraction + seconds("step")
+    if any(journal.of_kind("features")):
+        parts = {"extraction": extraction, **parts}
+    header = {name: value for name, value in journal.lines[0].items() if name not in ("kind", "format")}
+    return {
         **header,
         "configurations": [
-            {"configuration": configuration, "accuracy": accuracy} for configuration, accuracy in best_candidates(done)
+            {"configuration": configuration, "accuracy": accuracy} for configuration, accuracy in best_candidates(steps)
         ],
-        "candidates_trained": sum(len(step.candidates) for step in done),
+        "candidates_trained": sum(len(step.candidates) for step in steps),
+        "candidates_failed": sum(1 for line in journal.of_kind("candidate") if "failed" in line),
         "seconds": total,
         "seconds_by_part": parts | {"other": total - sum(parts.values())},
-        "stand_in": stand_in,
     }
-    write_json(run_dir / "best.json", best)
-    report = write_report(run_dir)
-    _print_best(best, run_dir, report)
-
-
-def _record(steps: Iterable[Step], journal: Journal, trainings: int, verbose: bool) -> list[Step]:
-    """Journal each step as it comes; a line for every candidate, then one for the step."""
-    done: list[Step] = []
-    best = 0.0
-    with tqdm(total=trainings, desc="candidates", disable=not verbose) as progress:
-        for step in steps:
-            for candidate in step.candidates:
-                best = max(best, candidate.evaluation.accuracy)
-                journal.append(
-                    "candidate",
-                    {
-                        "step": step.index,
-                        "configuration": candidate.configuration,
-                        "accuracies": candidate.evaluation.accuracies,
-                        "predicted": candidate.predicted,
-                        "seconds": candidate.evaluation.seconds,
-                    },
-                )
-            values = {f.name: getattr(step, f.name) for f in dataclasses.fields(step) if f.name != "candidates"}
-            journal.append("step", {"step": values.pop("index"), "candidates": len(step.candidates), **values})
-            done.append(step)
-            progress.update(len(step.candidates))
-            progress.set_postfix_str(f"step {step.index}, best dev accuracy {best:.4f}")
-    return done
 
 
 def _print_best(best: dict, run_dir: Path, report: Path) -> None:
     print(f"{best['candidates_trained']} candidates trained in {best['seconds']:.1f} s; the best on dev:")
     for rank, entry in enumerate(best["configurations"], start=1):
         print(f"  {rank}. {entry['accuracy']:.4f}  {format_configuration(entry['configuration'])}")
-    if best["stand_in"]:
+    if best.get("stand_in"):
         print("the data set is a stand-in: these figures are not results on the real one")
     print(f"configurations: {run_dir / 'best.json'}\nreport: {report}")

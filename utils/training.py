@@ -6,7 +6,9 @@ population: every member has its own loss and accuracy, and what is minimised is
 
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,22 @@ from utils.schedules import cosine_rates
 from utils.seeds import derive_seed
 
 Outputs = Tensor | tuple[Tensor, ...]
+CHECK_EVERY = 64  # batches between two looks at their losses: a look waits for the device
+
+
+class Diverged(Exception):
+    """A training whose numbers are no longer finite."""
+
+    exit_code = 1
+
+    def __init__(self, what: str, batch: int, rate: float) -> None:
+        self.what, self.batch, self.rate, self.epoch = what, batch, rate, 0
+
+    def __str__(self) -> str:
+        return (
+            f"the {self.what} is not finite in epoch {self.epoch}, batch {self.batch}, at learning rate {self.rate:g}; "
+            "a smaller learning rate may help"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,8 +117,9 @@ def train_epoch(
     The caller puts the model into the mode it wants: the published search trains with frozen backbones in train mode.
     """
     device = next(model.parameters()).device
+    seen: list[tuple[int, float, Tensor]] = []  # number, learning rate and loss of the last batches
     total_loss, total_correct, count, rate = 0.0, 0.0, 0, None
-    for inputs, labels in batches:
+    for number, (inputs, labels) in enumerate(batches):
         if rates is not None:
             rate = next(rates)
             set_rate(optimizer, rate)
@@ -113,7 +132,19 @@ def train_epoch(
         total_loss = total_loss + loss.detach() * len(labels)
         total_correct = total_correct + (scores(outputs).argmax(-1) == labels).sum(-1)
         count += len(labels)
+        seen.append((number, float(optimizer.param_groups[0]["lr"]), loss.detach()))
+        if len(seen) == CHECK_EVERY:
+            _check_finite(seen)
+            seen.clear()
+    _check_finite(seen)
     return EpochResult(total_loss / count, total_correct / count, rate=rate)
+
+
+def _check_finite(seen: Sequence[tuple[int, float, Tensor]]) -> None:
+    """Raise Diverged at the first loss of a single model that is NaN or infinite; a population's go on."""
+    for number, rate, loss in seen:
+        if loss.ndim == 0 and not loss.isfinite():
+            raise Diverged("loss", number, rate)
 
 
 @torch.no_grad()
@@ -130,8 +161,9 @@ def predict(model: nn.Module, split: Split, batch_size: int | None = None) -> Te
 
 
 def accuracy(predicted: Tensor, labels: Tensor) -> Tensor:
-    """Share of correct predictions from scores (..., N, C), shape (...)."""
-    return (predicted.argmax(-1) == labels).float().mean(-1)
+    """Share of correct predictions from scores (..., N, C), shape (...); NaN where a score is not finite."""
+    correct = (predicted.argmax(-1) == labels).float().mean(-1)
+    return correct.where(predicted.isfinite().flatten(-2).all(-1), torch.nan)
 
 
 def evaluate(model: nn.Module, split: Split, batch_size: int | None = None) -> Tensor:
@@ -154,48 +186,68 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
             group["lr"] = rate
 
 
-TrainPass = Callable[[SizedBatches, Iterator[float]], EpochResult]
+class TrainPass(Protocol):
+    """Trains a model on one pass after the other; its optimizer holds what one pass leaves to the next."""
+
+    optimizer: torch.optim.Optimizer
+
+    def __call__(self, batches: SizedBatches, rates: Iterator[float]) -> EpochResult: ...
 
 
-def adam_passes(
-    model: nn.Module,
-    parameters: Sequence[nn.Parameter],
-    settings: TrainingSettings,
-    prepare: Callable[[], None],
-    amp: bool = False,
-) -> TrainPass:
-    """What trains `parameters` of a model on one pass after the other; `prepare` puts it into its training mode."""
-    optimizer = adam(parameters, settings)
+@dataclasses.dataclass(frozen=True)
+class ModelTraining:
+    """Passes of `train_epoch`; `prepare` puts the model into its training mode."""
 
-    def train_pass(batches: SizedBatches, rates: Iterator[float]) -> EpochResult:
-        prepare()
-        return train_epoch(model, batches, optimizer, rates, amp)
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    prepare: Callable[[], None]
+    amp: bool = False
 
-    return train_pass
+    def __call__(self, batches: SizedBatches, rates: Iterator[float]) -> EpochResult:
+        self.prepare()
+        return train_epoch(self.model, batches, self.optimizer, rates, self.amp)
+
+
+class Schedule(Protocol):
+    """What orders batches and gives learning rates, such as `TrainingSettings`."""
+
+    seed: int
+    batchsize: int
+
+    def rates(self, batches_per_epoch: int) -> Iterator[float]: ...
 
 
 def train_and_evaluate(
     model: nn.Module,
     splits: Mapping[str, Split],
-    settings: TrainingSettings,
+    schedule: Schedule,
     train_pass: TrainPass,
     place: tuple[int | str, ...],
     epochs: int,
     dev_batch: int | None = None,
     first_pass: int = 0,
+    done: int = 0,
 ) -> Iterator[EpochResult]:
-    """Epochs under the cosine rate, each followed by the dev split; yields each epoch's result.
+    """Epochs of training, each followed by the dev split; yields each epoch's result.
 
     Args:
         train_pass: trains the model on one pass, given its batches and the learning rate of each.
         place: where in the run this is, such as (step,); orders and dropout derive from it, the seed and the epoch.
         first_pass: over the training split, of the first epoch.
+        done: epochs that an earlier process trained; model and optimizer are as it left them.
     """
     rates: Iterator[float] | None = None
-    for epoch in range(epochs):
+    for epoch in range(done, epochs):
         train = splits["train"].at_pass(first_pass + epoch)
-        batches = train.batches(settings.batchsize, (settings.seed, "shuffle", *place, epoch))
-        rates = rates or settings.rates(len(batches))
-        torch.manual_seed(derive_seed(settings.seed, "dropout", *place, epoch))
-        result = train_pass(batches, rates)
-        yield dataclasses.replace(result, dev_accuracy=evaluate(model, splits["dev"], dev_batch))
+        batches = train.batches(schedule.batchsize, (schedule.seed, "shuffle", *place, epoch))
+        rates = rates or itertools.islice(schedule.rates(len(batches)), done * len(batches), None)
+        torch.manual_seed(derive_seed(schedule.seed, "dropout", *place, epoch))
+        try:
+            result = train_pass(batches, rates)
+            reached = evaluate(model, splits["dev"], dev_batch)
+            if reached.ndim == 0 and reached.isnan():
+                raise Diverged("dev output", len(batches) - 1, result.rate)
+        except Diverged as error:
+            error.epoch = first_pass + epoch
+            raise
+        yield dataclasses.replace(result, dev_accuracy=reached)

@@ -1,18 +1,24 @@
 """Training of a unimodal network; shared by the train_* scripts, which choose data, network and optimizer."""
 
 import argparse
+import copy
+import dataclasses
+import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import torch
 from torch import nn
 from tqdm import tqdm
 
-from utils import cli
+from utils import cli, interrupts
 from utils.batches import Split
-from utils.checkpoints import load_into, names_file, save_state
+from utils.checkpoints import names_file, save_state
 from utils.files import write_json
-from utils.training import evaluate, train_epoch
+from utils.run_folder import open_run
+from utils.training import ModelTraining, evaluate, train_and_evaluate
+from utils.training_state import SavedState, restore, training_state
 
 
 def add_flags(
@@ -51,60 +57,86 @@ def train_unimodal(
     """
     device = next(network.parameters()).device
     amp = cli.use_amp(args.amp, device)
-    run_dir, started = cli.open_run(args), time.perf_counter()
     if args.verbose:
         print(
             f"training {type(network).__name__} on {len(splits['train'])} samples for {args.epochs} epochs on "
             f"{device}{', bfloat16' * amp}"
         )
-    record: dict[str, object] = {
-        "network": type(network).__name__,
-        "num_outputs": args.num_outputs,
-        "seed": args.seed,
-        "bfloat16": amp,
-        "run_dir": str(run_dir),
-        **facts,
-    }
-    best = run_dir / "best.checkpoint"
-    with names_file(best):
-        for line in _epochs(args, network, splits, optimizer, rates, amp, test_every_epoch):
-            if line["dev_accuracy"] > record.get("dev_accuracy", -1):
-                record |= {"best_epoch": line["epoch"], "dev_accuracy": line["dev_accuracy"]}
-                save_state(best, network.state_dict())
-            record["epochs"] = [*record.get("epochs", []), line]
-            record["seconds"] = time.perf_counter() - started
-            write_json(run_dir / "results.json", record)
-        load_into(network, best)
-        record["test_accuracy"] = float(evaluate(network, splits["test"]))
+    with open_run(args) as run_dir:
+        record: dict[str, object] = {
+            "network": type(network).__name__,
+            "num_outputs": args.num_outputs,
+            "seed": args.seed,
+            "bfloat16": amp,
+            "run_dir": str(run_dir),
+            **facts,
+        }
+        train_pass = ModelTraining(network, optimizer, network.train, amp)
+        with names_file(run_dir / "best.checkpoint"):
+            record |= _train(args, network, splits, train_pass, rates, test_every_epoch, run_dir, record)
+            record["test_accuracy"] = float(evaluate(network, splits["test"]))
 
-    path = args.checkpointdir / name(record["test_accuracy"])
-    save_state(path, network.state_dict())
-    for place in (path.with_suffix(".json"), run_dir / "results.json"):
-        write_json(place, record)
-    if record.get("stand_in"):
-        print("the data set is a stand-in: these figures are not results on the real one")
-    print(f"dev {record['dev_accuracy']:.4f}, test {record['test_accuracy']:.4f}; saved {path}")
+        path = args.checkpointdir / name(record["test_accuracy"])
+        save_state(path, network.state_dict())
+        for place in (path.with_suffix(".json"), run_dir / "results.json"):
+            write_json(place, record)
+        if record.get("stand_in"):
+            print("the data set is a stand-in: these figures are not results on the real one")
+        print(f"dev {record['dev_accuracy']:.4f}, test {record['test_accuracy']:.4f}; saved {path}")
 
 
-def _epochs(
+@dataclasses.dataclass(frozen=True)
+class _Schedule:
+    """See `utils.training.Schedule`."""
+
+    seed: int
+    batchsize: int
+    rates: Callable[[int], Iterator[float]]
+
+
+def _train(
     args: argparse.Namespace,
     network: nn.Module,
     splits: Mapping[str, Split],
-    optimizer: torch.optim.Optimizer,
+    train_pass: ModelTraining,
     rates: Callable[[int], Iterator[float]] | None,
-    amp: bool,
     test_every_epoch: bool,
-) -> Iterator[dict[str, float]]:
-    """Train epoch by epoch; yields the figures of each."""
-    schedule: Iterator[float] | None = None
-    for epoch in tqdm(range(args.epochs), desc="epochs", disable=not args.verbose):
-        network.train()
-        batches = splits["train"].at_pass(epoch).batches(args.batchsize, (args.seed, "shuffle", epoch))
-        schedule = schedule or (rates and rates(len(batches)))
-        result = train_epoch(network, batches, optimizer, schedule, amp)
-        line = {"epoch": epoch, "train_loss": float(result.loss), "train_accuracy": float(result.accuracy)}
-        for split in ("dev", "test") if test_every_epoch else ("dev",):
-            line[f"{split}_accuracy"] = float(evaluate(network, splits[split]))
+    run_dir: Path,
+    record: Mapping[str, object],
+) -> dict[str, object]:
+    """Train all epochs, or those that an earlier process left; returns what the record should tell of them.
+
+    The best dev epoch is what `network` holds in the end.
+    """
+    saved, started = SavedState(run_dir), time.perf_counter()
+    state = saved.load()
+    told, before, best = {"epochs": []}, 0.0, {}
+    if state:
+        restore(network, train_pass.optimizer, state)
+        told, best = state["told"], state["best"]
+        before = told["seconds"]
+    schedule = _Schedule(args.seed, args.batchsize, rates or (lambda batches: itertools.repeat(args.lr)))
+    done = len(told["epochs"])
+    epochs = train_and_evaluate(network, splits, schedule, train_pass, (), args.epochs, done=done)
+    progress = tqdm(epochs, desc="epochs", total=args.epochs, initial=done, disable=not args.verbose)
+    for epoch, result in enumerate(progress, done):
+        line = {
+            "epoch": epoch,
+            "train_loss": float(result.loss),
+            "train_accuracy": float(result.accuracy),
+            "dev_accuracy": float(result.dev_accuracy),
+        }
+        if test_every_epoch:
+            line["test_accuracy"] = float(evaluate(network, splits["test"]))
         if args.verbose:
             tqdm.write("  ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v:3d}" for k, v in line.items()))
-        yield line
+        told = told | {"epochs": [*told["epochs"], line], "seconds": before + time.perf_counter() - started}
+        if not best or line["dev_accuracy"] > told["dev_accuracy"]:
+            told |= {"best_epoch": epoch, "dev_accuracy": line["dev_accuracy"]}
+            best = copy.deepcopy(network.state_dict())
+            save_state(run_dir / "best.checkpoint", best)
+        saved.save({"told": told, "best": best} | training_state(network, train_pass.optimizer))
+        write_json(run_dir / "results.json", {**record, **told})
+        interrupts.check()
+    network.load_state_dict(best)
+    return told

@@ -1,0 +1,328 @@
+"""Readers fed with thousands of damaged and random files: each gives a sound result, or an error of the project's own.
+
+Files are made damaged on purpose - cut, flipped, spliced, words swapped for nastier ones - as random bytes alone do
+not get past a reader's first check.
+"""
+
+import functools
+import gzip
+import io
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, Phase, event, given, settings
+from hypothesis import strategies as st
+
+from datasets.avmnist import _read_array
+from datasets.avmnist_sources import read_mnist
+from datasets.errors import DataError
+from datasets.ntu_skeleton import parse_skeleton
+from tests.ntu_samples import write_skeleton
+from utils.checkpoints import load_state
+from utils.cli import UsageError
+from utils.configurations import format_configuration, parse_configuration
+from utils.journal import read_journal
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # what numpy and torch say of odd files
+RAM = Path("/dev/shm")
+PUBLISHED = [((3, 2, 0),), ((1, 1, 1), (2, 0, 0))]
+fuzz = settings(
+    max_examples=2000,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
+)
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """A folder in memory where there is one."""
+    with tempfile.TemporaryDirectory(dir=RAM if RAM.is_dir() else None) as name:
+        yield Path(name)
+
+
+def damaged(base: bytes, words: list[bytes] = [b"\0", b"\xff"]) -> st.SearchStrategy[bytes]:  # noqa: B006
+    """One to four changes of `base`, at places and with words of hypothesis's choice; or bytes of its own."""
+    place = st.integers(0, len(base))
+    written = st.sampled_from(words) | st.binary(max_size=8)
+    change = st.tuples(st.sampled_from(["cut", "flip", "insert", "replace", "word", "repeat"]), place, place, written)
+    return st.lists(change, min_size=1, max_size=4).map(lambda changes: functools.reduce(_changed, changes, base)) | (
+        st.binary(max_size=200)
+    )
+
+
+def _changed(data: bytes, change: tuple[str, int, int, bytes]) -> bytes:
+    kind, at, other, written = change
+    at, other = min(at, len(data)), min(other, len(data))
+    if kind == "cut":
+        return data[:at]
+    if kind == "flip":
+        return data[:at] + bytes(byte ^ (1 << other % 8) for byte in data[at : at + 1]) + data[at + 1 :]
+    if kind == "insert":
+        return data[:at] + written + data[at:]
+    if kind == "replace":
+        return data[:at] + written + data[at + len(written) :]
+    if kind == "word":  # the one that begins at or after `at`
+        start = len(data) - len(data[at:].lstrip())
+        end = start + len((data[start:].split(None, 1) or [b""])[0])
+        return data[:start] + written + data[end:]
+    low, high = sorted((at, other))
+    return data[:high] + data[low:]
+
+
+def read_or_refuse(read: Callable[[], object], error: type[Exception], path: Path | None = None) -> object:
+    """What the reader gives; None where it refuses, which it must do in one line that names the file."""
+    try:
+        result = read()
+    except error as refusal:
+        result, message = None, str(refusal)
+    else:
+        message = f"read {path}"
+    assert message
+    assert message.isprintable()
+    assert len(message) < 1000
+    assert path is None or str(path) in message
+    event("refused" if result is None else "read")
+    return result
+
+
+# Skeletons
+
+
+def skeleton() -> bytes:
+    """Three frames of one, two and no bodies."""
+    joints = np.arange(150).reshape(2, 25, 3) / 7
+    with tempfile.TemporaryDirectory() as name:
+        write_skeleton(Path(name) / "a", [joints[:1], joints, joints[:0]])
+        return (Path(name) / "a").read_bytes()
+
+
+NUMBERS = [
+    b"0",
+    b"-1",
+    b"1",
+    b"2",
+    b"3",
+    b"24",
+    b"26",
+    b"999999999",
+    b"9" * 30,
+    b"1e400",
+    b"nan",
+    b"-inf",
+    b"1_0",
+    b"\n",
+]
+
+
+@fuzz
+@given(data=damaged(skeleton(), NUMBERS))
+def test_skeletons(folder, data):
+    path = folder / "S001C001P001R001A001.skeleton"
+    path.write_bytes(data)
+    joints = read_or_refuse(lambda: parse_skeleton(path), DataError, path)
+    if joints is not None:
+        assert joints.dtype == np.float32
+        assert joints.shape[::2] == (3, 25)
+        assert joints.shape[3] <= 2
+        assert np.isfinite(joints).all()
+
+
+# IDX files
+
+
+def idx(array: np.ndarray) -> bytes:
+    return bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes() + array.astype(np.uint8).tobytes()
+
+
+IMAGES, LABELS = idx(np.arange(3 * 784).reshape(3, 28, 28)), idx(np.arange(3))
+SIZES = [np.array(size, ">i4").tobytes() for size in (-1, 0, 1, 2, 28, 784, 2**31 - 1)]
+
+
+@fuzz
+@given(
+    which=st.sampled_from(["images-idx3", "labels-idx1"]),
+    plain=damaged(IMAGES[:40], SIZES) | damaged(LABELS, SIZES),
+    packed=st.sampled_from(["", "whole", "damaged"]),
+    tail=damaged(gzip.compress(LABELS, mtime=0)),
+)
+def test_idx(folder, which, plain, packed, tail):
+    for old in folder.glob("train-*"):
+        old.unlink()
+    (folder / "train-images-idx3-ubyte").write_bytes(IMAGES)
+    (folder / "train-labels-idx1-ubyte").write_bytes(LABELS)
+    path = folder / f"train-{which}-ubyte"
+    path.unlink()
+    if packed:
+        path = path.with_name(path.name + ".gz")
+    path.write_bytes({"": plain, "whole": gzip.compress(plain, 1, mtime=0), "damaged": tail}[packed])
+    read = read_or_refuse(lambda: read_mnist(folder, "train"), DataError, path)
+    if read is not None:
+        images, labels = read
+        assert (images.dtype, labels.dtype) == (np.uint8, np.int64)
+        assert images.shape == (len(labels), 784)
+        assert len(labels)
+        assert labels.max() <= 9
+
+
+# --conf
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=12,
+)
+PIECES = [b"[", b"]", b",", b"-", b"NaN", b"null", b"1e9", b'"', b"{", b"9" * 5000, b"\\u0000", b"\xed\xa0\x80"]
+BEST = {
+    "modalities": ["audio", "image"],
+    "configurations": [{"configuration": [[3, 2, 0], [1, 0, 1]], "accuracy": 0.5}],
+}
+
+
+def check_configuration(configuration) -> None:
+    if configuration is not None:
+        assert configuration
+        assert configuration[0]
+        assert {(type(row), len(row)) for row in configuration} == {(tuple, len(configuration[0]))}
+        assert {type(i) for row in configuration for i in row} == {int}
+        assert parse_configuration(format_configuration(configuration), PUBLISHED) == configuration
+
+
+@fuzz
+@given(
+    st.text()
+    | st.from_regex(r"-?[0-9]{1,12}", fullmatch=True)
+    | JSON.map(json.dumps)
+    | damaged(b"[[3,2,0],[1, 0, 1]]", PIECES).map(lambda data: data.decode(errors="surrogateescape"))
+)
+def test_conf(folder, text):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        check_configuration(read_or_refuse(lambda: parse_configuration(text, PUBLISHED), UsageError))
+
+
+@fuzz
+@given(
+    damaged(json.dumps(BEST).encode(), PIECES)
+    | JSON.map(lambda value: json.dumps(value).encode())
+    | st.tuples(st.sampled_from(["configurations", "seconds", "candidates_trained"]), JSON).map(
+        lambda entry: json.dumps(BEST | dict([entry])).encode()
+    )
+    | JSON.map(lambda value: json.dumps({"configurations": [{"configuration": value}]}).encode())
+)
+def test_best_json(folder, data):
+    path = folder / "best.json"
+    path.write_bytes(data)
+    check_configuration(read_or_refuse(lambda: parse_configuration(str(path), PUBLISHED), UsageError, path))
+
+
+# Checkpoints
+
+STATE = {"conv.weight": torch.arange(12.0).view(3, 4) / 7, "bn.num_batches_tracked": torch.tensor(5)}
+
+
+def checkpoint(modern: bool) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(STATE, buffer, _use_new_zipfile_serialization=modern)
+    return buffer.getvalue()
+
+
+@fuzz
+@given(data=damaged(checkpoint(modern=True)))
+def test_checkpoints(folder, data):
+    """Every record has a checksum, so that what is read is what was written."""
+    path = folder / "model.pkl"
+    path.write_bytes(data)
+    state = read_or_refuse(lambda: load_state(path), UsageError, path)
+    if state is not None:
+        assert state.keys() == STATE.keys()
+        assert all(torch.equal(state[name], value) for name, value in STATE.items())
+
+
+@fuzz
+@given(data=damaged(checkpoint(modern=False)))
+def test_checkpoints_of_old(folder, data):
+    """They have no checksums; what is read is at least a state_dict of finite numbers."""
+    path = folder / "model.pkl"
+    path.write_bytes(data)
+    state = read_or_refuse(lambda: load_state(path), UsageError, path)
+    if state is not None:
+        assert all(isinstance(name, str) and torch.isfinite(value).all() for name, value in state.items())
+
+
+# Arrays
+
+
+def npy() -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.arange(12, dtype=np.float32).reshape(3, 4))
+    return buffer.getvalue()
+
+
+HEADERS = [
+    *(b"'shape': (%s), }" % shape for shape in (b"-1, 4", b"3, -4", b"3,", b"", b"99999999999999999999, 4", b"0, 4")),
+    *(b"'descr': '%s'," % kind for kind in (b"|O", b"<M8", b">f4", b"<f8", b"|V4", b"<f4,<f4", b"|S0", b"<U1")),
+    *(b"True,", b"'fortran_order': True,", b"(", b"{", b"\x93NUMPY\x02\x00", b"\x93NUMPY\x03\x00", b"\xff\xff"),
+]
+
+
+@fuzz
+@given(
+    data=damaged(npy(), HEADERS), dtype=st.sampled_from([np.float32, None]), inner=st.sampled_from([(4,), (), (2, 2)])
+)
+def test_arrays(folder, data, dtype, inner):
+    path = folder / "a.npy"
+    path.write_bytes(data)
+    array = read_or_refuse(lambda: _read_array(folder, "a.npy", dtype, inner), DataError, path)
+    if array is not None:
+        assert array.shape[1:] == inner
+        assert array.flags.c_contiguous
+        array.sum()  # all of it is there
+        torch.from_numpy(array.astype(np.int64) if dtype is None else array)
+
+
+# Journals
+
+JOURNAL = [
+    {"kind": "header", "format": 1, "search": "sequential", "sizes": [5, 3]},
+    {"kind": "candidate", "step": 0, "configuration": [[3, 2, 0]], "accuracies": [0.5, 1], "seconds": 0.1},
+    {"kind": "candidate", "step": 0, "configuration": [[1, 0, 1]], "accuracies": [], "seconds": 2, "failed": "NaN"},
+    {"kind": "step", "step": 0, "candidates": 2, "temperature": 10.0},
+]
+ENTRIES = st.tuples(
+    st.sampled_from(["kind", "format", "step", "configuration", "accuracies", "seconds", "failed"]), JSON
+)
+LINES = [json.dumps(line).encode() + b"\n" for line in JOURNAL]
+WORDS = [*PIECES, *LINES, b"\n", b"\r", b"\xe2\x80\xa8", b"{}\n", b"-1", b"1e999", b"true"]
+
+
+@fuzz
+@given(
+    damaged(b"".join(LINES), WORDS)
+    | st.tuples(st.integers(0, 3), ENTRIES).map(
+        lambda change: b"".join(
+            json.dumps(line | (dict([change[1]]) if number == change[0] else {})).encode() + b"\n"
+            for number, line in enumerate(JOURNAL)
+        )
+    )
+)
+def test_journals(folder, data):
+    path = folder / "journal.jsonl"
+    path.write_bytes(data)
+    read = read_or_refuse(lambda: read_journal(path), UsageError, path)
+    if read is not None:
+        lines, size = read
+        assert data[:size].endswith(b"\n" if size else b"")
+        assert b"\n" not in data[size:].strip(b"\n")
+        assert len(lines) == data[:size].count(b"\n")
+        assert not lines or (lines[0]["kind"], lines[0]["format"]) == ("header", 1)
+        for line in lines:
+            if line["kind"] == "candidate":
+                assert all(isinstance(index, int) for row in line["configuration"] for index in row)
+                assert all(accuracy == accuracy for accuracy in line["accuracies"])
+                assert line["accuracies"] or line["failed"]

@@ -1,0 +1,147 @@
+"""Searches, killed: resumed by --run_dir or --resume, they end with the journal and the result of one go."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.reliability.compare import without_times
+from tests.reliability.harness import (
+    Command,
+    Server,
+    WhenGrown,
+    cut,
+    differences,
+    flip,
+    read_whole_lines,
+    resuming,
+    strikes,
+    survive,
+)
+
+SEARCH = ["main_searchable_avmnist.py", "--run_dir", "runs/s", "--max_fusions", 2, "--search_iterations", 2]
+SEARCH += ["--num_samples", 3, "--epochs", 2, "--epochs_surrogate", 5]
+LIVE = [*SEARCH, "--features", "live", "--limit_train", 8, "--limit_dev", 4, "--batchsize", 8]
+JOURNAL, STATE = "runs/s/journal.jsonl", "runs/s/state.checkpoint"
+
+
+def kill(server: Server, tally, new_home: Callable[[], Path], command: Command, seed: int, kills: int) -> None:
+    """Kill a search; after every kill its journal is the beginning of the reference's."""
+    reference = server.reference(new_home(), command)
+    expected = read_whole_lines(reference.home / JOURNAL)
+
+    def begins_alike(home: Path, kills: int) -> None:
+        lines = read_whole_lines(home / JOURNAL)
+        assert without_times(lines) == without_times(expected[: len(lines)])
+
+    chosen = strikes(seed, reference, JOURNAL, lines=True)
+    survive(server, tally, reference, new_home, resuming(command, "runs/s"), chosen, kills, begins_alike)
+    assert tally.kills == kills
+
+
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(s, marks=pytest.mark.long) for s in range(2, 22))])
+def test_cached_search(server, new_home, tally, seed):
+    tally.script = "search, cached"
+    kill(server, tally, new_home, SEARCH, seed, 13)
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.long) for s in range(1, 11))])
+def test_live_search(server, new_home, tally, seed):
+    tally.script = "search, live"
+    kill(server, tally, new_home, LIVE, seed, 12)
+
+
+VARIANTS = {
+    "random": (SEARCH, "--randsearch"),
+    "shared weights": (SEARCH, "--weightsharing", "--batchnorm"),
+    "alphas": (SEARCH, "--alphas", "--multitask", "--drpt", 0),
+    "live, shared weights": (LIVE, "--weightsharing", "--batchnorm", "--alphas"),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_search_variants(server, new_home, tally, variant):
+    tally.script = "search, variants"
+    command, *flags = VARIANTS[variant]
+    kill(server, tally, new_home, [*command, *flags], 7, 3)
+
+
+def test_genuine_command(server, new_home, tally):
+    """Commands as a user gives them, each in an interpreter of its own."""
+    tally.script = "search, cached"
+    reference = server.reference(new_home(), SEARCH)
+    home = new_home()
+    assert WhenGrown(JOURNAL, 33, lines=True, genuine=True).strike(server, home, SEARCH).wait() == -9
+    tally.injected["kill of a command of its own"] += 1
+    life = server.genuine(home, resuming(SEARCH, "runs/s")(home))
+    assert life.wait() == 0, life.report()
+    assert differences(reference.home, home) == []
+
+
+DAMAGE = {
+    "journal, last byte": (JOURNAL, lambda path: cut(path, 1)),
+    "journal, half a line": (JOURNAL, lambda path: cut(path, 40)),
+    "journal, zeros": (JOURNAL, lambda path: path.write_bytes(path.read_bytes() + bytes(100))),
+    "state, cut": (STATE, lambda path: cut(path, path.stat().st_size // 2)),
+    "state, empty": (STATE, lambda path: cut(path, path.stat().st_size)),
+    "state, first byte": (STATE, lambda path: flip(path, 0)),
+    "state, a byte": (STATE, lambda path: flip(path, path.stat().st_size // 3)),
+}
+
+
+@pytest.mark.parametrize("flags", [(), ("--weightsharing",)], ids=["", "shared"])
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damage_between(server, new_home, tally, damage, flags):
+    """A torn line and a damaged state are reported and done without; the result is the same."""
+    tally.script = "search, cached"
+    command = [*SEARCH, *flags]
+    reference = server.reference(new_home(), command)
+    file, change = DAMAGE[damage]
+    written, saved = reference.numbers("write", within="journal"), reference.numbers("rename", within="/state.next")
+    home = new_home()
+    fault = {"how": "after", "at": written[34] if file == JOURNAL else saved[1]}
+    assert server.start(home, command, fault).wait() == -9
+    tally.injected["kill at a file operation"] += 1
+    change(home / file)
+    tally.injected["damage to a file"] += 1
+    life = server.run(home, command)
+    assert any(Path(file).name in line for line in life.complaints), life.report()
+    assert differences(reference.home, home) == []
+
+
+def test_damage_amid_the_journal(server, new_home, tally):
+    """A damaged line that is not the last is an error that names it; nothing is changed."""
+    tally.script = "search, cached"
+    home = new_home()
+    server.run(home, SEARCH)
+    path = home / JOURNAL
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:5], lines[5][:-9] + b"\n", *lines[6:]]))
+    before = path.read_bytes()
+    life = server.run(home, SEARCH, code=2)
+    tally.injected["damage to a file"] += 1
+    assert "line 6" in life.complaints[-1]
+    assert path.read_bytes() == before
+
+
+def test_finished_search_trains_nothing(server, new_home):
+    home = new_home()
+    server.run(home, SEARCH)
+    journal = (home / JOURNAL).read_bytes()
+    best = (home / "runs/s/best.json").read_bytes()
+    (home / "runs/s/best.json").unlink()
+    server.run(home, SEARCH)
+    assert (home / JOURNAL).read_bytes() == journal
+    assert without_times(json.loads(best)) == without_times(json.loads((home / "runs/s/best.json").read_text()))
+
+
+def test_other_settings_are_refused(server, new_home):
+    home = new_home()
+    server.run(home, SEARCH)
+    journal = (home / JOURNAL).read_bytes()
+    life = server.run(home, [*SEARCH, "--eta_max", 0.01], code=2)
+    assert all(word in life.complaints[-1] for word in ("eta_max", "0.01", "0.001"))
+    life = server.run(home, ["main_found_avmnist.py", "--run_dir", "runs/s"], code=2)
+    assert "main_searchable_avmnist" in life.complaints[-1]
+    assert (home / JOURNAL).read_bytes() == journal

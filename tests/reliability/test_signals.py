@@ -1,0 +1,85 @@
+"""SIGINT and SIGTERM: the epoch or batch is finished and saved, exit 130 or 143; resumed, the end is the same."""
+
+import random
+import signal
+
+import pytest
+
+from tests.reliability.harness import differences
+from tests.reliability.test_kill_data import EXTRACT, GENERATE, PREPARE
+from tests.reliability.test_kill_search import LIVE, SEARCH
+from tests.reliability.test_kill_training import AUDIO, FOUND, IMAGE
+
+RUNS = {"search": SEARCH, "live": LIVE, "image": IMAGE, "audio": AUDIO, "found": FOUND, "extraction": EXTRACT}
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+
+
+@pytest.mark.parametrize("number", CODES, ids=lambda number: number.name)
+@pytest.mark.parametrize("name", RUNS)
+def test_run_is_stopped_and_goes_on(server, new_home, tally, name, number):
+    """Sent at random operations of the run; every life does at least an epoch, so the run ends."""
+    command = RUNS[name]
+    run_dir = command[command.index("--run_dir") + 1]
+    tally.script = f"{command[0]}, {name}"
+    reference = server.reference(new_home(), command)
+    rng, home = random.Random(int(number)), new_home()
+    first = max(reference.numbers("rename", within="args.json")) + 2
+    at, sent = rng.randrange(first, len(reference.operations) // 2), 0
+    while True:
+        fault = {"how": "signal", "signal": int(number), "at": at}
+        life = server.start(home, command, fault)
+        code = life.wait()
+        assert "Traceback" not in life.errors, life.report()
+        if code == 0:
+            break
+        assert code == CODES[number], life.report()
+        assert f"--resume {run_dir}" in life.complaints[-1], life.report()
+        tally.injected[number.name] += 1
+        sent += 1
+        assert sent < 20
+        at = rng.randrange(first, len(reference.operations))
+    assert sent
+    assert differences(reference.home, home) == []
+
+
+@pytest.mark.parametrize("number", CODES, ids=lambda number: number.name)
+def test_second_signal_ends_at_once(server, new_home, tally, number):
+    """Held amid an epoch, two signals, let go: no further epoch is written; the run goes on to the same end."""
+    tally.script = "train_image.py"
+    reference = server.reference(new_home(), IMAGE)
+    home = new_home()
+    middle = reference.numbers("write", within="state.checkpoint")[1]
+    life = server.start(home, IMAGE, {"how": "signal", "signal": int(signal.SIGSTOP), "at": middle})
+    assert life.stopped()
+    life.send(number)
+    life.send(number)  # of the same kind: both are pending as one
+    life.send(signal.SIGTERM if number == signal.SIGINT else signal.SIGINT)
+    life.send(signal.SIGCONT)
+    assert life.wait() in CODES.values(), life.report()
+    assert "Traceback" not in life.errors, life.report()
+    tally.injected["two signals"] += 1
+    server.run(home, IMAGE)
+    assert differences(reference.home, home) == []
+
+
+@pytest.mark.parametrize("number", CODES, ids=lambda number: number.name)
+@pytest.mark.parametrize("command", [GENERATE, PREPARE], ids=lambda command: command[0])
+def test_preparation_is_stopped(server, originals_home, ntu_home, tally, command, number):
+    """At once; what is whole stays, and the same command ends with the same bytes."""
+    tally.script = command[0]
+    make = originals_home if command is GENERATE else ntu_home
+    reference = server.reference(make(), command)
+    home = make()
+    at = len(reference.operations) // 2
+    life = server.run(home, command, CODES[number], {"how": "signal", "signal": int(number), "at": at})
+    assert len(life.complaints) <= 2, life.report()
+    tally.injected[number.name] += 1
+    server.run(home, command)
+    assert differences(reference.home, home) == []
+
+
+@pytest.mark.parametrize("number", CODES, ids=lambda number: number.name)
+def test_before_anything_is_written(server, new_home, number):
+    fault = {"how": "signal", "signal": int(number), "at": 0}
+    life = server.run(new_home(), IMAGE, CODES[number], fault)
+    assert len(life.complaints) <= 1, life.report()

@@ -1,0 +1,95 @@
+"""The folder of a run: it belongs to one command, which one process at a time starts, or goes on with."""
+
+import argparse
+import contextlib
+import json
+import os
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from utils import interrupts
+from utils.cli import UsageError, read_json
+from utils.files import locked, write_json
+
+# Flags that leave the results as they are, so that a run may go on with others.
+FREE = {"run_dir", "resume", "verbose", "num_workers", "device", "bank_memory"}
+
+
+@contextlib.contextmanager
+def open_run(args: argparse.Namespace) -> Iterator[Path]:
+    """The run folder, locked, with `args.json`: the command that reproduces the run, settings and versions.
+
+    A folder that holds a run of the same settings is gone on with. Within, signals take effect at safe places.
+
+    Raises:
+        UsageError: `--resume` names no run, or the folder holds a run of other settings.
+        LockedError: another process works in it.
+    """
+    run_dir = _folder(args)
+    for folder in (run_dir, args.checkpointdir):  # better now than after hours of training
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    if args.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which cuBLAS asks for
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    with locked(run_dir):
+        if _describe(run_dir, args) and args.verbose:
+            print(f"going on with the run in {run_dir}")
+        with _tells_how_to_resume(run_dir), interrupts.gently():
+            yield run_dir
+
+
+def _folder(args: argparse.Namespace) -> Path:
+    if args.resume is None:
+        return args.run_dir or Path("runs") / f"{Path(sys.argv[0]).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if args.run_dir is not None and args.run_dir != args.resume:
+        raise UsageError(f"--resume {args.resume} and --run_dir {args.run_dir} name two folders; leave one out")
+    if not (args.resume / "args.json").is_file():
+        raise UsageError(f"--resume takes the folder of a run, but {args.resume} holds no args.json")
+    return args.resume
+
+
+def _describe(run_dir: Path, args: argparse.Namespace) -> bool:
+    """Write args.json, or compare with the one that is there; returns whether there was one."""
+    path = run_dir / "args.json"
+    script = Path(sys.argv[0]).name
+    settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
+    versions = {"python": sys.version.split()[0], "torch": torch.__version__, "numpy": np.__version__}
+    if not path.exists():
+        for name in ("journal.jsonl", "results.json", "best.json"):
+            if (run_dir / name).exists():
+                raise UsageError(f"{run_dir} holds {name} of another run; name another --run_dir")
+        command = shlex.join(["python", script, *sys.argv[1:]])
+        write_json(path, {"script": script, "command": command, "settings": settings, "versions": versions})
+        return False
+    before = read_json(path)
+    if before.get("script") != script:
+        raise UsageError(f"{run_dir} holds a run of {before.get('script')}, not of {script}; name another --run_dir")
+    settings = json.loads(json.dumps(settings))
+    for name, value in before["settings"].items():
+        if name not in FREE and name in settings and settings[name] != value:
+            raise UsageError(
+                f"{run_dir} holds a run with {name} {value}, but this command has {settings[name]}; "
+                "give the same flags, or name another --run_dir"
+            )
+    for name, version in before["versions"].items():
+        if versions.get(name) != version:
+            print(f"{run_dir} was begun with {name} {version}, this is {versions[name]}", file=sys.stderr)
+    return True
+
+
+@contextlib.contextmanager
+def _tells_how_to_resume(run_dir: Path) -> Iterator[None]:
+    try:
+        yield
+    except interrupts.Interrupted as stop:
+        stop.args = (f"{stop}; to go on, give the same command with --resume {run_dir}",)
+        raise

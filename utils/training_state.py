@@ -1,0 +1,59 @@
+"""Where a training is, saved after every epoch, so that it goes on as if it had never been interrupted."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from utils.checkpoints import read_checkpoint, write_checkpoint
+from utils.cli import UsageError
+
+
+class SavedState:
+    """Values in `state.checkpoint` of a folder; the ones before are kept as `state.previous.checkpoint`.
+
+    All randomness derives from the seed and the place in the run, so no random state is among them.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path, self.previous = folder / "state.checkpoint", folder / "state.previous.checkpoint"
+
+    def save(self, values: Mapping[str, object]) -> None:
+        """Replace what is there, whole or not at all."""
+        fresh = self.path.with_name("state.next.checkpoint")
+        write_checkpoint(fresh, values)
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(self.path, self.previous)
+        os.replace(fresh, self.path)
+
+    def load(self) -> dict:
+        """The values that were saved last; empty where there are none. Says so where it must take those before."""
+        for path, fallback in ((self.path, f"{self.previous} is used"), (self.previous, "starting over")):
+            if path.exists():
+                try:
+                    values = read_checkpoint(path)
+                    if isinstance(values, dict):
+                        return values
+                    reason = f"{path} holds no state"
+                except UsageError as error:
+                    reason = str(error)
+                print(f"warning: {reason}; {fallback}", file=sys.stderr)
+        return {}
+
+
+def training_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, object]:
+    """What `restore` takes."""
+    return {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+
+
+def restore(model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, dict]) -> None:
+    """Put a model and its optimizer back to where they were."""
+    model.load_state_dict(state["model"])
+    rates = [group["lr"] for group in optimizer.param_groups]  # set before every batch; on CUDA they are tensors there
+    optimizer.load_state_dict(state["optimizer"])
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
