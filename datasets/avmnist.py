@@ -62,7 +62,7 @@ def load_avmnist(
         labels = splits[name].labels
         if not len(labels):
             raise DataError(f"{datadir}: the {name} split is empty; at least 12 training and 1 test samples are needed")
-        if num_outputs > 1 and (labels == labels[0]).all():
+        if min(num_outputs, len(labels)) > 1 and (labels == labels[0]).all():
             hint = "" if limit is None else f"; use a larger --limit_{name}"
             raise DataError(
                 f"{datadir}: the {name} split must hold two classes or more, "

@@ -185,6 +185,18 @@ def test_a_search_that_was_cut_off(tmp_path):
         write_report(tmp_path)
 
 
+def test_failed_candidates_are_told_and_left_out_of_the_plots(tmp_path):
+    candidates = search_run(tmp_path)
+    journal = tmp_path / "journal.jsonl"
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    lines[3] |= {"accuracies": [], "failed": "its loss <went> away"}
+    write_lines(journal, lines)
+    page = report(tmp_path)
+    assert "1 candidates failed" in page.text
+    assert "its loss <went> away" in page.text
+    assert len(page.drawings[0].findall("path")) == len(candidates) - 1
+
+
 def test_only_a_header_yet(tmp_path):
     write_lines(tmp_path / "journal.jsonl", [{"kind": "header", "format": 1}])
     assert "Architecture search" in report(tmp_path).text

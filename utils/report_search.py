@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from html import escape
 from itertools import accumulate, groupby
 
 from models.fusion import ACTIVATION_NAMES
@@ -46,7 +47,13 @@ def search_headline(files: RunFiles) -> str:
     unfinished = (
         "" if files.best else '<p class="note">This search has not written its best.json: it is unfinished.</p>'
     )
-    return f"""{unfinished}{tiles(values)}
+    failed = "".join(
+        f"<li><code>{format_configuration(line['configuration'])}</code>, step {line['step']}: "
+        f"{escape(line['failed'])}</li>"
+        for line in files.failed
+    )
+    note = f'<div class="note">{len(files.failed)} candidates failed: <ul>{failed}</ul></div>' if failed else ""
+    return f"""{unfinished}{note}{tiles(values)}
 <p>Best configuration: <code>{format_configuration(best["configuration"])}</code></p>"""
 
 

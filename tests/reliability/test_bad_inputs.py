@@ -284,7 +284,13 @@ ARRAYS = {
     ),
     "one class in dev": (AUD, "", each(no_manifest, put(LABELS, slice(44, 48), 7)), 2, "dev split must hold two"),
     "one class in test": (FIND, "", each(no_manifest, put("test_labels.npy", ..., 0)), 2, "has class 0 only (12 sam"),
-    "one class by a limit": (IMG, "--limit_dev 1", None, 2, "use a larger --limit_dev"),
+    "one class by a limit": (
+        IMG,
+        "--limit_dev 3",
+        each(no_manifest, put(LABELS, slice(44, 47), 7)),
+        2,
+        "has class 7 only (3 samples); use a larger --limit_dev",
+    ),
 }
 
 CHECKPOINT = {
