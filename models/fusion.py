@@ -2,7 +2,8 @@
 
 Notation: a configuration is a list of rows (one feature index per modality, activation index), one row per fusion
 layer; layer l computes h_l = activation(W_l [x_1 ; x_2 ; h_(l-1)] + b_l), with dropout after it (MFAS, section 3.1).
-Parameter names are the published ones.
+Parameter names are the published ones. New here: any number of modalities, and the index SKIP, which leaves a modality
+out of a layer.
 """
 
 import dataclasses
@@ -18,8 +19,9 @@ from models.lenet import AudioLeNet, ImageLeNet
 
 Configuration = Sequence[Sequence[int]]
 
-ACTIVATIONS: tuple[type[nn.Module], ...] = (nn.ReLU, nn.Sigmoid, nn.LeakyReLU)
-ACTIVATION_NAMES = ("relu", "sigmoid", "leaky_relu")
+ACTIVATIONS: tuple[type[nn.Module], ...] = (nn.ReLU, nn.Sigmoid, nn.LeakyReLU, nn.GELU)
+ACTIVATION_NAMES = ("relu", "sigmoid", "leaky_relu", "gelu")
+SKIP = -1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +34,7 @@ class HeadSettings:
     batchnorm: bool = False
     alphas: bool = False
     multitask: bool = False
+    multi_label: bool = False  # any number of classes at once, each with a sigmoid of its own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,20 +42,25 @@ class FeatureLayout:
     """Where each pooled feature and each unimodal net's logits stand in one row of a feature table.
 
     A row holds the features of the first modality, then of the second, ..., then the logits of the first net, of the
-    second, ...
+    second, ... where there are any.
     """
 
     widths: tuple[tuple[int, ...], ...]  # per modality, per feature
     num_outputs: int
+    has_logits: bool = True
+
+    @property
+    def _sizes(self) -> list[int]:
+        logits = [self.num_outputs] * len(self.widths) if self.has_logits else []
+        return [width for modality in self.widths for width in modality] + logits
 
     @property
     def total(self) -> int:
-        return sum(map(sum, self.widths)) + len(self.widths) * self.num_outputs
+        return sum(self._sizes)
 
     def split(self, rows: Tensor) -> tuple[list[list[Tensor]], list[Tensor]]:
         """Views of rows (B, total): features[modality][index] (B, width), and logits[modality] (B, C)."""
-        sizes = [width for modality in self.widths for width in modality]
-        parts = list(rows.split(sizes + [self.num_outputs] * len(self.widths), dim=1))
+        parts = list(rows.split(self._sizes, dim=1))
         features = [[parts.pop(0) for _ in modality] for modality in self.widths]
         return features, parts
 
@@ -95,21 +103,24 @@ class FusionHead(nn.Module):
     ) -> None:
         sizes = [len(modality) for modality in widths]
         for row in configuration:
-            if len(row) != len(sizes) + 1 or any(
-                not 0 <= i < n for i, n in zip(row, [*sizes, len(ACTIVATIONS)], strict=True)
+            if len(row) != len(sizes) + 1 or not (
+                all(SKIP <= i < n for i, n in zip(row, sizes, strict=False)) and 0 <= row[-1] < len(ACTIVATIONS)
             ):
                 raise ValueError(
                     f"a row needs one index below each of {[*sizes, len(ACTIVATIONS)]}, but got {list(row)}"
                 )
-        if settings.alphas and len(sizes) != 2:
-            raise ValueError(f"alphas weigh exactly two modalities, but there are {len(sizes)}")
+        if settings.alphas and (len(sizes) != 2 or any(SKIP in row for row in configuration)):
+            raise ValueError(
+                f"alphas weigh two features in every layer; here are {len(sizes)} modalities, or some skipped"
+            )
         self.configuration = tuple(tuple(row) for row in configuration)
         self.settings = settings
         self.alphas = nn.ModuleList(Alpha() for _ in configuration)
         self.fusion_layers = nn.ModuleList()
         previous = 0
         for *indices, activation in configuration:
-            width = sum(modality[i] for modality, i in zip(widths, indices, strict=True)) + previous
+            read = [modality[i] for modality, i in zip(widths, indices, strict=True) if i != SKIP]
+            width = sum(read) + previous
             layers: list[nn.Module] = [nn.Linear(width, settings.inner_size), ACTIVATIONS[activation]()]
             if settings.batchnorm:
                 layers.append(nn.BatchNorm1d(settings.inner_size))
@@ -123,7 +134,7 @@ class FusionHead(nn.Module):
         """Logits (B, C) from features[modality][index], each (B, width)."""
         hidden: list[Tensor] = []
         for (*indices, _), alpha, layer in zip(self.configuration, self.alphas, self.fusion_layers, strict=True):
-            chosen = [modality[i] for modality, i in zip(features, indices, strict=True)]  # each (B, D_i)
+            chosen = [modality[i] for modality, i in zip(features, indices, strict=True) if i != SKIP]  # each (B, D_i)
             if self.settings.alphas:
                 chosen = alpha(chosen)
             hidden = [layer(torch.cat(chosen + hidden, dim=1))]  # (B, S)
@@ -204,3 +215,17 @@ class SkeletonRGBNetwork(FusionNetwork):
         skeleton_features, skeleton_logits = self.skenet.pooled(skeleton)  # (B, 3, T, 25, 2) -> 4 x (B, D_i), (B, C)
         rgb_features, rgb_logits = self.rgbnet.pooled(rgb)  # (B, T, H, W, 3) -> 4 x (B, D_i), (B, C)
         return [skeleton_features, rgb_features], [skeleton_logits, rgb_logits]
+
+
+class FeatureNetwork(FusionNetwork):
+    """Central weights over the rows of a feature table: unimodal networks that ran elsewhere."""
+
+    def __init__(self, configuration: Configuration, layout: FeatureLayout, settings: HeadSettings) -> None:
+        FusionHead.__init__(self, configuration, layout.widths, settings)
+        self.layout = layout
+
+    def backbones(self) -> list[nn.Module]:
+        return []
+
+    def unimodal(self, rows: Tensor) -> tuple[list[list[Tensor]], list[Tensor]]:
+        return self.layout.split(rows)  # (B, layout.total) -> by modality each (B, D_i); (B, C) each

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.fusion import FeatureLayout, FusionHead
+from models.fusion import SKIP, FeatureLayout, FusionHead
+
+OTHERS = ((2, F.leaky_relu), (3, F.gelu))  # activations besides ReLU and sigmoid, by index
 
 
 class Population(nn.Module):
@@ -43,15 +45,15 @@ class Population(nn.Module):
     def _slots(self, head: FusionHead, layer: int) -> list[Tensor]:
         """The columns of a member's layer that belong to each modality, then to the previous layer; each (S, D)."""
         row = head.configuration[layer]
-        widths = [modality[i] for modality, i in zip(self.layout.widths, row[:-1], strict=True)]
+        widths = [0 if i == SKIP else modality[i] for modality, i in zip(self.layout.widths, row[:-1], strict=True)]
         weight = head.fusion_layers[layer][0].weight.detach()  # (S, sum of D)
         return list(weight.split([*widths, weight.shape[1] - sum(widths)], dim=1))
 
     def _add_input_weights(self, members: Sequence[FusionHead]) -> None:
         """For every feature that is read, one matrix (readers x S, D_mi), and where its readers' results go.
 
-        The products of a modality stand one after the other along the reader axis; `gather_m` orders them by pair,
-        `scatter_m` back.
+        The products of a modality stand one after the other along the reader axis, and a block of zeros for the pairs
+        that leave the modality out; `gather_m` orders them by pair, `scatter_m` back.
         """
         self.input_weights = nn.ParameterDict()
         self.readers: list[list[tuple[int, list[tuple[int, int]]]]] = []  # [modality] -> (feature, its pairs)
@@ -65,8 +67,10 @@ class Population(nn.Module):
                 self.input_weights[f"{m}_{i}"] = nn.Parameter(stacked.contiguous())
             self.readers.append(reading)
             placed = [p for _, readers in reading for p in readers]
-            self.register_buffer(f"gather_{m}", torch.tensor([placed.index(p) for p in self.pairs]), persistent=False)
-            self.register_buffer(f"scatter_{m}", torch.tensor([self.pairs.index(p) for p in placed]), persistent=False)
+            gather = [placed.index(p) if p in placed else len(placed) for p in self.pairs]
+            scatter = torch.tensor([self.pairs.index(p) for p in placed], dtype=torch.int64)
+            self.register_buffer(f"gather_{m}", torch.tensor(gather), persistent=False)
+            self.register_buffer(f"scatter_{m}", scatter, persistent=False)
 
     def _add_recurrent_weights(self, members: Sequence[FusionHead]) -> None:
         def stack(tensors: list[Tensor], shape: tuple[int, ...] = ()) -> nn.Parameter:
@@ -88,7 +92,7 @@ class Population(nn.Module):
             )
         chosen = torch.tensor([self.configurations[k][layer][-1] for layer, k in self.pairs])
         self.register_buffer("activation", chosen.view(-1, 1, 1), persistent=False)  # (P, 1, 1)
-        self.leaky = bool((chosen == 2).any())
+        self.others = [(number, other) for number, other in OTHERS if (chosen == number).any()]
         # The last pair of each candidate, and the sorted place of each member in the order in which they were given.
         ends = [self.pairs.index((len(c) - 1, k)) for k, c in enumerate(self.configurations)]
         self.register_buffer("ends", torch.tensor(ends), persistent=False)
@@ -109,7 +113,8 @@ class Population(nn.Module):
         by_modality = []
         for m, reading in enumerate(self.readers):
             products = [self.input_weights[f"{m}_{i}"] @ features[m][i].T for i, _ in reading]  # each (R_i S, B)
-            stacked = torch.cat(products).unflatten(0, (-1, size))  # (P, S, B)
+            nothing = features[0][0].new_zeros(size, len(features[0][0]))  # of pairs that leave the modality out
+            stacked = torch.cat([*products, nothing]).unflatten(0, (-1, size))  # (R + 1, S, B)
             by_modality.append(stacked.index_select(0, getattr(self, f"gather_{m}")))
         if self.settings.alphas:
             share = self.alphas.sigmoid().unsqueeze(2)  # (P, 1, 1)
@@ -117,10 +122,11 @@ class Population(nn.Module):
         return sum(by_modality[1:], by_modality[0])
 
     def rectify(self, z: Tensor, number: int) -> Tensor:
-        """ReLU, or leaky ReLU where a candidate has that, on a layer's z (K_l, S, B)."""
-        if not self.leaky:
-            return F.relu(z)
-        return torch.where(self.layer(self.activation, number) == 2, F.leaky_relu(z), F.relu(z))
+        """ReLU, or leaky ReLU or GELU where a candidate has that, on a layer's z (K_l, S, B)."""
+        rectified = F.relu(z)
+        for activation, other in self.others:
+            rectified = torch.where(self.layer(self.activation, number) == activation, other(z), rectified)
+        return rectified
 
     def activate(self, z: Tensor, number: int) -> Tensor:
         """Each candidate's own activation on a layer's z (K_l, S, B)."""
@@ -159,6 +165,8 @@ class Population(nn.Module):
         for number, row in enumerate(self.configurations[k]):
             columns = []
             for m, i in enumerate(row[:-1]):
+                if i == SKIP:
+                    continue
                 place = dict(self.readers[m])[i].index((number, k))
                 columns.append(self.input_weights[f"{m}_{i}"][place * size : (place + 1) * size])
             if number:

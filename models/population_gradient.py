@@ -16,7 +16,7 @@ from models.population import Population
 
 
 class PopulationGradient:
-    """Computes the gradient of the sum of the members' mean cross entropies into `gradient`, laid out as `weights`."""
+    """Computes the gradient of the sum of the members' mean losses into `gradient`, laid out as `weights`."""
 
     def __init__(self, population: Population) -> None:
         """Turn the population's parameters into views of one vector, where they stand on the device they are on.
@@ -43,6 +43,7 @@ class PopulationGradient:
         self._sigmoid = (population.activation == 1).to(self.weights.dtype)  # (P, 1, 1)
         self._sigmoid_layers = self._sigmoid.split(population.alive)
         self._leak = 0.01 * (population.activation == 2)
+        self._gelu = population.activation == 3 if (population.activation == 3).any() else None
 
     @staticmethod
     def supports(population: Population) -> bool:
@@ -61,7 +62,7 @@ class PopulationGradient:
         """
         Args:
             features: features[modality][index], each (B, width).
-            targets: one-hot labels (C, B).
+            targets: one-hot labels (C, B), or with multi-label those of all classes.
             mask: dropout, (P, S, B): 0, or 1 / (1 - p). None: no dropout.
         """
         buffers = self._buffers(targets.shape[1])
@@ -100,7 +101,10 @@ class PopulationGradient:
     ) -> None:
         population, gradients = self.population, self.by_name
         logits = torch.baddbmm(population.classifier_bias.unsqueeze(2), population.classifier_weight, last)
-        d_logits = logits.softmax(1).sub_(targets).mul_(1 / targets.shape[1])  # (K, C, B)
+        if population.settings.multi_label:  # binary cross entropy, the mean over samples and classes
+            d_logits = logits.sigmoid().sub_(targets).mul_(1 / targets.numel())  # (K, C, B)
+        else:
+            d_logits = logits.softmax(1).sub_(targets).mul_(1 / targets.shape[1])
         torch.bmm(d_logits, last.mT, out=gradients["classifier_weight"])
         torch.sum(d_logits, 2, out=gradients["classifier_bias"])
         d_last = torch.bmm(population.classifier_weight.mT, d_logits)  # (K, S, B)
@@ -119,14 +123,17 @@ class PopulationGradient:
                 torch.bmm(self._recurrent[number].mT, d_z, out=buffers.d_hidden_layers[number - 1][:going_on])
         torch.sum(buffers.d_first, 2, out=gradients["biases"])
         for m, reading in enumerate(population.readers):
-            torch.index_select(buffers.d_first, 0, getattr(population, f"scatter_{m}"), out=buffers.products[m])
+            torch.index_select(buffers.d_first, 0, getattr(population, f"scatter_{m}"), out=buffers.products[m][:-1])
             for (i, _), part in zip(reading, buffers.product_parts[m], strict=True):
                 torch.mm(part, features[m][i], out=gradients[f"input_weights.{m}_{i}"])
 
     def _slopes(self, buffers: "_Buffers", mask: Tensor | None) -> Tensor:
         """The derivative of each pair's activation, from its result, times the mask: (P, S, B)."""
         a = buffers.activated
-        rectified = torch.where(a > 0, 1.0, self._leak) if self.population.leaky else a.sign()
+        rectified = torch.where(a > 0, 1.0, self._leak) if self.population.others else a.sign()
+        if self._gelu is not None:  # the only one whose result does not tell its slope
+            z = buffers.first
+            rectified = torch.where(self._gelu, torch.ops.aten.gelu_backward(torch.ones_like(z), z), rectified)
         slopes = torch.lerp(rectified, torch.addcmul(a, a, a, value=-1), self._sigmoid, out=buffers.first)
         return slopes if mask is None else slopes.mul_(mask)
 
@@ -140,9 +147,10 @@ class _Buffers:
             readers: by modality, how many pairs read each of the features that are read.
         """
         self.first, self.activated, self.hidden, self.d_hidden, self.d_first = like.new_empty((5, *shape)).unbind()
-        self.products = list(like.new_empty((len(readers), *shape)).unbind())  # by modality, in readers' order
+        # By modality, in readers' order; the last block stays zero, for pairs that leave the modality out.
+        self.products = [like.new_zeros((sum(counts) + 1, *shape[1:])) for counts in readers]
         self.product_parts = [
-            [part.flatten(0, 1) for part in whole.split(counts)]  # by feature (R S, B)
+            [part.flatten(0, 1) for part in whole[:-1].split(counts)]  # by feature (R S, B)
             for whole, counts in zip(self.products, readers, strict=True)
         ]
         names = ("first", "activated", "hidden", "d_hidden", "d_first")

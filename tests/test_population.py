@@ -11,9 +11,16 @@ from models.population_gradient import PopulationGradient
 from utils.batches import ArraySplit
 from utils.population_training import PopulationTraining
 from utils.schedules import cosine_rates
-from utils.training import TrainingSettings, adam, losses, scores
+from utils.training import ModelTraining, TrainingSettings, adam, losses, scores
 
 LAYOUT = FeatureLayout(widths=((3, 6, 12, 24, 48), (3, 6, 12)), num_outputs=10)
+THREE = FeatureLayout(widths=((3, 6), (5,), (4, 7, 2)), num_outputs=5, has_logits=False)
+WITH_SKIPS = [  # of three modalities; the first is never read in the second layer, the second in no first one
+    [[1, -1, 2, 0]],
+    [[0, -1, -1, 3], [-1, 0, 1, 1]],
+    [[-1, -1, 0, 2], [-1, 0, -1, 3], [1, -1, -1, 0]],
+    [[1, -1, 0, 1], [-1, 0, 2, 0]],
+]
 CONFIGURATIONS = [
     [[4, 2, 0]],
     [[0, 0, 1], [4, 1, 0]],
@@ -121,6 +128,45 @@ def test_gradients_by_hand_equal_autograd(dropout, monkeypatch):
     assert expected.keys() == gradient.by_name.keys()
     for name, value in expected.items():
         torch.testing.assert_close(gradient.by_name[name], value, rtol=1e-5, atol=1e-6, msg=name)
+
+
+def three_modality_heads(**options) -> list[FusionHead]:
+    heads = []
+    for k, configuration in enumerate(WITH_SKIPS):
+        torch.manual_seed(k)
+        settings = HeadSettings(num_outputs=5, inner_size=6, dropout=0.0, **options)
+        heads.append(FusionHead(configuration, THREE.widths, settings))
+    return heads
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_members_that_leave_modalities_out_train_as_they_would_alone(multi_label, by_hand):
+    generator = torch.Generator().manual_seed(1)
+    rows = torch.randn(90, THREE.total, generator=generator)
+    classes = torch.randint(5, (90,), generator=generator)
+    labels = (torch.rand(90, 5, generator=generator) < 0.4).float() if multi_label else classes
+    split, training = ArraySplit((rows,), labels), TrainingSettings(batchsize=BATCH)
+    batches = split.batches(BATCH, (0, "shuffle"))
+    population = Population(three_modality_heads(multi_label=multi_label), THREE)
+    if by_hand:
+        train_pass = PopulationTraining(population, training)
+    else:
+        train_pass = ModelTraining(population, adam(list(population.parameters()), training), population.train)
+    train_pass(batches, training.rates(3))
+    predicted = population.eval()(rows)
+    for k, head in enumerate(three_modality_heads(multi_label=multi_label)):
+        optimizer, rates = adam(head.central_parameters(), training), training.rates(3)
+        for (x,), target in batches:
+            optimizer.param_groups[0]["lr"] = next(rates)
+            optimizer.zero_grad()
+            losses(head(*THREE.split(x)), target).backward()
+            optimizer.step()
+        state = population.member_state(k)
+        assert state.keys() == head.state_dict().keys()
+        for name, value in head.state_dict().items():
+            torch.testing.assert_close(state[name], value, rtol=1e-5, atol=1e-5, msg=f"member {k}, {name}")
+        torch.testing.assert_close(predicted[k], head(*THREE.split(rows)), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("dropout", [0.5, 0.4])

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from models.fusion import SKIP
 from utils.cli import UsageError
 
 Row = tuple[int, ...]
@@ -19,14 +20,23 @@ Configuration = tuple[Row, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Space:
-    """What a fusion layer may be: how many features each modality offers, and which activations are searched."""
+    """What a fusion layer may be: how many features each modality offers, and which activations are searched.
+
+    With `allow_skip` a layer may leave modalities out (index SKIP), but not all.
+    """
 
     sizes: tuple[int, ...]
     activations: tuple[int, ...] = (0, 1)
+    allow_skip: bool = False
+
+    @property
+    def _first(self) -> int:
+        return SKIP if self.allow_skip else 0
 
     def rows(self) -> list[Row]:
         """Every possible row, last index fastest."""
-        return list(itertools.product(*(range(n) for n in self.sizes), self.activations))
+        rows = itertools.product(*(range(self._first, n) for n in self.sizes), self.activations)
+        return [row for row in rows if max(row[:-1]) != SKIP]
 
     def check(self, configuration: Configuration, legal_activations: int) -> None:
         """Raise UsageError unless every row has one existing feature per modality and a legal activation.
@@ -35,7 +45,8 @@ class Space:
         """
         limits = [*self.sizes, legal_activations]
         for row in configuration:
-            if len(row) != len(limits) or any(not 0 <= i < n for i, n in zip(row, limits, strict=True)):
+            fits = len(row) == len(limits) and all(self._first <= i < n for i, n in zip(row, limits, strict=True))
+            if not fits or row[-1] < 0 or max(row[:-1]) == SKIP:
                 raise UsageError(
                     f"a configuration row needs {len(limits)} numbers from 0 to "
                     f"{[n - 1 for n in limits]}, but got {list(row)}"

@@ -39,7 +39,9 @@ class PopulationTraining:
         order = batches.order.to(table.device)
         for chosen in order.split(STEPS_AT_ONCE * batches.batch_size):
             rows = table[chosen].to(weights.device).split(batches.batch_size)
-            targets = F.one_hot(labels[chosen], layout.num_outputs).to(weights).split(batches.batch_size)
+            these = labels[chosen]
+            targets = these if labels.ndim == 2 else F.one_hot(these, layout.num_outputs)  # (B, C)
+            targets = targets.to(weights).split(batches.batch_size)
             masks = self._masks(len(rows), batches.batch_size)
             for number, (x, target) in enumerate(zip(rows, targets, strict=True)):
                 rate = next(rates)

@@ -86,9 +86,15 @@ def threads(count: int) -> Iterator[None]:
 
 
 def losses(outputs: Outputs, labels: Tensor) -> Tensor:
-    """Mean cross entropy of every member, shape (...); with multitask the sum over the outputs."""
+    """Mean loss of every member, shape (...); with multitask the sum over the outputs.
+
+    Cross entropy for labels (B,), binary cross entropy for multi-label ones (B, C).
+    """
     if isinstance(outputs, tuple):
         return sum((losses(out, labels) for out in outputs[1:]), losses(outputs[0], labels))
+    if labels.ndim == 2:
+        targets = labels.expand_as(outputs).float()
+        return F.binary_cross_entropy_with_logits(outputs.float(), targets, reduction="none").mean((-2, -1))
     members = outputs.shape[:-2]
     flat = outputs.float().reshape(-1, outputs.shape[-1])  # (members x B, C)
     repeated = labels.expand(*members, len(labels)).reshape(-1)
@@ -130,7 +136,7 @@ def train_epoch(
         loss.sum().backward()
         optimizer.step()
         total_loss = total_loss + loss.detach() * len(labels)
-        total_correct = total_correct + (scores(outputs).argmax(-1) == labels).sum(-1)
+        total_correct = total_correct + correct(scores(outputs).detach(), labels).sum(-1)
         count += len(labels)
         seen.append((number, float(optimizer.param_groups[0]["lr"]), loss.detach()))
         if len(seen) == CHECK_EVERY:
@@ -160,10 +166,28 @@ def predict(model: nn.Module, split: Split, batch_size: int | None = None) -> Te
     return torch.cat(parts, dim=-2)
 
 
+def correct(predicted: Tensor, labels: Tensor) -> Tensor:
+    """Which samples are right (..., N), from scores (..., N, C); of multi-label ones the share of right classes."""
+    if labels.ndim == 2:
+        return ((predicted > 0) == (labels > 0)).float().mean(-1)
+    return (predicted.argmax(-1) == labels).float()
+
+
 def accuracy(predicted: Tensor, labels: Tensor) -> Tensor:
-    """Share of correct predictions from scores (..., N, C), shape (...); NaN where a score is not finite."""
-    correct = (predicted.argmax(-1) == labels).float().mean(-1)
-    return correct.where(predicted.isfinite().flatten(-2).all(-1), torch.nan)
+    """Share of correct predictions from scores (..., N, C), shape (...); NaN where a score is not finite.
+
+    Of multi-label samples the weighted F1.
+    """
+    reached = weighted_f1(predicted > 0, labels > 0) if labels.ndim == 2 else correct(predicted, labels).mean(-1)
+    return reached.where(predicted.isfinite().flatten(-2).all(-1), torch.nan)
+
+
+def weighted_f1(predicted: Tensor, labels: Tensor) -> Tensor:
+    """Mean over classes of F1, weighted by how often each occurs, from booleans (..., N, C) and (N, C); shape (...)."""
+    hits = (predicted & labels).sum(-2)  # (..., C)
+    occurring = labels.sum(-2)  # (C,)
+    f1 = 2 * hits / (predicted.sum(-2) + occurring).clamp(min=1)
+    return (f1 * occurring).sum(-1) / occurring.sum().clamp(min=1)
 
 
 def evaluate(model: nn.Module, split: Split, batch_size: int | None = None) -> Tensor:
