@@ -35,7 +35,7 @@ test: setup-test
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 test-fast: setup-test
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not long"
 
 lint: setup-test
 	$(BIN)/ruff check .

@@ -26,7 +26,6 @@ PUBLISHED = [
 ]
 TASK = found.Task(
     modalities=MODALITIES,
-    inputs=(1, 0),  # the network takes (image, audio)
     space=Space(sizes=(AudioLeNet.depth, ImageLeNet.depth)),
     published=PUBLISHED,
 )

@@ -29,7 +29,6 @@ PUBLISHED = [
 ]
 TASK = found.Task(
     modalities=MODALITIES,
-    inputs=(1, 0),  # the network takes (rgb, skeleton)
     space=Space(sizes=(SkeletonNet.depth, InflatedResNet50.depth)),
     published=PUBLISHED,
 )

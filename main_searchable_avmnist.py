@@ -22,6 +22,7 @@ def main() -> None:
     cli.add_avmnist_data(parser)
     cli.add_avmnist_checkpoints(parser)
     search_run.add_flags(parser)
+    search_run.add_network_flags(parser)
     fusion_flags.add_flags(parser, inner=16, epochs=3, batchsize=32, period=1, dropout=0.5, multitask=False)
     cli.add_run_flags(parser)
     args = parser.parse_args()
@@ -35,16 +36,14 @@ def main() -> None:
     }
 
     space = Space(sizes=(AudioLeNet.depth, ImageLeNet.depth))
-    search_run.run_search(
+    make_evaluator = search_run.through_networks(
         args,
-        space=space,
-        modalities=MODALITIES,
         network=AudioImageNetwork(space.rows()[:1], head, args.channels),
         splits=splits,
         checkpoints=[args.checkpointdir / args.audio_cp, args.checkpointdir / args.rgb_cp],
         data_identity=data_identity(args.datadir, ["image/train_data.npy", "audio/train_data.npy", "train_labels.npy"]),
-        facts={"stand_in": is_stand_in(args.datadir)},
     )
+    search_run.run_search(args, space, MODALITIES, make_evaluator, facts={"stand_in": is_stand_in(args.datadir)})
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ def main() -> None:
     cli.add_ntu_data(parser)
     cli.add_ntu_checkpoints(parser)
     search_run.add_flags(parser)
+    search_run.add_network_flags(parser)
     fusion_flags.add_flags(parser, inner=16, epochs=3, batchsize=20, period=1, dropout=0.5, multitask=False, amp="off")
     cli.add_run_flags(parser)
     args = parser.parse_args()
@@ -36,17 +37,15 @@ def main() -> None:
     fusion_flags.check_batches(args, len(splits["train"]))
 
     space = Space(sizes=(SkeletonNet.depth, InflatedResNet50.depth))
-    search_run.run_search(
+    make_evaluator = search_run.through_networks(
         args,
-        space=space,
-        modalities=MODALITIES,
         network=SkeletonRGBNetwork(space.rows()[:1], head, args.vid_len[1]),
         splits=splits,
         checkpoints=find_checkpoints(args),
         data_identity={name: split.identity() for name, split in data.items()} | {"crops": args.seed},
-        facts=facts,
         passes=args.epochs,
     )
+    search_run.run_search(args, space, MODALITIES, make_evaluator, facts)
 
 
 if __name__ == "__main__":

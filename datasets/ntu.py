@@ -134,6 +134,11 @@ class NTUFolder:
                     f"{self.datadir}: classes must lie in 1..{num_outputs}, but {highest} is of class "
                     f"{class_of(highest)}; leave it out, or give --num_outputs {class_of(highest)}"
                 )
+            if min(num_outputs, len(chosen)) > 1 and len(set(map(class_of, chosen))) == 1:
+                raise DataError(
+                    f"{self.datadir}: all {len(chosen):,} samples of the {split} split are of class "
+                    f"{class_of(highest)}; there is nothing to tell apart"
+                )
             labels = torch.tensor([class_of(name) - 1 for name in chosen])
             splits[split] = NTUSplit(tuple(chosen), labels, self.settings, self.files)
         return splits

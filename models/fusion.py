@@ -7,6 +7,7 @@ out of a layer.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -174,6 +175,10 @@ class FusionNetwork(FusionHead):
         """The unimodal networks, first modality first."""
         raise NotImplementedError
 
+    def modality_input(self, modality: int) -> tuple[int, slice]:
+        """Which of the inputs is a modality's, and which of its columns (dimension 1)."""
+        return len(self.backbones()) - 1 - modality, slice(None)  # as published, the inputs go the other way round
+
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         features, logits = self.unimodal(*inputs)
         return self.outputs(self.fuse(features), logits)
@@ -229,3 +234,7 @@ class FeatureNetwork(FusionNetwork):
 
     def unimodal(self, rows: Tensor) -> tuple[list[list[Tensor]], list[Tensor]]:
         return self.layout.split(rows)  # (B, layout.total) -> by modality each (B, D_i); (B, C) each
+
+    def modality_input(self, modality: int) -> tuple[int, slice]:
+        ends = list(itertools.accumulate(map(sum, self.layout.widths), initial=0))
+        return 0, slice(ends[modality], ends[modality + 1])

@@ -114,7 +114,7 @@ def test_batches_side_by_side_give_the_same_bank(tmp_path, network):
     assert torch.equal(*tables)
 
 
-def test_a_data_set_is_known_by_its_manifest_else_by_its_files(tmp_path):
+def test_a_data_set_is_known_by_its_files_and_its_manifest(tmp_path):
     (tmp_path / "a.npy").write_bytes(b"123")
     before = data_identity(tmp_path, ["a.npy"])
     assert before == data_identity(tmp_path, ["a.npy"])
@@ -122,7 +122,9 @@ def test_a_data_set_is_known_by_its_manifest_else_by_its_files(tmp_path):
     (tmp_path / "a.npy").write_bytes(b"1234")
     assert data_identity(tmp_path, ["a.npy"]) != before
     (tmp_path / "manifest.json").write_text("{}")
-    assert data_identity(tmp_path, ["a.npy"]) == {"manifest": file_digest(tmp_path / "manifest.json")}
+    known = data_identity(tmp_path, ["a.npy"])
+    assert known["manifest"] == file_digest(tmp_path / "manifest.json")
+    assert len(known["a.npy"]) == 2
 
 
 def test_file_digest(tmp_path):

@@ -1,17 +1,19 @@
 """The journal: what a resumed search reads back, and what it refuses."""
 
+import csv
 import json
 from pathlib import Path
 
 import pytest
-from tqdm import tqdm
+import torch
 
 from utils.cli import UsageError
 from utils.configurations import Space
 from utils.evaluators import Evaluation
-from utils.journal import Journal, read_journal
+from utils.journal import Journal, best_of, read_journal, write_csv
 from utils.journaled import JournaledEvaluator
 from utils.predictor import AccuracyPredictor
+from utils.progress import Progress
 from utils.search import SearchSettings, sequential_search
 
 OLD = Path(__file__).parent / "fixtures" / "journal_format1.jsonl"  # of the program's first version
@@ -22,12 +24,14 @@ SETTINGS = SearchSettings(max_fusions=2, search_iterations=2, num_samples=4)
 class Trains:
     """Trains nothing, but notes what it should have: the steps, and how many of their candidates were known."""
 
+    at_once = True
+
     def __init__(self):
         self.asked = []
 
     def __call__(self, configurations, step, known):
         self.asked.append((step, known))
-        yield from (Evaluation([0.25], 1.0) for _ in configurations[known:])
+        yield from (Evaluation([0.25], 1.0, correct=torch.ones(5)) for _ in configurations[known:])
 
     def catch_up(self, configurations, step, known):
         pass
@@ -36,7 +40,7 @@ class Trains:
 def replay(path: Path) -> tuple[list, Trains, list[dict]]:
     """The steps of the old journal's search on `path`, what was trained, and the journal's lines in the end."""
     trains = Trains()
-    with Journal(path, HEADER) as journal, tqdm(disable=True) as progress:
+    with Journal(path, HEADER) as journal, Progress(verbose=False) as progress:
         evaluate = JournaledEvaluator(trains, journal, progress)
         steps = list(sequential_search(Space((5, 3)), evaluate, AccuracyPredictor(3, 0, epochs=5), SETTINGS))
     return steps, trains, read_journal(path)[0]
@@ -116,3 +120,26 @@ def test_the_journal_of_another_search_is_refused(tmp_path):
     path.write_text("".join(lines))
     with pytest.raises(UsageError, match="candidates of step 0 are not those of this search"):
         replay(path)
+
+
+def test_the_best_keep_their_maximum_and_ties_their_order():
+    def line(place: int, *accuracies: float) -> dict:
+        return {"configuration": [[place, 0, 0]], "accuracies": accuracies} | ({} if accuracies else {"failed": "why"})
+
+    lines = [line(0, 0.2, 0.6), line(1, 0.9, 0.5), line(2, 0.6), line(0, 0.1), line(2, 0.3), line(3, 0.7), line(4)]
+    ranked = [(entry["configuration"][0][0], entry["accuracy"]) for entry in best_of(lines)]
+    assert ranked == [(1, 0.9), (3, 0.7), (0, 0.6), (2, 0.6)]
+    assert best_of(lines, count=1) == [{"configuration": ((1, 0, 0),), "accuracy": 0.9}]
+    assert best_of([]) == []
+
+
+def test_results_as_a_table(tmp_path):
+    lines = [json.loads(line) for line in old_lines()[1:31]]
+    lines[3] |= {"accuracies": [], "failed": "its loss, away"}
+    write_csv(tmp_path / "results.csv", lines)
+    rows = list(csv.DictReader((tmp_path / "results.csv").read_text().splitlines()))
+    assert len(rows) == 30
+    assert rows[0]["configuration"] == "[[0,0,0]]"
+    assert float(rows[0]["dev"]) == max(lines[0]["accuracies"])
+    assert (rows[3]["dev"], rows[3]["failed"]) == ("", "its loss, away")
+    assert [row["number"] for row in rows] == [str(n) for n in range(1, 31)]

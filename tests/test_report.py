@@ -4,128 +4,19 @@ import json
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
-from xml.etree import ElementTree
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.report_samples import ARGS, SIZES, found_run, report, search_run, update, write_lines
 from utils import svg
 from utils.cli import UsageError
+from utils.configurations import format_configuration
 from utils.page import duration
 from utils.report import write_report
 from utils.run_files import read_files
-
-ARGS = {
-    "command": "python main_searchable_avmnist.py --datadir 'a<b>&c'",
-    "settings": {"epochs": 3, "run_dir": None, "note": "<script>alert(1)</script>"},
-    "versions": {"python": "3.11.7", "torch": "2.9.1"},
-}
-SIZES = {"audio": 5, "image": 3}
-
-
-def write_lines(path: Path, lines: list[dict]) -> None:
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-
-
-def search_run(folder: Path, levels: int = 4, iterations: int = 3, random_search: bool = False) -> list[dict]:
-    """Write the files of a search whose accuracies grow with the layers and features; returns its candidates."""
-    rng = np.random.default_rng(0)
-    lines = [{"kind": "header", "format": 1, "search": "random" if random_search else "sequential"}]
-    lines[0] |= {"modalities": list(SIZES), "sizes": list(SIZES.values()), "activations": ["relu", "sigmoid"]}
-    for step in range(levels * iterations):
-        count = 15 if step else 30
-        for _ in range(count):
-            length = int(rng.integers(1, levels + 1)) if random_search else min(step, levels - 1) + 1
-            rows = [[int(rng.integers(5)), int(rng.integers(3)), int(rng.integers(2))] for _ in range(length)]
-            score = 0.5 + 0.03 * length + sum(0.02 * a + 0.03 * b for a, b, _ in rows) / length + step * 0.01
-            score = float(min(score + rng.normal() * 0.03, 0.99))
-            predicted = score + float(rng.normal()) * 0.04 if step and not random_search else None
-            line = {"kind": "candidate", "step": step, "configuration": rows, "predicted": predicted}
-            lines.append(line | {"accuracies": [score - 0.1, score, score - 0.02], "seconds": 0.4})
-        line = {"kind": "step", "step": step, "search_iteration": step // levels, "level": step % levels}
-        line |= {"candidates": count, "seconds": 6.0}
-        if not random_search:
-            line |= {
-                "temperature": 0.2 + 9.8 * float(np.exp(-((step + 1) ** 2) / 16)),
-                "surrogate_loss": 0.01 / (step + 1),
-            }
-            line |= {"rank_correlation": 0.9 - 0.5 / step if step else float("nan")}
-        lines.append(line)
-    write_lines(folder / "journal.jsonl", lines)
-    candidates = [line for line in lines if line["kind"] == "candidate"]
-    top = sorted(candidates, key=lambda line: -max(line["accuracies"]))[:5]
-    best = {"configurations": [{"configuration": c["configuration"], "accuracy": max(c["accuracies"])} for c in top]}
-    best |= {"candidates_trained": len(candidates), "seconds": 140.0, "modalities": list(SIZES)}
-    best["seconds_by_part"] = {"extraction": 20.0, "training": 100.0, "surrogate": 15.0, "other": 5.0}
-    (folder / "best.json").write_text(json.dumps(best))
-    (folder / "args.json").write_text(json.dumps(ARGS))
-    return candidates
-
-
-def found_run(folder: Path, stand_in: bool = True, classes: int = 10) -> None:
-    """Write the files of a found network's training."""
-    conf = [[3, 2, 0], [3, 1, 1], [0, 2, 0], [4, 2, 0]]
-    names = ["image only", "audio only", "late fusion, mean of softmax", "late fusion, sum of log-softmax"]
-    rows = [
-        {"name": name, "dev": dev, "test": dev - 0.0123, "seconds": 12.0, "configuration": None}
-        for name, dev in zip(names, (0.73, 0.75, 0.889, 0.916), strict=True)
-    ]
-    found = {"name": "found network", "dev": 0.951, "test": 0.9412, "seconds": 95.0, "configuration": conf}
-    epochs = [
-        {"epoch": e, "phase": "all" if e else "central", "train_loss": 2 / (e + 1), "train_accuracy": 1 - 0.5 / (e + 1),
-         "dev_accuracy": 0.95 - 0.5 / (e + 1), "learning_rate": 1e-3}
-        for e in range(20)
-    ]  # fmt: skip
-    rng = np.random.default_rng(0)
-    confusion = (rng.integers(0, 9, (classes, classes)) + 950 * np.eye(classes, dtype=int)).tolist()
-    results = {"configuration": conf, "modalities": list(SIZES), "rows": [*rows, found | {"candidates_trained": 195}]}
-    results |= {"epochs": epochs, "best_epoch": 17, "stand_in": stand_in, "checkpoint": "best_4_0.9412.checkpoint"}
-    (folder / "results.json").write_text(json.dumps(results | {"confusion": confusion}))
-    (folder / "args.json").write_text(json.dumps(ARGS))
-
-
-class Page(HTMLParser):
-    """Checks that elements nest and collects the words shown."""
-
-    VOID = ("meta", "br")
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.open, self.names, self.words = [], [], []
-        self.source = path.read_text()
-        self.feed(self.source)
-        assert self.open == []
-        self.text = " ".join(" ".join(self.words).split())
-        self.drawings = [ElementTree.fromstring(s) for s in re.findall(r"<svg.*?</svg>", self.source, re.S)]
-
-    def handle_starttag(self, tag, attributes):
-        self.names.append(tag)
-        if tag not in self.VOID:
-            self.open.append(tag)
-        assert not {"src", "href", "onload", "onclick"} & {name for name, _ in attributes}
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if self.open and self.open[-1] != "style":
-            self.words.append(data)
-
-
-def report(folder: Path) -> Page:
-    path = write_report(folder)
-    assert path == folder / "report.html"
-    page = Page(path)
-    assert not re.search(r"https?://|<script|@import|url\(", page.source)
-    for drawing in page.drawings:
-        assert drawing.get("role") == "img"
-        assert drawing.find("title").text == drawing.get("aria-label")
-        assert "nan" not in ElementTree.tostring(drawing, encoding="unicode").replace("dominant", "")
-    return page
 
 
 def test_search(tmp_path):
@@ -210,48 +101,66 @@ def test_best_so_far_counts_a_repeated_configuration_once(tmp_path):
     assert [b["accuracy"] for b in best] == sorted((b["accuracy"] for b in best), reverse=True)
 
 
-def test_found_network(tmp_path):
-    found_run(tmp_path)
+def test_baselines_of_a_search(tmp_path):
+    search_run(tmp_path)
+    assert "Beside its baselines" not in report(tmp_path).words
+    difference = {"mean": 0.05, "low": 0.012, "high": -0.02, "confidence": 0.9, "resamples": 1234}
+    rows = [{"name": "audio <only>", "dev": 0.6, "difference": difference}]
+    rows.append({"name": "image only", "dev": 0.5, "difference": None})
+    best = {"configuration": [[0, 0, 0]], "accuracy": 0.7}
+    random = {
+        "configurations": [best],
+        "candidates_trained": 3,
+        "accuracies": [0.5, 0.7, 0.7],
+        "difference": difference,
+    }
+    update(tmp_path / "best.json", baselines=rows, random=random)
     page = report(tmp_path)
-    assert "are a stand-in" in page.text
-    assert "late fusion, sum of log-softmax 91.6 % 90.4 % - 12.0 s" in page.text
-    assert "found network 95.1 % 94.1 % 195 1 min 35 s [[3,2,0],[3,1,1],[0,2,0],[4,2,0]]" in page.text
-    assert "+3.7 points over late fusion, sum of log-softmax" in page.text
-    assert "best_4_0.9412.checkpoint" in page.text
-    assert "epoch 17" in page.text
-    network, accuracy, loss, confusion = page.drawings
-    assert [t.text for t in network.findall("text")].count("classifier") == 1
-    assert "2 · sigmoid" in [t.text for t in network.findall("text")]
-    assert len(network.findall("path")) == 2 + 1 + 8  # two backbones, the fusion layers, two features for each
-    assert len(accuracy.findall("polyline")) == 2
-    assert len(loss.findall("polyline")) == 1
-    assert len(confusion.findall("rect")) == 100
-    assert "Samples" in page.text
-
-
-def test_parts_that_are_missing_are_left_out(tmp_path):
-    found_run(tmp_path, stand_in=False, classes=60)
-    assert len(report(tmp_path).drawings[-1].findall("rect")) == 3600
-    results = json.loads((tmp_path / "results.json").read_text())
-    kept = {key: results[key] for key in ("configuration", "modalities", "rows", "stand_in")}
-    (tmp_path / "results.json").write_text(json.dumps(kept))
-    (tmp_path / "args.json").unlink()
+    assert "audio <only> 60.0 % +5.0 +1.2 to -2.0 image only 50.0 % - - random search, 3 candidates 70.0 %" in page.text
+    assert "90 % interval" in page.words
+    assert "1234 resamples" in page.text
+    own, theirs = page.drawings[0].findall("polyline")
+    assert len(own.get("points").split()) == 2 * 195
+    assert len(theirs.get("points").split()) == 2 * 3
+    update(tmp_path / "best.json", baselines=rows[1:], random=None)
     page = report(tmp_path)
-    assert page.text.count("found network") >= 1
-    assert not {"Training", "Confusion on the test split", "How it was run", "Search"} & set(page.words)
-    assert "stand-in" not in page.text
+    assert "image only 50.0 % best of this search, 195 candidates" in page.text
+    assert "interval" not in page.text
 
 
-def test_a_training_that_diverged_after_one_epoch(tmp_path):
-    found_run(tmp_path)
-    results = json.loads((tmp_path / "results.json").read_text())
-    results["epochs"] = [
-        {"epoch": 0, "phase": "central", "train_loss": float("nan"), "dev_loss": None, "dev_accuracy": 0.1}
-    ]
-    (tmp_path / "results.json").write_text(json.dumps(results))
-    accuracy, loss = report(tmp_path).drawings[1:3]
-    assert len(accuracy.findall("polyline")) == 1
-    assert loss.findall("polyline") == []
+FIVE = {"text": 2, "image": 6, "audio_of_the_video": 4, "depth": 3, "skeleton": 5}
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_networks_of_many_modalities(tmp_path, count):
+    sizes = dict(list(FIVE.items())[:count])
+    search_run(tmp_path, sizes=sizes, activations=("relu", "gelu"), skips=True)
+    best = read_files(tmp_path).best_configurations()[0]["configuration"]
+    page = report(tmp_path)
+    network = next(d for d in page.drawings if format_configuration(best) in d.get("aria-label"))
+    read = sum(index >= 0 for row in best for index in row[:-1])
+    assert read < len(best) * count  # something is left out
+    assert len(network.findall("path")) == count + 1 + read
+    assert len(network.findall("rect")) == sum(sizes.values()) + len(best) + 1
+    width, height = map(float, network.get("viewBox").split()[2:])
+    boxes = [tuple(float(box.get(key)) for key in ("x", "y", "width", "height")) for box in network.findall("rect")]
+    assert all(x >= 0 and y >= 0 and x + w <= width and y + h <= height for x, y, w, h in boxes)
+    for i, (x, y, w, h) in enumerate(boxes):
+        assert not any(x < a + b and a < x + w and y < c + d and c < y + h for a, c, b, d in boxes[:i])
+
+
+def test_choices_count_what_is_left_out_and_activations_by_name(tmp_path):
+    search_run(tmp_path, activations=("relu", "gelu"), skips=True)
+    page = report(tmp_path)
+    audio, _, activation = [d for d in page.drawings if " of the best: " in d.get("aria-label")]
+    words = [t.text for t in audio.findall("text")]
+    assert words[::2] == ["left out", *(f"audio {i}" for i in range(5))]
+    assert [t.text for t in activation.findall("text")][::2] == ["relu", "gelu"]
+    counts = [int(words.split()[0]) for words in words[1::2]]
+    assert sum(counts) == int(words[1].split()[-1])
+    bars = audio.findall("rect")
+    chances = [(float(line.get("x1")) - float(bars[0].get("x"))) / 180 for line in audio.findall("line")]
+    assert chances == pytest.approx([3 / 23, *[4 / 23] * 5], abs=1e-3)  # 6 x 4 rows but the empty one
 
 
 def test_settings_alone_make_a_report(tmp_path):

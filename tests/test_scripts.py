@@ -184,7 +184,7 @@ def test_found_takes_published_numbers_and_lists(run, home, checkpoints):
     ("script", "flags", "message"),
     [
         ("main_found_avmnist.py", ("--conf", "9"), "published configurations 0 to 4"),
-        ("main_found_avmnist.py", ("--conf", "[[5,0,0]]"), "needs 3 numbers from 0 to [4, 2, 2]"),
+        ("main_found_avmnist.py", ("--conf", "[[5,0,0]]"), "needs 3 numbers from 0 to [4, 2, 3]"),
         ("main_found_avmnist.py", ("--conf", "nowhere.json"), "nowhere.json"),
         ("main_found_avmnist.py", ("--test_cp", "nowhere.checkpoint"), "nowhere.checkpoint does not exist"),
         ("main_found_avmnist.py", ("--batchnorm", "--limit_train", "33"), "leave one over"),

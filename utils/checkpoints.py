@@ -3,7 +3,9 @@
 import argparse
 import contextlib
 import errno
+import hashlib
 import io
+import os
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,6 +16,9 @@ from torch import Tensor, nn
 from utils.cli import UsageError
 from utils.files import whole_file
 from utils.misfit import flags_that_fit
+
+SEAL = b"sha256:"  # begins the comment of our archives; any reader of zip files, torch among them, takes such a file
+SEALED = 2 + len(SEAL) + 64  # bytes of the comment and its length, of which the checksum tells nothing
 
 
 def save_state(path: Path, state: Mapping[str, Tensor]) -> None:
@@ -29,8 +34,16 @@ def write_checkpoint(path: Path, values: Mapping[str, object]) -> None:
     """
     content = io.BytesIO()  # first, as torch turns the errors of a disk into others
     torch.save(values, content)
+    whole = content.getbuffer()[:-2]  # up to the length of the archive's comment, which is none
     with whole_file(path) as file:
-        file.write(content.getbuffer())
+        file.write(whole)
+        file.write(_seal(hashlib.sha256(whole).hexdigest()))
+
+
+def _seal(digest: str) -> bytes:
+    """The end of an archive: the length of its comment, then that."""
+    comment = SEAL + digest.encode()
+    return len(comment).to_bytes(2, "little") + comment
 
 
 @contextlib.contextmanager
@@ -51,11 +64,7 @@ def read_checkpoint(path: Path) -> object:
         UsageError: the file is missing, damaged, or holds what could run code.
     """
     try:
-        if zipfile.is_zipfile(path):  # torch writes a CRC-32 of every record, but does not look at it
-            with zipfile.ZipFile(path) as archive:
-                damaged = archive.testzip()
-            if damaged is not None:
-                raise UsageError(f"{path} is damaged: the checksum of its record {damaged} is wrong")
+        _check_whole(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UsageError(f"checkpoint {path} does not exist") from None
@@ -67,6 +76,35 @@ def read_checkpoint(path: Path) -> object:
         raise UsageError(
             f"{path} is not a readable checkpoint: it is damaged, or holds more than tensors ({type(error).__name__})"
         ) from None
+
+
+def _check_whole(path: Path) -> None:
+    """Compare an archive's checksums, which torch itself ignores: ours of the whole file, else a CRC-32 a record.
+
+    Raises:
+        UsageError: one is wrong.
+    """
+    with open(path, "rb") as file:
+        if file.read(2) != b"PK":
+            return  # the format of old versions has none
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - SEALED))
+        sealed = file.read()
+        if sealed[2:].startswith(SEAL):
+            file.seek(0)
+            digest, left = hashlib.sha256(), size - SEALED
+            while block := file.read(min(left, 1 << 20)):
+                digest.update(block)
+                left -= len(block)
+            if sealed != _seal(digest.hexdigest()):
+                raise UsageError(f"{path} is damaged: its checksum is wrong")
+            return
+    if not zipfile.is_zipfile(path):
+        raise UsageError(f"{path} is damaged: it begins as an archive, but does not end as one")
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip() or next((i.filename for i in archive.infolist() if i.external_attr & 0x10), None)
+        if damaged is not None or archive.comment:
+            raise UsageError(f"{path} is damaged: the checksum of {damaged or 'the archive'} is wrong")
 
 
 def load_state(path: Path) -> dict[str, Tensor]:

@@ -69,6 +69,14 @@ def probability(text: str) -> float:
     return value
 
 
+def duration(text: str) -> float:
+    """An argparse type: a time such as 90s, 30m, 2h or 1d, in seconds."""
+    unit = {"s": 1, "m": 60, "h": 3600, "d": 86400}.get(text[-1:])
+    if unit is None:
+        raise argparse.ArgumentTypeError(f"must be a time such as 90s, 30m, 2h or 1d, but got {text}")
+    return unit * positive_float(text[:-1])
+
+
 def add_verbosity(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("output")
     group.add_argument(
@@ -93,6 +101,9 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
         help="folder of the run's files (default: runs/SCRIPT-TIMESTAMP); a run of the same settings in it is resumed",
     )
     group.add_argument("--resume", type=Path, default=None, metavar="RUN_DIR", help="the same, but there must be one")
+    group.add_argument(
+        "--tensorboard", action="store_true", help="write RUN_DIR/tensorboard too (needs the package tensorboard)"
+    )
     group.add_argument(
         "--deterministic", action="store_true", help="on CUDA only deterministic algorithms, where there are some"
     )
@@ -194,6 +205,14 @@ def add_ntu_checkpoints(parser: argparse.ArgumentParser) -> None:
         )
 
 
+def add_feature_data(parser: argparse.ArgumentParser) -> None:
+    """Where features of one's own networks lie, and how many samples of them to use."""
+    group = parser.add_argument_group("data")
+    group.add_argument("--datadir", type=Path, required=True, help="folder of train.npz, dev.npz and test.npz")
+    group.add_argument("--checkpointdir", type=Path, default=Path("checkpoints/features"), help="folder of checkpoints")
+    _add_limits(group)
+
+
 def _add_limits(group: argparse._ArgumentGroup) -> None:
     for split in ("train", "dev", "test"):
         group.add_argument(
@@ -248,7 +267,7 @@ def run(main: Callable[[], None]) -> None:
     except Exception as error:
         if not hasattr(error, "exit_code"):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print("error:", *str(error).splitlines(), file=sys.stderr)  # whatever a file is called, one line
         sys.exit(error.exit_code)
 
 

@@ -17,12 +17,11 @@ from torch import Tensor, nn
 from models.fusion import FusionHead, FusionNetwork, HeadSettings
 from models.population import Population
 from models.population_gradient import PopulationGradient
-from utils import interrupts
 from utils.batches import Split
-from utils.cli import UsageError
-from utils.configurations import Configuration, Row
+from utils.configurations import Configuration
 from utils.feature_bank import FeatureBank
 from utils.population_training import PopulationTraining
+from utils.resumable import Resumable, SharedWeights
 from utils.seeds import derive_seed
 from utils.training import (
     Diverged,
@@ -34,7 +33,7 @@ from utils.training import (
     on_device,
     train_and_evaluate,
 )
-from utils.training_state import SavedState, restore, training_state
+from utils.training_state import SavedState
 
 ROWS_BATCH = 512  # dev rows of the bank at once
 
@@ -46,6 +45,7 @@ class Evaluation:
     accuracies: list[float]
     seconds: float
     failed: str | None = None  # why it has no accuracy
+    correct: Tensor | None = None  # by dev sample (N,), in the best epoch; not known of one that was read back
 
     @property
     def accuracy(self) -> float:
@@ -53,93 +53,10 @@ class Evaluation:
         return math.nan if self.failed else max(self.accuracies)
 
 
-class SharedWeights:
-    """`--weightsharing`: fusion layers start from where the last trained layer of the same place and shape ended.
-
-    The published code shares from one candidate to the next. So does the live evaluator; the candidates of a population
-    train together and share from step to step.
-    """
-
-    def __init__(self) -> None:
-        self.layers: dict[tuple[int, Row], dict[str, Tensor]] = {}  # by place and row, which fix the shape
-
-    def load_into(self, head: FusionHead) -> None:
-        for key in enumerate(head.configuration):
-            if key in self.layers:
-                head.fusion_layers[key[0]].load_state_dict(self.layers[key])
-
-    def store(self, configuration: Configuration, state: Mapping[str, Tensor]) -> None:
-        for key in enumerate(configuration):
-            prefix = f"fusion_layers.{key[0]}."
-            layer = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-            self.layers[key] = {name: value.detach().cpu().clone() for name, value in layer.items()}
-
-
-class Resumable:
-    """Trains the units of a search - a population, or one candidate - and saves where it is after every epoch.
-
-    What is saved holds the unit in training, and the shared weights as they were before it; after its last epoch, as
-    they are after it.
-    """
-
-    def __init__(self, epochs: int, shared: SharedWeights | None, saved: SavedState | None) -> None:
-        self.epochs, self.shared, self.saved = epochs, shared, saved
-        self.state = saved.load() if saved else {}
-        self.last: tuple[int, int] | None = self.state.get("unit")  # that was in training
-        if shared and self.state:
-            shared.layers = self.state["shared"]
-
-    def is_at(self, unit: tuple[int, int]) -> bool:
-        """Whether the saved training is the one of this unit (step, place in the step)."""
-        return self.state.get("unit") == unit
-
-    def _check_shared(self, unit: tuple[int, int]) -> None:
-        """
-        Raises:
-            UsageError: the shared weights are not those that the unit before this one left.
-        """
-        step, place = unit
-        follows = self.last == (step, place - 1) or (place == 0 and self.last is not None and self.last[0] == step - 1)
-        if self.shared and self.saved and unit != (0, 0) and not self.is_at(unit) and not follows:
-            raise UsageError(
-                f"{self.saved.path} does not hold the weights that --weightsharing hands on to step {step}; "
-                "start another run"
-            )
-
-    def train(
-        self,
-        unit: tuple[int, int],
-        model: nn.Module,
-        train_pass: TrainPass,
-        epochs: Callable[[int], Iterator[EpochResult]],
-        store: Callable[[list], None],
-    ) -> tuple[list, float]:
-        """Train a unit to its end; returns the dev accuracies of each epoch and the seconds that it took.
-
-        Args:
-            epochs: trains the epochs from the given one on.
-            store: puts the weights of the unit among the shared ones, given the dev accuracies.
-        """
-        started, before, history = time.perf_counter(), 0.0, []
-        self._check_shared(unit)
-        self.last = unit
-        if self.is_at(unit):
-            restore(model, train_pass.optimizer, self.state)
-            history, before = self.state["history"], self.state["seconds"]
-        for result in epochs(len(history)):
-            history.append(result.dev_accuracy.tolist())
-            if self.shared and len(history) == self.epochs:
-                store(history)
-            if self.saved:
-                state = {"unit": unit, "history": history, "seconds": before + time.perf_counter() - started}
-                shared = self.shared.layers if self.shared else {}
-                self.saved.save(state | {"shared": shared} | training_state(model, train_pass.optimizer))
-                interrupts.check()
-        return history, before + time.perf_counter() - started
-
-
 class CachedEvaluator:
     """Trains all configurations of a step as one population on the feature bank."""
+
+    at_once = True
 
     def __init__(
         self,
@@ -181,13 +98,16 @@ class CachedEvaluator:
                 if all(math.isfinite(accuracies[k]) for accuracies in history):
                     self.shared.store(configuration, population.member_state(k))
 
-        history, seconds = self.resumable.train((step, 0), population, train_pass, epochs, store)
-        for accuracies in list(zip(*history, strict=True))[known:]:
-            yield _evaluation(accuracies, seconds / len(configurations))
+        history, correct, seconds = self.resumable.train(
+            (step, 0), configurations, population, train_pass, epochs, store
+        )
+        members = list(zip(zip(*history, strict=True), correct, strict=True))
+        for accuracies, right in members[known:]:
+            yield _evaluation(accuracies, right, seconds / len(configurations))
 
     def catch_up(self, configurations: Sequence[Configuration], step: int, known: int) -> None:
         """Take up the weights to share of a step whose first `known` evaluations the journal tells."""
-        if self.shared and known and self.resumable.is_at((step, 0)):
+        if known and self.resumable.lacks((step, 0), configurations):
             list(self(configurations, step))
 
     def _head(self, configuration: Configuration, step: int, place: int) -> FusionHead:
@@ -198,15 +118,17 @@ class CachedEvaluator:
         return head
 
 
-def _evaluation(accuracies: Sequence[float], seconds: float) -> Evaluation:
+def _evaluation(accuracies: Sequence[float], correct: Tensor, seconds: float) -> Evaluation:
     """Of the dev accuracies of all epochs; from the first on that is not finite, they are left out."""
     finite = list(itertools.takewhile(math.isfinite, accuracies))
     failed = None if len(finite) == len(accuracies) else f"its outputs on dev are not finite in epoch {len(finite)}"
-    return Evaluation(finite, seconds, failed)
+    return Evaluation(finite, seconds, failed, correct)
 
 
 class LiveEvaluator:
     """Trains one configuration after the other through both networks, as the published search does."""
+
+    at_once = False
 
     def __init__(
         self,
@@ -242,8 +164,9 @@ class LiveEvaluator:
 
     def catch_up(self, configurations: Sequence[Configuration], step: int, known: int) -> None:
         """Take up the weights to share of a step whose first `known` evaluations the journal tells."""
-        if self.shared and known and self.resumable.is_at((step, known - 1)):
-            self._train(configurations[known - 1], step, known - 1)
+        for place, configuration in enumerate(configurations[:known]):
+            if self.resumable.lacks((step, place), [configuration]):
+                self._train(configuration, step, place)
 
     def _train(self, configuration: Configuration, step: int, place: int) -> Evaluation:
         started = time.perf_counter()
@@ -266,10 +189,12 @@ class LiveEvaluator:
             self.shared.store(configuration, network.central_state())
 
         try:
-            history, seconds = self.resumable.train((step, place), network, train_pass, epochs, store)
+            history, correct, seconds = self.resumable.train(
+                (step, place), [configuration], network, train_pass, epochs, store
+            )
         except Diverged as error:
             return Evaluation([], time.perf_counter() - started, str(error))
-        return _evaluation(history, seconds)
+        return _evaluation(history, correct, seconds)
 
     def _network(self, configuration: Configuration, step: int, place: int) -> FusionNetwork:
         network = self.network

@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from models.fusion import FeatureLayout, FusionNetwork
 from utils import interrupts
 from utils.batches import ArraySplit, Batch, Split
 from utils.files import locked, write_json
+from utils.progress import Progress
 from utils.training import autocast, on_device, threads
 
 EXTRACTION_BATCH = 32  # small enough for the feature maps of a batch to stay in cache
@@ -109,12 +109,11 @@ def file_digest(path: Path) -> str:
 
 
 def data_identity(datadir: Path, arrays: Iterable[str]) -> dict[str, object]:
-    """What tells one data set from another: its manifest, else size and time of each array file."""
+    """What tells one data set from another: size and time of each array file, and its manifest where it has one."""
     manifest = datadir / "manifest.json"
-    if manifest.exists():
-        return {"manifest": file_digest(manifest)}
+    identity: dict[str, object] = {"manifest": file_digest(manifest)} if manifest.exists() else {}
     stats = {name: (datadir / name).stat() for name in arrays}
-    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
+    return identity | {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
 
 
 def open_bank(
@@ -166,6 +165,16 @@ def open_bank(
     return FeatureBank(layout, {"train": train, "dev": banked("dev")}, home, reused)
 
 
+def feature_splits(rows: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray]) -> dict[str, ArraySplit]:
+    """Splits whose only input is the row, of tables in memory."""
+    return {name: ArraySplit((torch.from_numpy(rows[name]),), torch.from_numpy(labels[name])) for name in rows}
+
+
+def bank_of_features(layout: FeatureLayout, splits: Mapping[str, ArraySplit]) -> FeatureBank:
+    """A bank of features that are there already."""
+    return FeatureBank(layout, {"train": BankedSplit((splits["train"],)), "dev": splits["dev"]}, Path(), reused=True)
+
+
 def _is_whole(path: Path, shape: tuple[int, int]) -> bool:
     try:
         return np.load(path, mmap_mode="r").shape == shape  # a map of a file that is cut short fails
@@ -202,8 +211,8 @@ def _extract(
         file.truncate(header.tell() + done * size)
         synced = file.seek(0, os.SEEK_END)
         batches = split.tail(done * batch).batches(batch)
-        progress = tqdm(
-            batches, desc=f"features of {path.stem}", total=done + len(batches), initial=done, disable=not verbose
+        progress = Progress(
+            batches, desc=f"features of {path.stem}", total=done + len(batches), initial=done, verbose=verbose
         )
         for rows in _computed(network, progress, device, amp, side_by_side=split.small and device.type == "cpu"):
             file.write(rows.tobytes())

@@ -16,38 +16,79 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with tells_name(path), open(temporary, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException as error:
+    except BaseException:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:  # as a failed write has it
-            error.filename = str(path)
         raise
+
+
+_HELD: set[Path] = set()  # folders that this process has locked
+
+
+def sweep(folder: Path) -> None:
+    """Remove what processes that were killed left of files they wrote whole; the folder is locked by the caller."""
+    for path in folder.glob(".*.tmp"):
+        process = path.name.split(".")[-2]
+        if not (process.isdecimal() and _lives(int(process))):
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Let one process at a time work in `folder`, which is made where it is missing; the lock ends with the process.
 
+    What killed processes left there is removed.
+
     Raises:
         LockedError: another process holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / ".lock"
-    with open(path, "a+") as file:  # a file, opened for writing: network file systems lock nothing else
+    path, own = folder / ".lock", folder.resolve()
+    if own in _HELD:  # to the system that is no conflict, and closing the file again would end the lock
+        raise LockedError(f"this process is working in {folder} already")
+    # A record lock is one process's own: workers do not inherit it, so it ends with the process even if they live on.
+    # On a file, opened for writing: network file systems lock nothing else.
+    with open(path, "ab+", buffering=0) as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
             file.seek(0)
-            holder = file.read().strip() or "another process"
+            holder = file.read().decode(errors="replace").strip() or "another process"
             raise LockedError(f"{holder} is working in {folder} (it holds {path}); wait for it, or stop it") from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
+        with tells_name(path):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        sweep(folder)
+        _HELD.add(own)
+        try:
+            yield
+        finally:
+            _HELD.discard(own)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # only asks
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+@contextlib.contextmanager
+def tells_name(path: Path) -> Iterator[None]:
+    """Errors of a file that do not tell its name, as a failed write's, tell it."""
+    try:
         yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 class LockedError(Exception):

@@ -9,36 +9,55 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from models.fusion import ACTIVATIONS, FusionNetwork
 from utils import cli, fusion_flags, interrupts
+from utils.baselines import baseline_scores, unimodal_logits
 from utils.batches import Split
+from utils.board import write_training
 from utils.checkpoints import load_into, names_file, save_state
-from utils.configurations import Configuration, Space, format_configuration, parse_configuration, read_best
+from utils.configurations import Configuration, Space, format_configuration, parse_configuration, read_search
+from utils.export import export_network
 from utils.files import write_json
+from utils.missing import evaluate_missing, format_missing
+from utils.progress import Progress
 from utils.report import write_report
 from utils.run_folder import open_run
 from utils.seeds import derive_seed
-from utils.training import ModelTraining, accuracy, adam, on_device, predict, train_and_evaluate
+from utils.statistics import mcnemar
+from utils.training import (
+    ModelTraining,
+    accuracy,
+    adam,
+    correct,
+    f1_scores,
+    on_device,
+    predict,
+    train_and_evaluate,
+)
 from utils.training_state import SavedState, restore, training_state
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What the found scripts of two data sets differ in, besides data and networks."""
+    """What the found scripts differ in, besides data and networks."""
 
     modalities: Sequence[str]  # in the order of a configuration row
-    inputs: Sequence[int]  # for each modality, the place of its input in a split
     space: Space
     published: Sequence[Configuration]
 
 
-def add_flags(parser: argparse.ArgumentParser, conf: int) -> None:
-    """Which network to train or to test."""
+def add_flags(parser: argparse.ArgumentParser, conf: int | None) -> None:
+    """Which network to train or to test; `conf` is the default number, None where none is published."""
     group = parser.add_argument_group("configuration")
-    group.add_argument("--conf", default=str(conf), help="published number, list of rows, or a search's best.json")
+    if conf is None:
+        group.add_argument("--conf", required=True, help="list of rows, or a search's best.json")
+    else:
+        group.add_argument("--conf", default=str(conf), help="published number, list of rows, or a search's best.json")
     group.add_argument("--test_cp", default="", help="only test this checkpoint (a path, or a name in checkpointdir)")
+    group.add_argument(
+        "--evaluate_missing", action="store_true", help="test also with each modality muted, and with noise on it"
+    )
 
 
 def chosen_configuration(args: argparse.Namespace, task: Task) -> Configuration:
@@ -48,7 +67,7 @@ def chosen_configuration(args: argparse.Namespace, task: Task) -> Configuration:
         UsageError: there is none such, or it has an index that does not exist.
     """
     configuration = parse_configuration(args.conf, task.published)
-    searched = read_best(Path(args.conf)).get("modalities") if Path(args.conf).is_file() else None
+    searched = read_search(args.conf).get("modalities")
     if searched not in (None, list(task.modalities)):
         raise cli.UsageError(
             f"{args.conf} is of a search over {searched}, but this script fuses {list(task.modalities)}"
@@ -64,6 +83,7 @@ def run_found(
     splits: Mapping[str, Split],
     checkpoints: Sequence[Path],
     facts: Mapping[str, object],
+    export: tuple[Path, Tensor] | None = None,
 ) -> None:
     """Train the network and set it beside its baselines - or only test it, with `--test_cp` - and write the results.
 
@@ -72,9 +92,10 @@ def run_found(
         splits: train, dev and test; with `--test_cp` the last is enough.
         checkpoints: of the unimodal networks, in the order of a row.
         facts: what else the results should hold, such as {"stand_in": False}.
+        export: file to export the network to, and an input for it.
     """
     device = cli.resolve_device(args.device)
-    amp = cli.use_amp(args.amp, device)
+    amp = cli.use_amp(args.amp, device) if "amp" in args else False
     splits = {name: split.to(device) for name, split in splits.items()}
     torch.manual_seed(derive_seed(args.seed, "found network"))
     network = build()
@@ -84,53 +105,77 @@ def run_found(
     else:
         fusion_flags.load_backbones(network, checkpoints)
     on_device(network, device)
-    model = fusion_flags.data_parallel(network, args.use_dataparallel)
-    with open_run(args) as run_dir:
-        _run(args, task, network, model, splits, checkpoints, {"bfloat16": amp, **facts}, tested, run_dir)
+    model = fusion_flags.data_parallel(network, getattr(args, "use_dataparallel", False))
+    took = [] if args.test_cp else recorded_seconds(checkpoints)
+
+    with open_run(args) as run_dir, names_file(run_dir / "best.checkpoint"):
+        against, lines = {}, []
+        row = Row("found network", configuration=network.configuration)
+        if not args.test_cp:
+            if args.verbose:
+                name, count = format_configuration(network.configuration), sum(n for *_, n in phases(network, args))
+                print(
+                    f"training {name} on {len(splits['train'])} samples, {count} epochs, {device}{', bfloat16' * amp}"
+                )
+            against = baselines(network, splits, task.modalities)  # before their networks are trained further
+            lines, row.seconds = train_found(network, model, splits, args, amp, run_dir)
+            searched = read_search(args.conf)
+            row.seconds += searched.get("seconds", 0) + sum(value or 0 for value in took)
+            row.candidates_trained = searched.get("candidates_trained")
+        figures = test_found(row, model, splits, against)
+        if args.evaluate_missing:
+            figures["missing"] = evaluate_missing(network, model, splits["test"], task.modalities, args.seed)
+        rows = [*baseline_rows(against, splits, task.modalities, took), row]
+        results = {
+            "modalities": task.modalities,
+            "sizes": task.space.sizes,
+            "configuration": network.configuration,
+            "head": dataclasses.asdict(network.settings),
+            "bfloat16": amp,
+            **facts,
+            **figures,
+        }
+        finish(args, results, rows, lines, network, tested, run_dir)
+        if export:
+            print(export_network(network.cpu().eval(), export[1], export[0]))
 
 
-def _run(
+def recorded_seconds(checkpoints: Sequence[Path]) -> list[float | None]:
+    """Seconds that each unimodal network trained, as the record beside its checkpoint tells; None: not known.
+
+    Raises:
+        UsageError: a record is damaged.
+    """
+    took = []
+    for path in checkpoints:
+        record = path.with_suffix(".json")
+        took.append(cli.read_json(record).get("seconds") if record.exists() else None)
+        if not isinstance(took[-1], int | float | None):
+            raise cli.UsageError(f"{record} is damaged: seconds must be a number, but is {took[-1]!r}")
+    return took
+
+
+def finish(
     args: argparse.Namespace,
-    task: Task,
+    results: dict[str, object],
+    rows: Sequence["Row"],
+    lines: Sequence[Mapping[str, object]],
     network: FusionNetwork,
-    model: nn.Module,
-    splits: Mapping[str, Split],
-    checkpoints: Sequence[Path],
-    facts: Mapping[str, object],
     tested: Path,
     run_dir: Path,
 ) -> None:
-    """`run_found` once the run folder is open."""
-    rows, lines = [], []
+    """Save the network unless it was only tested, write the results, print them."""
     if not args.test_cp:
-        if args.verbose:
-            sizes = f"{len(splits['train'])} samples, 1 + {args.epochs} epochs"
-            name, device = format_configuration(network.configuration), next(network.parameters()).device
-            print(f"training {name} on {sizes}, {device}{', bfloat16' * facts['bfloat16']}")
-        rows = baselines(network, splits, task.modalities, task.inputs, checkpoints)
-        with names_file(run_dir / "best.checkpoint"):
-            lines, spent = train_found(network, model, splits, args, facts["bfloat16"], run_dir)
-        searched = read_best(Path(args.conf)) if Path(args.conf).is_file() else {}
-        spent += searched.get("seconds", 0) + (rows[-1].seconds or 0)
-
-    with names_file(run_dir / "best.checkpoint"):
-        row, counts = test_found(model, splits)
-    row.configuration = network.configuration
-    if not args.test_cp:
-        row.seconds, row.candidates_trained = spent, searched.get("candidates_trained")
-        tested = args.checkpointdir / checkpoint_name(network.configuration, row.test)
+        tested = args.checkpointdir / checkpoint_name(network.configuration, rows[-1].test)
         save_state(tested, network.state_dict())
-    results = {
-        "modalities": task.modalities,
-        "sizes": task.space.sizes,
-        "configuration": network.configuration,
-        "head": dataclasses.asdict(network.settings),
-        "checkpoint": str(tested),
-        **facts,
-    }
-    report = write_results(run_dir, results, [*rows, row], lines, counts)
+    results["checkpoint"] = str(tested)
+    if args.evaluate_missing:
+        print(format_missing(results["missing"], rows[-1].test))
+    report = write_results(run_dir, results, rows, lines)
+    if args.tensorboard:
+        write_training(run_dir)
     if not args.test_cp:
-        write_json(tested.with_suffix(".json"), results | {"test_accuracy": row.test, "run_dir": str(run_dir)})
+        write_json(tested.with_suffix(".json"), results | {"test_accuracy": rows[-1].test, "run_dir": str(run_dir)})
     if results.get("stand_in"):
         print("the data set is a stand-in: these figures are not results on the real one")
     print(f"checkpoint: {tested}\nreport: {report}")
@@ -141,11 +186,18 @@ class Row:
     """One line of the results table; seconds are those of all training that it took, unimodal networks included."""
 
     name: str
-    dev: float | None
-    test: float
+    dev: float | None = None
+    test: float = 0.0
     seconds: float | None = None
     configuration: Configuration | None = None
     candidates_trained: int | None = None
+
+
+def phases(network: FusionNetwork, args: argparse.Namespace) -> list[tuple[str, list[nn.Parameter], int]]:
+    """Name, trained weights and epochs of each phase: one epoch of central weights first where there are others."""
+    everything = list(network.parameters())
+    first = [("central", network.central_parameters(), 1)] if network.backbones() else []
+    return [*first, ("all", everything, args.epochs)]
 
 
 def train_found(
@@ -168,9 +220,10 @@ def train_found(
     saved, started = SavedState(run_dir), time.perf_counter()
     state = saved.load()
     lines, best, before = state.get("lines", []), state.get("best", {}), state.get("seconds", 0.0)
-    phases = [("central", network.central_parameters(), 1), ("all", list(network.parameters()), settings.epochs)]
-    with tqdm(total=1 + settings.epochs, initial=len(lines), desc="epochs", disable=not args.verbose) as progress:
-        for phase, parameters, count in phases:  # each with an optimizer and a cosine cycle of its own
+    plan = phases(network, args)
+    total, first = sum(count for *_, count in plan), 0
+    with Progress(total=total, initial=len(lines), desc="epochs", verbose=args.verbose) as progress:
+        for phase, parameters, count in plan:  # each with an optimizer and a cosine cycle of its own
             done = sum(line["phase"] == phase for line in lines)
             network.requires_grad_(False)
             for parameter in parameters:
@@ -178,7 +231,6 @@ def train_found(
             train_pass = ModelTraining(model, adam(parameters, settings), network.train, amp)
             if done and lines[-1]["phase"] == phase:
                 restore(network, train_pass.optimizer, state)
-            first = 0 if phase == "central" else 1
             epochs = train_and_evaluate(
                 model, splits, settings, train_pass, ("found", phase), count, first_pass=first, done=done
             )
@@ -200,50 +252,64 @@ def train_found(
                 interrupts.check()
                 progress.update()
                 reached = max(line["dev_accuracy"] for line in lines)
-                progress.set_postfix_str(f"{phase}, dev accuracy {line['dev_accuracy']:.4f}, best {reached:.4f}")
+                progress.set_postfix_str(f"{phase}, on dev {line['dev_accuracy']:.4f}, best {reached:.4f}")
+            first += count
     network.load_state_dict(best)
     return lines, before + time.perf_counter() - started
 
 
 def baselines(
-    network: FusionNetwork,
+    network: FusionNetwork, splits: Mapping[str, Split], names: Sequence[str]
+) -> dict[str, dict[str, Tensor]]:
+    """Scores (N, C) of each baseline, by split and name; none where the unimodal networks' logits are not known."""
+    multi_label = network.settings.multi_label
+    logits = {split: unimodal_logits(network, splits[split]) for split in ("dev", "test")}
+    return {split: baseline_scores(names, parts, multi_label) for split, parts in logits.items() if parts}
+
+
+def baseline_rows(
+    against: Mapping[str, Mapping[str, Tensor]],
     splits: Mapping[str, Split],
     names: Sequence[str],
-    inputs: Sequence[int],
-    checkpoints: Sequence[Path],
+    took: Sequence[float | None],
 ) -> list[Row]:
-    """Each unimodal network alone, and both late fusions: mean of softmax and sum of log-softmax.
+    """A line for each baseline; late fusion takes the seconds of all unimodal networks, `took` of each."""
+    alone = dict(zip((f"{name} only" for name in names), took, strict=False))
+    both = None if None in took or not took else sum(took)
 
-    Args:
-        names: of the modalities, in the order of a configuration row.
-        inputs: for each modality, the place of its input in a split.
-        checkpoints: of the unimodal networks; the records beside them tell how long each trained.
+    def reached(split: str, name: str) -> float:
+        return float(accuracy(against[split][name], splits[split].labels))
+
+    rows = against.get("test", {})
+    return [Row(name, reached("dev", name), reached("test", name), alone.get(name, both)) for name in rows]
+
+
+def test_found(
+    row: Row, model: nn.Module, splits: Mapping[str, Split], against: Mapping[str, Mapping[str, Tensor]]
+) -> dict[str, object]:
+    """Fill in the accuracy on test, and on dev where that is among the splits; returns what else test tells.
+
+    That is F1, for single labels the confusion matrix, and McNemar's test against the baseline that is best on dev.
     """
-    scores: dict[str, list[Tensor]] = {}
-    for split in ("dev", "test"):
-        parts = [splits[split].select(place) for place in inputs]
-        scores[split] = [predict(net, part) for net, part in zip(network.backbones(), parts, strict=True)]
-
-    def row(name: str, combine: Callable[[list[Tensor]], Tensor], seconds: float | None) -> Row:
-        return Row(name, *(float(accuracy(combine(scores[s]), splits[s].labels)) for s in ("dev", "test")), seconds)
-
-    records = [path.with_suffix(".json") for path in checkpoints]
-    took = [cli.read_json(path).get("seconds") if path.exists() else None for path in records]
-    both = None if None in took else sum(took)
-    alone = [row(f"{name} only", lambda logits, m=m: logits[m], took[m]) for m, name in enumerate(names)]
-    return [
-        *reversed(alone),
-        row("late fusion, mean of softmax", lambda logits: sum(x.softmax(-1) for x in logits), both),
-        row("late fusion, sum of log-softmax", lambda logits: sum(x.log_softmax(-1) for x in logits), both),
-    ]
-
-
-def test_found(model: nn.Module, splits: Mapping[str, Split]) -> tuple[Row, list[list[int]]]:
-    """Accuracy of the finished network on test, and on dev where that is among the splits; confusion matrix on test."""
     predicted = {s: predict(model, splits[s]) for s in ("dev", "test") if s in splits}
-    reached = {s: float(accuracy(scores, splits[s].labels)) for s, scores in predicted.items()}
-    row = Row("found network", reached.get("dev"), reached["test"])
-    return row, confusion(predicted["test"], splits["test"].labels)
+    labels = splits["test"].labels
+    row.test = float(accuracy(predicted["test"], labels))
+    row.dev = float(accuracy(predicted["dev"], splits["dev"].labels)) if "dev" in predicted else None
+    figures: dict[str, object] = {"f1": f1_scores(predicted["test"], labels)}
+    if labels.ndim == 2:
+        return figures | {"score": "weighted F1", "multi_label": True}
+    figures["confusion"] = confusion(predicted["test"], labels)
+    if against:
+        best = max(against["dev"], key=lambda name: float(accuracy(against["dev"][name], splits["dev"].labels)))
+        pair = [correct(scores, labels).cpu().numpy() for scores in (predicted["test"], against["test"][best])]
+        only_found, only_baseline, p = mcnemar(*pair)
+        figures["mcnemar"] = {
+            "against": best,
+            "only_found_right": only_found,
+            "only_baseline_right": only_baseline,
+            "p": p,
+        }
+    return figures
 
 
 def write_results(
@@ -251,7 +317,6 @@ def write_results(
     results: Mapping[str, object],
     rows: Sequence[Row],
     epochs: Sequence[Mapping[str, object]],
-    counts: list[list[int]],
 ) -> Path:
     """Print the table, write results.json and the report, and return the report's path."""
     best_epoch = max(epochs, key=lambda e: e["dev_accuracy"])["epoch"] if epochs else None
@@ -260,7 +325,6 @@ def write_results(
         "rows": [dataclasses.asdict(row) for row in rows],
         "epochs": epochs,
         "best_epoch": best_epoch,
-        "confusion": counts,
     }
     write_json(run_dir / "results.json", content)
     print(format_table(rows))

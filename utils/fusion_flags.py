@@ -21,12 +21,13 @@ def add_flags(
     batchsize: int,
     period: float,
     dropout: float,
-    multitask: bool,
+    multitask: bool | None,
     amp: str | None = None,
 ) -> None:
     """The published names; the defaults differ between the scripts.
 
     Args:
+        multitask: default of `--multitask`; None, of scripts over any features, leaves out what they have no use for.
         amp: default of `--amp`; None leaves the flag out.
     """
     net = parser.add_argument_group("fusion network")
@@ -35,14 +36,15 @@ def add_flags(
     )
     net.add_argument("--drpt", type=cli.probability, default=dropout, help="dropout after every fusion layer")
     net.add_argument("--batchnorm", action="store_true", help="batch norm after every activation")
-    net.add_argument("--alphas", action="store_true", help="one learned number a layer weighs the two features")
-    net.add_argument(
-        "--multitask",
-        action=argparse.BooleanOptionalAction,
-        default=multitask,
-        help="add the unimodal losses, predict by the sum of the three outputs",
-    )
-    net.add_argument("--modality", choices=("both",), default="both", help="kept from the published scripts")
+    if multitask is not None:
+        net.add_argument("--alphas", action="store_true", help="one learned number a layer weighs the two features")
+        net.add_argument(
+            "--multitask",
+            action=argparse.BooleanOptionalAction,
+            default=multitask,
+            help="add the unimodal losses, predict by the sum of the three outputs",
+        )
+        net.add_argument("--modality", choices=("both",), default="both", help="kept from the published scripts")
     training = parser.add_argument_group("training")
     training.add_argument("--epochs", type=cli.positive_int, default=epochs, help="passes over the training split")
     training.add_argument("--batchsize", type=cli.positive_int, default=batchsize, help="samples a step")
@@ -53,23 +55,29 @@ def add_flags(
     training.add_argument(
         "--weightsharing", action="store_true", help="in a search, fusion layers start from those trained before"
     )
-    training.add_argument(
-        "--use_dataparallel",
-        action="store_true",
-        help="spread batches over several GPUs; without effect on cached features",
-    )
+    if multitask is not None:
+        training.add_argument(
+            "--use_dataparallel",
+            action="store_true",
+            help="spread batches over several GPUs; without effect on cached features",
+        )
     if amp is not None:
         cli.add_amp(training, amp)
 
 
-def head_settings(args: argparse.Namespace) -> HeadSettings:
+def head_settings(args: argparse.Namespace, num_outputs: int | None = None, multi_label: bool = False) -> HeadSettings:
+    """
+    Args:
+        num_outputs: as the data tell; None: as the flag tells.
+    """
     return HeadSettings(
-        num_outputs=args.num_outputs,
+        num_outputs=num_outputs or args.num_outputs,
         inner_size=args.inner_representation_size,
         dropout=args.drpt,
         batchnorm=args.batchnorm,
-        alphas=args.alphas,
-        multitask=args.multitask,
+        alphas=getattr(args, "alphas", False),
+        multitask=getattr(args, "multitask", False),
+        multi_label=multi_label,
     )
 
 
@@ -93,7 +101,8 @@ def training_settings(args: argparse.Namespace) -> TrainingSettings:
 
 def check_batches(args: argparse.Namespace, count: int) -> None:
     """Raise UsageError where batch norm would meet one of the `count` training samples alone, on one GPU of several."""
-    gpus = max(1, torch.cuda.device_count()) if args.use_dataparallel and args.device != "cpu" else 1
+    parallel = getattr(args, "use_dataparallel", False) and args.device != "cpu"
+    gpus = max(1, torch.cuda.device_count()) if parallel else 1
     batches = {min(args.batchsize, count), count % args.batchsize or args.batchsize}
     alone = any(size % -(-size // gpus) == 1 or size <= gpus for size in batches)
     if args.batchnorm and alone:

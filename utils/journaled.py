@@ -1,31 +1,62 @@
 """What tells a search the worth of its candidates, and writes each into the journal as it is trained."""
 
+import dataclasses
+import io
+import time
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Protocol
 
-from tqdm import tqdm
+import numpy as np
+from torch import Tensor
 
 from utils import interrupts
 from utils.cli import UsageError
 from utils.configurations import Configuration, as_configuration
 from utils.evaluators import Evaluation
+from utils.files import whole_file
 from utils.journal import Journal
+from utils.progress import Progress
 
 
 class CandidateEvaluator(Protocol):
-    """What tells what candidates are worth; see `utils.evaluators`."""
+    """What trains candidates; see `utils.evaluators`."""
+
+    at_once: bool  # whether all candidates of a step come together
 
     def __call__(self, configurations: Sequence[Configuration], step: int, known: int) -> Iterable[Evaluation]: ...
 
     def catch_up(self, configurations: Sequence[Configuration], step: int, known: int) -> None: ...
 
 
-class JournaledEvaluator:
-    """What a search asks: the journal tells what was trained before, all others are trained and get a line each."""
+class BudgetSpent(Exception):
+    """The search ends with what it has."""
 
-    def __init__(self, evaluate: CandidateEvaluator, journal: Journal, progress: tqdm) -> None:
-        self.evaluate, self.journal, self.progress = evaluate, journal, progress
-        self.best = 0.0
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """What a search may spend, over all processes that work on it; None: any amount."""
+
+    candidates: int | None = None
+    seconds: float | None = None
+
+
+class JournaledEvaluator:
+    """What a search asks: the journal tells what was trained before, all others are trained and get a line each.
+
+    `best_dev.npy` beside the journal tells which dev samples the best candidate so far had right.
+    """
+
+    def __init__(
+        self, evaluate: CandidateEvaluator, journal: Journal, progress: Progress, budget: Budget = Budget()
+    ) -> None:
+        self.evaluate, self.journal, self.progress, self.budget = evaluate, journal, progress, budget
+        self.best = -1.0
+        spent = (
+            journal.seconds("features") + journal.seconds("candidate") + journal.seconds("step", "surrogate_seconds")
+        )
+        self.started = time.perf_counter() - spent
+        self.count = 0  # candidates that the search asked for
 
     def __call__(
         self, configurations: Sequence[Configuration], step: int, predicted: Sequence[float] | None
@@ -33,6 +64,7 @@ class JournaledEvaluator:
         """
         Raises:
             UsageError: the journal's candidates of the step are others.
+            BudgetSpent: before all were trained.
         """
         lines = [line for line in self.journal.of_kind("candidate") if line["step"] == step]
         before = [as_configuration(line["configuration"]) for line in lines]
@@ -44,7 +76,8 @@ class JournaledEvaluator:
         evaluations = [Evaluation(line["accuracies"], line["seconds"], line.get("failed")) for line in lines]
         self.evaluate.catch_up(configurations, step, len(lines))
         self._show(step, evaluations)
-        fresh = self.evaluate(configurations, step, len(lines)) if len(lines) < len(configurations) else ()
+        wanted = configurations[: self._allowed()]
+        fresh = self.evaluate(wanted, step, len(lines)) if len(lines) < len(wanted) else ()
         for evaluation in fresh:
             place = len(evaluations)
             values = {
@@ -54,13 +87,37 @@ class JournaledEvaluator:
                 "predicted": predicted and predicted[place],
                 "seconds": evaluation.seconds,
             }
+            if not evaluation.failed and evaluation.accuracy > self.best:
+                write_correct(self.journal.path, evaluation.correct)
             self.journal.append("candidate", values | ({"failed": evaluation.failed} if evaluation.failed else {}))
             evaluations.append(evaluation)
             self._show(step, [evaluation])
             interrupts.check()
+            if self._time_is_up() and not self.evaluate.at_once:
+                break
+        self.count += len(evaluations)
+        if len(evaluations) < len(configurations):
+            raise BudgetSpent
         return evaluations
+
+    def _time_is_up(self) -> bool:
+        return self.budget.seconds is not None and time.perf_counter() - self.started >= self.budget.seconds
+
+    def _allowed(self) -> int | None:
+        """How many candidates of a step the budget leaves; None: all."""
+        if self._time_is_up():
+            return 0
+        return None if self.budget.candidates is None else max(0, self.budget.candidates - self.count)
 
     def _show(self, step: int, evaluations: Sequence[Evaluation]) -> None:
         self.best = max([self.best, *(e.accuracy for e in evaluations if not e.failed)])
         self.progress.update(len(evaluations))
-        self.progress.set_postfix_str(f"step {step}, best dev accuracy {self.best:.4f}")
+        self.progress.set_postfix_str(f"step {step}, best on dev {max(0, self.best):.4f}")
+
+
+def write_correct(journal: Path, correct: Tensor) -> None:
+    """Keep which dev samples the best candidate so far has right, beside its journal."""
+    content = io.BytesIO()
+    np.save(content, correct.numpy())
+    with whole_file(journal.with_name("best_dev.npy")) as file:
+        file.write(content.getbuffer())

@@ -1,6 +1,6 @@
 """The pieces of a page that needs nothing beside itself: style, tables, figures, figures in words.
 
-Light or dark as the reader's system is; the four colours are told apart by colour-blind readers in both.
+Light or dark as the reader's system is; the colours are told apart by colour-blind readers in both.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -10,9 +10,9 @@ from utils import svg
 
 STYLE = """
 :root{color-scheme:light dark;--page:#fcfcfb;--ink:#1c1c1e;--soft:#5d5f66;--rule:#dfe0e3;--band:#f0f1f3;
---k0:#0068a8;--k1:#c04e00;--k2:#00785a;--k3:#a04483}
+--k0:#0068a8;--k1:#c04e00;--k2:#00785a;--k3:#a04483;--k4:#3d3e44}
 @media(prefers-color-scheme:dark){:root{--page:#17181b;--ink:#ececee;--soft:#a3a6ad;--rule:#36383e;--band:#202226;
---k0:#5cb3ee;--k1:#ff9a5c;--k2:#43cda3;--k3:#e69fd0}}
+--k0:#5cb3ee;--k1:#ff9a5c;--k2:#43cda3;--k3:#e69fd0;--k4:#d4d5d9}}
 *{box-sizing:border-box}
 body{margin:0 auto;padding:1.5rem 1rem 4rem;max-width:71rem;background:var(--page);color:var(--ink);
 font:1rem/1.5 system-ui,sans-serif;overflow-wrap:anywhere}
@@ -26,18 +26,22 @@ code{font:.9em ui-monospace,monospace}pre{margin:0;padding:.7rem .9rem;backgroun
 .small{grid-template-columns:repeat(auto-fill,minmax(min(100%,18rem),1fr))}
 figure{margin:0;min-width:0}figcaption{margin-bottom:.5rem}
 figcaption i{font-style:normal;margin-right:.9rem;display:inline-block}
-.scroll{overflow-x:auto;overflow-wrap:normal}table{border-collapse:collapse;font-size:.92rem;font-variant-numeric:tabular-nums}
+.scroll{overflow-x:auto;overflow-wrap:normal}.scroll+.scroll{margin-top:1.2rem}
+table{border-collapse:collapse;font-size:.92rem;font-variant-numeric:tabular-nums}
 th,td{padding:.35rem .9rem .35rem 0;text-align:right;white-space:nowrap;border-bottom:1px solid var(--rule)}
+.sub td:first-child{padding-left:1.1rem}
 th{color:var(--soft);font-weight:500}.l{text-align:left}tr.strong td{font-weight:650}
 details{margin:.8rem 0}summary{cursor:pointer}
 svg{display:block;width:100%;height:auto}svg text{font:12.5px system-ui,sans-serif;fill:var(--soft)}
 svg .label{fill:var(--ink)}svg .faint{font-size:10.5px}svg .on{fill:var(--page);font-weight:600}
 .rule{stroke:var(--rule)}.axis{stroke:var(--soft)}
-.band{fill:var(--band)}.line{fill:none;stroke:currentColor;stroke-width:1.8}.thin{stroke-width:1.2}
+.band{fill:var(--band)}.line{fill:none;stroke:currentColor;stroke-width:1.8}.thin{stroke-width:1.2}.bold{stroke-width:3}
+.broken{stroke-dasharray:7 4}.pale{stroke-opacity:.55}
 .dash{stroke-dasharray:4 4;stroke-width:1.2;color:var(--soft)}
 .mark{fill:currentColor;fill-opacity:.75;stroke:var(--page);stroke-width:.6}.bar,.cell{fill:currentColor}
 .box{fill:var(--page);stroke:var(--soft)}.layer{stroke:var(--ink);stroke-width:1.8}svg .layer+text{fill:var(--ink)}
-.k0{color:var(--k0)}.k1{color:var(--k1)}.k2{color:var(--k2)}.k3{color:var(--k3)}.ink{color:var(--ink)}
+svg .letter{fill:currentColor;font-weight:650}
+.k0{color:var(--k0)}.k1{color:var(--k1)}.k2{color:var(--k2)}.k3{color:var(--k3)}.k4{color:var(--k4)}.ink{color:var(--ink)}
 @media(max-width:600px){th,td{padding-right:.7rem}th,td.l:first-child{white-space:normal}td.l:first-child{min-width:8rem}
 svg text{font-size:14.5px}svg .faint{font-size:12px}}
 """
@@ -60,21 +64,41 @@ def duration(seconds: float | None) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {round(seconds) % 60:02d} s"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[object]], left: Collection[int] = (0,), strong: str = "") -> str:
-    """A table that scrolls in its own box; columns `left` are words, the row named `strong` stands out."""
+def table(
+    head: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    left: Collection[int] = (0,),
+    strong: Collection[str] = (),
+    beneath: bool = False,
+) -> str:
+    """A table that scrolls in its own box.
+
+    Args:
+        left: columns of words.
+        strong: names of the rows that stand out.
+        beneath: whether the other rows are parts of the one above that stands out.
+    """
 
     def cells(name: str, values: Sequence[object]) -> str:
         words = (svg.tag(name, escape(str(v)), **({"class_": "l"} if i in left else {})) for i, v in enumerate(values))
         return "".join(words)
 
-    body = (svg.tag("tr", cells("td", row), **({"class_": "strong"} if row[0] == strong else {})) for row in rows)
-    content = svg.tag("thead", svg.tag("tr", cells("th", head))) + svg.tag("tbody", "".join(body))
+    def line(row: Sequence[object]) -> str:
+        class_ = "strong" if row[0] in strong else "sub" if beneath else ""
+        return svg.tag("tr", cells("td", row), **({"class_": class_} if class_ else {}))
+
+    content = svg.tag("thead", svg.tag("tr", cells("th", head))) + svg.tag("tbody", "".join(map(line, rows)))
     return svg.tag("div", svg.tag("table", content), class_="scroll", tabindex=0)
 
 
-def figure(picture: str, caption: str, keys: Iterable[tuple[int, str]] = ()) -> str:
-    """A drawing under its caption and the keys of its marks; caption and keys are plain text."""
-    legend = "".join(f'<i><span class="k{k}">{svg.GLYPHS[k]}</span> {escape(name)}</i>' for k, name in keys)
+def figure(picture: str, caption: str, keys: Iterable[tuple] = ()) -> str:
+    """A drawing under its caption and its legend; all plain text.
+
+    Args:
+        keys: (kind, words) of marks, or (kind, words, sign) of something else.
+    """
+    signs = [(k, words, *sign) if sign else (k, words, svg.GLYPHS[k]) for k, words, *sign in keys]
+    legend = "".join(f'<i><span class="k{k}">{sign}</span> {escape(words)}</i>' for k, words, sign in signs)
     return f"<figure><figcaption>{escape(caption)}{'<br>' if legend else ''}{legend}</figcaption>{picture}</figure>"
 
 

@@ -1,14 +1,16 @@
 """The sections of a report that tell of a search; each is markup, or "" where the run has nothing to say on it."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from html import escape
 from itertools import accumulate, groupby
+from math import prod
 
-from models.fusion import ACTIVATION_NAMES
+from models.fusion import ACTIVATION_NAMES, SKIP
 from utils import svg
 from utils.configurations import format_configuration
-from utils.page import duration, figure, grid, number, percent, table, tiles
+from utils.page import duration, figure, grid, number, percent, section, table, tiles
+from utils.report_baselines import baselines
 from utils.run_files import RunFiles
 
 
@@ -19,7 +21,7 @@ def kind(candidate: dict) -> int:
 
 def layer_keys(candidates: Sequence[dict]) -> list[tuple[int, str]]:
     longest = max(len(candidate["configuration"]) for candidate in candidates)
-    names = ["1 fusion layer", "2", "3", "4 or more" if longest > svg.KINDS else "4"]
+    names = ["1 fusion layer", *map(str, range(2, svg.KINDS)), f"{svg.KINDS}{' or more' * (longest > svg.KINDS)}"]
     return [(k, names[k]) for k in sorted({kind(candidate) for candidate in candidates})]
 
 
@@ -30,9 +32,10 @@ def activation(index: int) -> str:
 def draw_network(files: RunFiles, configuration: Sequence[Sequence[int]]) -> str:
     """The network drawn, with as many features as the search's header or else the configuration knows of."""
     sizes = files.header.get("sizes") or files.results.get("sizes")
-    sizes = sizes or [max(column) + 1 for column in list(zip(*configuration, strict=True))[:-1]]
-    modalities = (files.header or files.results or files.best)["modalities"]
-    title = f"fusion network {format_configuration(configuration)} of {' and '.join(modalities)} features"
+    sizes = sizes or [max(0, *column) + 1 for column in list(zip(*configuration, strict=True))[:-1]]
+    modalities = files.modalities
+    words = f"{', '.join(modalities[:-1])} and {modalities[-1]}"
+    title = f"fusion network {format_configuration(configuration)} of {words} features"
     return svg.network(title, configuration, modalities, sizes, activation)
 
 
@@ -42,11 +45,11 @@ def search_headline(files: RunFiles) -> str:
     best = files.best_configurations()[0]
     count = files.best.get("candidates_trained", len(files.candidates))
     seconds = files.best.get("seconds", sum(candidate["seconds"] for candidate in files.candidates))
-    values = [("best dev accuracy", percent(best["accuracy"]))]
+    values = [(f"best dev {files.score}", percent(best["accuracy"]))]
     values += [("candidates trained", str(count)), ("time", duration(seconds))]
-    unfinished = (
-        "" if files.best else '<p class="note">This search has not written its best.json: it is unfinished.</p>'
-    )
+    state = "" if files.best else "This search has not written its best.json: it is unfinished."
+    state = state if files.best.get("whole", True) else "This search ended where its budget did, before its last step."
+    unfinished = f'<p class="note">{state}</p>' if state else ""
     failed = "".join(
         f"<li><code>{format_configuration(line['configuration'])}</code>, step {line['step']}: "
         f"{escape(line['failed'])}</li>"
@@ -58,7 +61,7 @@ def search_headline(files: RunFiles) -> str:
 
 
 def search_over_time(files: RunFiles) -> str:
-    """Every candidate's dev accuracy in the order trained, the best so far, and the temperature below."""
+    """Every candidate's dev score in the order trained, the best so far, and the temperature below."""
     candidates = files.candidates
     if not candidates:
         return ""
@@ -67,8 +70,8 @@ def search_over_time(files: RunFiles) -> str:
     low, high = svg.bounds(accuracies)
     panel = svg.Panel(44, 24, 406, 226, (0.5, len(candidates) + 0.5), (low, high + 0.1 * (high - low)))
     parts = [panel.band(g[0] - 0.5, g[-1] + 0.5, step, n % 2 == 0) for n, (step, g) in enumerate(spans)]
-    parts.append(panel.axes("candidates, in the order trained", "dev accuracy (%)"))
-    parts.append(panel.line(stairs(enumerate(accumulate(accuracies, max), 1)), "ink thin"))
+    parts.append(panel.axes("candidates, in the order trained", f"dev {files.score} (%)"))
+    parts.append(panel.line(svg.stairs(enumerate(accumulate(accuracies, max), 1)), "ink thin"))
     for i, (candidate, value) in enumerate(zip(candidates, accuracies, strict=True), 1):
         note = f"{format_configuration(candidate['configuration'])} {value:.2f} %, step {candidate['step']}"
         parts.append(panel.mark(i, value, kind(candidate), note))
@@ -77,18 +80,9 @@ def search_over_time(files: RunFiles) -> str:
     if warm:
         strip = svg.Panel(44, 318, 406, 62, panel.x, (0, 1.1 * max(t for _, t in warm)))
         parts += [strip.axes("", "temperature", y_ticks=2), strip.line(warm, "ink")]
-    best = f"Search over time: {len(candidates)} candidates, best dev accuracy {max(accuracies):.2f} %"
+    best = f"Search over time: {len(candidates)} candidates, best dev {files.score} {max(accuracies):.2f} %"
     caption = "Each mark is a trained candidate, the line the best so far; stripes are steps, by number."
     return figure(svg.drawing(460, 404 if warm else 290, best, *parts), caption, layer_keys(candidates))
-
-
-def stairs(points: Iterable[svg.Point]) -> Iterator[svg.Point]:
-    """The points of a line that holds each value until the next one."""
-    before = None
-    for x, y in points:
-        yield x, y if before is None else before
-        yield x, y
-        before = y
 
 
 def predictions(files: RunFiles) -> str:
@@ -98,7 +92,7 @@ def predictions(files: RunFiles) -> str:
         return ""
     values = [(100 * candidate["predicted"], 100 * candidate["accuracy"]) for candidate in predicted]
     panel = svg.Panel(44, 24, 406, 226, svg.bounds(x for x, _ in values), svg.bounds(y for _, y in values))
-    parts = [panel.axes("predicted (%)", "dev accuracy (%)", whole_x=False)]
+    parts = [panel.axes("predicted (%)", f"dev {files.score} (%)", whole_x=False)]
     low, high = max(panel.x[0], panel.y[0]), min(panel.x[1], panel.y[1])
     if low < high:
         parts.append(panel.line([(low, low), (high, high)], "dash"))
@@ -145,20 +139,36 @@ def choices(files: RunFiles) -> str:
         return ""
     count = max(5, len(scores) // 10)
     layers = [row for key in sorted(scores, key=scores.get, reverse=True)[:count] for row in key]
-    modalities, sizes = files.header["modalities"], [*files.header["sizes"], len(files.header["activations"])]
     figures = []
-    for column, (name, size) in enumerate(zip([*modalities, "activation"], sizes, strict=True)):
-        uses = Counter(row[column] for row in layers)
-        labels = [f"{name} {i}" if column < len(modalities) else activation(i) for i in range(size)]
-        rows = [(label, uses[i] / len(layers), f"{uses[i]} of {len(layers)}") for i, label in enumerate(labels)]
+    for column, (name, chances) in enumerate(chances_of(files)):
+        uses, feature = Counter(row[column] for row in layers), column < len(files.modalities)
+        labels = ["left out" if i == SKIP else f"{name} {i}" if feature else activation(i) for i in chances]
+        labels = [label if len(label) <= 12 else str(i) for label, i in zip(labels, chances, strict=True)]
+        rows = [
+            (label, uses[i] / len(layers), f"{uses[i]} of {len(layers)}")
+            for label, i in zip(labels, chances, strict=True)
+        ]
         title = f"{name} of the best: " + ", ".join(f"{label} {words}" for label, _, words in rows)
-        heading = f"{name.capitalize()} feature" if column < len(modalities) else "Activation"
-        figures.append(figure(svg.bars(title, rows, column % svg.KINDS, 1 / size), heading))
+        heading = f"{name[0].upper()}{name[1:]} feature" if feature else "Activation"
+        figures.append(figure(svg.bars(title, rows, column % svg.KINDS, list(chances.values())), heading))
     words = (
         f"The best {count} of {len(scores)} configurations have {len(layers)} fusion layers; the bars count how many "
         "of these use each choice. Dashed: what choosing at random would give."
     )
     return f'<p class="soft">{words}</p>{grid(*figures, small=True)}'
+
+
+def chances_of(files: RunFiles) -> list[tuple[str, dict[int, float]]]:
+    """For each column of a row its name, and the share of all possible rows that have each index in it."""
+    header = files.header
+    skips = any(SKIP in row[:-1] for candidate in files.candidates for row in candidate["configuration"])
+    sizes = [size + skips for size in header["sizes"]]
+    total, chances = prod(sizes) - skips, []  # a row that leaves out all modalities is none
+    for name, size, options in zip(files.modalities, header["sizes"], sizes, strict=True):
+        others = prod(sizes) // options
+        chances.append((name, {i: (others - (i == SKIP)) / total for i in range(-skips, size)}))
+    activations = [ACTIVATION_NAMES.index(name) for name in header["activations"]]
+    return [*chances, ("activation", {i: 1 / len(activations) for i in activations})]
 
 
 def top_five(files: RunFiles) -> str:
@@ -170,8 +180,8 @@ def top_five(files: RunFiles) -> str:
         figure(draw_network(files, b["configuration"]), f"{r[0]}: {r[1]}") for b, r in zip(best, rows, strict=True)
     ]
     words = "Columns: each backbone's features, deeper ones lower; filled where a fusion layer reads them."
-    listed = table(("rank", "dev accuracy", "configuration"), rows, left=(2,))
-    return f'{listed}<p class="soft">{words}</p>{grid(*drawn, small=True)}'
+    listed = table(("rank", f"dev {files.score}", "configuration"), rows, left=(2,))
+    return f'{listed}<p class="soft">{words}</p>{grid(*drawn, small=len(files.modalities) <= 2)}'
 
 
 def cost(files: RunFiles) -> str:
@@ -184,3 +194,14 @@ def cost(files: RunFiles) -> str:
     ]
     title = "Time by part: " + "; ".join(f"{name} {words}" for name, _, words in rows)
     return grid(svg.bars(title, rows), small=True)
+
+
+def search_sections(files: RunFiles) -> list[str]:
+    return [
+        search_headline(files),
+        section("Beside its baselines", baselines(files)),
+        section("Search", grid(search_over_time(files), predictions(files)), steps_table(files)),
+        section("Best configurations", top_five(files)),
+        section("What the best have in common", choices(files)),
+        section("Where the time went", cost(files)),
+    ]

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.cli import UsageError, read_json
-from utils.configurations import format_configuration
-from utils.journal import read_journal
+from utils.journal import best_of, read_journal
 
 FILES = ("args.json", "journal.jsonl", "best.json", "results.json")
 
@@ -25,14 +24,26 @@ class RunFiles:
     failed: list[dict]  # candidates without an accuracy
     steps: list[dict]
 
+    @property
+    def kind(self) -> str:
+        """`found network`, `unimodal network`, `search`, or `run` of which there is nothing but settings yet."""
+        if self.results:
+            return "unimodal network" if "network" in self.results else "found network"
+        return "search" if self.header or self.best else "run"
+
+    @property
+    def score(self) -> str:
+        """What accuracies are in words: those of multi-label data are weighted F1."""
+        return next((part["score"] for part in (self.results, self.best, self.header) if "score" in part), "accuracy")
+
+    @property
+    def modalities(self) -> list[str]:
+        """Their names, in the order of a configuration row."""
+        return (self.header or self.results or self.best)["modalities"]
+
     def best_configurations(self) -> list[dict]:
         """The best, best first, as {configuration, accuracy}: of best.json, or of the candidates so far."""
-        if self.best:
-            return self.best["configurations"]
-        found: dict[str, dict] = {}
-        for candidate in sorted(self.candidates, key=lambda candidate: candidate["accuracy"]):
-            found[format_configuration(candidate["configuration"])] = candidate
-        return sorted(found.values(), key=lambda candidate: -candidate["accuracy"])[:5]
+        return self.best["configurations"] if self.best else best_of(self.candidates)
 
 
 def read_files(run_dir: Path) -> RunFiles:

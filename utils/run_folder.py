@@ -15,11 +15,14 @@ import numpy as np
 import torch
 
 from utils import interrupts
+from utils.board import check_board
 from utils.cli import UsageError, read_json
-from utils.files import locked, write_json
+from utils.files import locked, sweep, write_json
 
 # Flags that leave the results as they are, so that a run may go on with others.
 FREE = {"run_dir", "resume", "verbose", "num_workers", "device", "bank_memory"}
+FREE |= {"tensorboard", "export", "evaluate_missing"}
+FREE |= {"max_candidates", "time_budget", "with_random"}  # a search may go on beyond what it was to spend
 
 
 @contextlib.contextmanager
@@ -33,6 +36,8 @@ def open_run(args: argparse.Namespace) -> Iterator[Path]:
         LockedError: another process works in it.
     """
     run_dir = _folder(args)
+    if args.tensorboard:
+        check_board()
     for folder in (run_dir, args.checkpointdir):  # better now than after hours of training
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -41,6 +46,7 @@ def open_run(args: argparse.Namespace) -> Iterator[Path]:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which cuBLAS asks for
         torch.use_deterministic_algorithms(True, warn_only=True)
     with locked(run_dir):
+        sweep(args.checkpointdir)
         if _describe(run_dir, args) and args.verbose:
             print(f"going on with the run in {run_dir}")
         with _tells_how_to_resume(run_dir), interrupts.gently():
@@ -73,6 +79,8 @@ def _describe(run_dir: Path, args: argparse.Namespace) -> bool:
     before = read_json(path)
     if before.get("script") != script:
         raise UsageError(f"{run_dir} holds a run of {before.get('script')}, not of {script}; name another --run_dir")
+    if not isinstance(before.get("settings"), dict) or not isinstance(before.get("versions"), dict):
+        raise UsageError(f"{path} is damaged: it lacks settings or versions; name another --run_dir")
     settings = json.loads(json.dumps(settings))
     for name, value in before["settings"].items():
         if name not in FREE and name in settings and settings[name] != value:
@@ -82,7 +90,7 @@ def _describe(run_dir: Path, args: argparse.Namespace) -> bool:
             )
     for name, version in before["versions"].items():
         if versions.get(name) != version:
-            print(f"{run_dir} was begun with {name} {version}, this is {versions[name]}", file=sys.stderr)
+            print(f"{run_dir} was begun with {name} {version}, this is {versions.get(name)}", file=sys.stderr)
     return True
 
 

@@ -179,15 +179,3 @@ def rank_correlation(predicted: Sequence[float] | None, accuracies: Sequence[flo
     if any(len(set(values)) < 2 for values in zip(*pairs, strict=True)) or not pairs:
         return None
     return float(stats.spearmanr(*zip(*pairs, strict=True)).statistic)
-
-
-def best_candidates(steps: Sequence[Step], count: int = 5) -> list[tuple[Configuration, float]]:
-    """The best configurations with their maximum accuracy, best first; ties keep the order of training."""
-    best: dict[Configuration, float] = {}
-    for step in steps:
-        for candidate in step.candidates:
-            if candidate.evaluation.failed:
-                continue
-            known = best.get(candidate.configuration, -1.0)
-            best[candidate.configuration] = max(known, candidate.evaluation.accuracy)
-    return sorted(best.items(), key=lambda item: -item[1])[:count]

@@ -3,25 +3,30 @@
 import argparse
 import dataclasses
 import functools
+import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tqdm import tqdm
+import numpy as np
 
-from models.fusion import ACTIVATION_NAMES, FusionNetwork
+from models.fusion import ACTIVATION_NAMES, FusionNetwork, HeadSettings
 from utils import cli, fusion_flags
+from utils.baselines import difference, search_baselines
 from utils.batches import Split
+from utils.board import write_search
 from utils.configurations import Space, format_configuration
-from utils.evaluators import CachedEvaluator, LiveEvaluator, SharedWeights
-from utils.feature_bank import file_digest, open_bank
+from utils.evaluators import CachedEvaluator, LiveEvaluator
+from utils.feature_bank import FeatureBank, file_digest, open_bank
 from utils.files import write_json
-from utils.journal import Journal
-from utils.journaled import CandidateEvaluator, JournaledEvaluator
+from utils.journal import Journal, best_of, write_csv
+from utils.journaled import Budget, BudgetSpent, CandidateEvaluator, JournaledEvaluator
 from utils.predictor import AccuracyPredictor
+from utils.progress import Progress
 from utils.report import write_report
+from utils.resumable import SharedWeights
 from utils.run_folder import open_run
-from utils.search import SearchSettings, Step, best_candidates, random_search, sequential_search
+from utils.search import SearchSettings, random_search, sequential_search
 from utils.training_state import SavedState
 
 
@@ -37,6 +42,18 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--lr_surrogate", type=cli.positive_float, default=1e-3, help="learning rate of the surrogate")
     group.add_argument("--epochs_surrogate", type=cli.positive_int, default=50, help="epochs of the surrogate a step")
     group.add_argument("--randsearch", action="store_true", help="random search with as many trainings")
+    group.add_argument("--with_random", action="store_true", help="besides, random search on the same features")
+    group.add_argument(
+        "--max_candidates", type=cli.positive_int, default=None, help="end after so many (default: when it is done)"
+    )
+    group.add_argument(
+        "--time_budget", type=cli.duration, default=None, metavar="30m", help="end after that time (s, m, h, d)"
+    )
+
+
+def add_network_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags of searches that run unimodal networks."""
+    group = parser.add_argument_group("features")
     group.add_argument(
         "--features",
         choices=("cached", "live"),
@@ -51,26 +68,71 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class Workplace:
+    """What an evaluator is made with: where this search journals and saves, and the weights that are shared."""
+
+    journal: Journal
+    saved: SavedState
+    shared: SharedWeights | None
+
+
+EvaluatorMaker = Callable[[Workplace], CandidateEvaluator]
+
+
 def run_search(
     args: argparse.Namespace,
     space: Space,
     modalities: Sequence[str],
+    make_evaluator: EvaluatorMaker,
+    facts: Mapping[str, object],
+) -> None:
+    """Search, journal every step as it ends, write best.json, results.csv and the report.
+
+    Args:
+        modalities: names in the order of a configuration row.
+        make_evaluator: `through_networks` or `on_bank`.
+        facts: what else best.json should hold, such as {"stand_in": False}.
+    """
+    header = {
+        "search": "random" if args.randsearch else "sequential",
+        "modalities": list(modalities),
+        "sizes": list(space.sizes),
+        "activations": [ACTIVATION_NAMES[a] for a in space.activations],
+    }
+    if args.verbose:
+        print(f"searching {len(space.rows())} rows a level of {' and '.join(modalities)} features")
+    with open_run(args) as run_dir:
+        with Journal(run_dir / "journal.jsonl", header) as journal:
+            evaluator = make_evaluator(_workplace(args, run_dir, journal))
+            whole = _search(args, space, evaluator, journal, args.randsearch)
+        best = _best(journal) | {"whole": whole} | facts
+        if isinstance(evaluator, CachedEvaluator):
+            best["baselines"] = search_baselines(evaluator, modalities, run_dir / "best_dev.npy", args.seed)
+        if args.with_random:
+            best["random"] = _random_baseline(args, space, make_evaluator, header, run_dir)
+        write_json(run_dir / "best.json", best)
+        write_csv(run_dir / "results.csv", journal.of_kind("candidate"))
+        if args.tensorboard:
+            write_search(run_dir)
+        _print_best(best, run_dir, write_report(run_dir))
+
+
+def through_networks(
+    args: argparse.Namespace,
     network: FusionNetwork,
     splits: Mapping[str, Split],
     checkpoints: Sequence[Path],
     data_identity: object,
-    facts: Mapping[str, object],
     passes: int = 1,
-) -> None:
-    """Search, journal every step as it ends, write best.json and the report.
+) -> EvaluatorMaker:
+    """Candidates over unimodal networks: on a feature bank of theirs, or live.
 
     Args:
-        modalities: names in the order of a configuration row.
         network: of any configuration; its unimodal weights are loaded here.
         splits: train and dev.
         checkpoints: of the unimodal networks, in the order of a row.
         data_identity: what tells this data set from another in the feature bank's key, as JSON values.
-        facts: what else best.json should hold, such as {"stand_in": False}.
         passes: over the training split that differ by random crops.
     """
     device = cli.resolve_device(args.device)
@@ -79,89 +141,110 @@ def run_search(
     fusion_flags.load_backbones(network, checkpoints)
     if args.verbose:
         sizes = ", ".join(f"{len(split)} {name}" for name, split in splits.items())
-        print(f"searching {len(space.rows())} rows a level on {sizes} samples, {args.features} features, {device}")
-    header = {
-        "search": "random" if args.randsearch else "sequential",
-        "modalities": list(modalities),
-        "sizes": list(space.sizes),
-        "activations": [ACTIVATION_NAMES[a] for a in space.activations],
-    }
-    with open_run(args) as run_dir, Journal(run_dir / "journal.jsonl", header) as journal:
-        shared, saved = SharedWeights() if args.weightsharing else None, SavedState(run_dir)
-        if args.features == "cached":
-            started = time.perf_counter()
-            identity = {"checkpoints": [file_digest(path) for path in checkpoints], "data": data_identity}
-            folder = args.checkpointdir / "feature_bank"
-            bank = open_bank(folder, network, splits, identity, device, args.verbose, passes, amp)
-            if not any(journal.of_kind("features")):
-                journal.append("features", {"seconds": time.perf_counter() - started})
-            if args.verbose and bank.reused:
-                print(f"feature bank {bank.folder} reused")
-            memory = args.bank_memory * 1e9
-            evaluator: CandidateEvaluator = CachedEvaluator(bank, head, training, device, shared, memory, saved)
-        else:
+        print(f"{sizes} samples, {args.features} features, {device}")
+
+    def make(place: Workplace) -> CandidateEvaluator:
+        if args.features == "live":
             wrap = functools.partial(fusion_flags.data_parallel, wanted=args.use_dataparallel)
-            evaluator = LiveEvaluator(network, splits, training, device, shared, amp=amp, wrap=wrap, saved=saved)
-        steps = _search(args, space, evaluator, journal)
-        best = _best(steps, journal) | facts
-        write_json(run_dir / "best.json", best)
-        _print_best(best, run_dir, write_report(run_dir))
+            return LiveEvaluator(network, splits, training, device, place.shared, amp=amp, wrap=wrap, saved=place.saved)
+        started = time.perf_counter()
+        identity = {"checkpoints": [file_digest(path) for path in checkpoints], "data": data_identity}
+        folder = args.checkpointdir / "feature_bank"
+        bank = open_bank(folder, network, splits, identity, device, args.verbose, passes, amp)
+        if not any(place.journal.of_kind("features")):
+            place.journal.append("features", {"seconds": time.perf_counter() - started})
+        if args.verbose and bank.reused:
+            print(f"feature bank {bank.folder} reused")
+        memory = args.bank_memory * 1e9
+        return CachedEvaluator(bank, head, training, device, place.shared, memory, place.saved)
+
+    return make
 
 
-def _search(args: argparse.Namespace, space: Space, evaluator: CandidateEvaluator, journal: Journal) -> list[Step]:
-    """Run the search, or what is left of it, and journal every step as it ends."""
-    settings = SearchSettings(
-        max_fusions=args.max_fusions,
-        search_iterations=args.search_iterations,
-        num_samples=args.num_samples,
-        initial_temperature=args.initial_temperature,
-        final_temperature=args.final_temperature,
-        temperature_decay=args.temperature_decay,
-        seed=args.seed,
-    )
+def on_bank(args: argparse.Namespace, bank: FeatureBank, head: HeadSettings) -> EvaluatorMaker:
+    """Candidates over features that are there already."""
+    device, training = cli.resolve_device(args.device), fusion_flags.training_settings(args)
+    return lambda place: CachedEvaluator(bank, head, training, device, place.shared, saved=place.saved)
+
+
+def _workplace(args: argparse.Namespace, folder: Path, journal: Journal) -> Workplace:
+    return Workplace(journal, SavedState(folder), SharedWeights() if args.weightsharing else None)
+
+
+def _settings(args: argparse.Namespace) -> SearchSettings:
+    return SearchSettings(**{field.name: getattr(args, field.name) for field in dataclasses.fields(SearchSettings)})
+
+
+def _search(
+    args: argparse.Namespace, space: Space, evaluator: CandidateEvaluator, journal: Journal, at_random: bool
+) -> bool:
+    """Run the search, or what is left of it, and journal every step as it ends; returns whether it came to its end."""
+    settings = _settings(args)
     ended = {line["step"] for line in journal.of_kind("step")}
-    done: list[Step] = []
-    with tqdm(total=settings.trainings(space), desc="candidates", disable=not args.verbose) as progress:
-        evaluate = JournaledEvaluator(evaluator, journal, progress)
-        if args.randsearch:
+    total, budget = settings.trainings(space), Budget(args.max_candidates, args.time_budget)
+    name = "candidates at random" if at_random else "candidates"
+    with Progress(total=total, desc=name, verbose=args.verbose) as bar:
+        evaluate = JournaledEvaluator(evaluator, journal, bar, budget)
+        if at_random:
             steps = random_search(space, evaluate, settings)
         else:
             predictor = AccuracyPredictor(len(space.sizes) + 1, args.seed, args.lr_surrogate, args.epochs_surrogate)
             steps = sequential_search(space, evaluate, predictor, settings)
-        for step in steps:
-            if step.index not in ended:
-                values = {f.name: getattr(step, f.name) for f in dataclasses.fields(step) if f.name != "candidates"}
-                journal.append("step", {"step": values.pop("index"), "candidates": len(step.candidates), **values})
-            done.append(step)
-    return done
+        try:
+            for step in steps:
+                if step.index not in ended:
+                    values = {f.name: getattr(step, f.name) for f in dataclasses.fields(step) if f.name != "candidates"}
+                    journal.append("step", {"step": values.pop("index"), "candidates": len(step.candidates), **values})
+                    if args.tensorboard:
+                        write_search(journal.path.parent)
+                if step.index == 0 and args.verbose:  # deeper steps take longer, but have fewer candidates
+                    whole = step.seconds * total / max(1, len(step.candidates))
+                    bar.write(f"the first step took {step.seconds:.1f} s, so all may take about {whole:.0f} s")
+        except BudgetSpent:
+            return False
+    return True
 
 
-def _best(steps: Sequence[Step], journal: Journal) -> dict:
+def _random_baseline(
+    args: argparse.Namespace, space: Space, make_evaluator: EvaluatorMaker, header: Mapping[str, object], run_dir: Path
+) -> dict[str, object]:
+    """A random search with as many trainings on the same features, journaled in a folder of its own."""
+    folder = run_dir / "random"
+    folder.mkdir(exist_ok=True)
+    with Journal(folder / "journal.jsonl", {**header, "search": "random"}) as journal:
+        _search(args, space, make_evaluator(_workplace(args, folder, journal)), journal, at_random=True)
+    lines = list(journal.of_kind("candidate"))
+    found = best_of(lines)
+    return {
+        "configurations": found,
+        "candidates_trained": len(lines),
+        "accuracies": list(itertools.accumulate((max(line["accuracies"], default=0.0) for line in lines), max)),
+        "difference": difference(run_dir / "best_dev.npy", np.load(folder / "best_dev.npy"), args.seed),
+    }
+
+
+def _best(journal: Journal) -> dict:
     """The content of best.json; times are the journal's, whichever process spent them."""
-
-    def seconds(kind: str, name: str = "seconds") -> float:
-        return sum(line[name] for line in journal.of_kind(kind))
-
-    extraction = seconds("features")
-    parts = {"training": seconds("candidate"), "surrogate": seconds("step", "surrogate_seconds")}
-    total = extraction + seconds("step")
+    candidates = list(journal.of_kind("candidate"))
+    extraction = journal.seconds("features")
+    parts = {"training": journal.seconds("candidate"), "surrogate": journal.seconds("step", "surrogate_seconds")}
     if any(journal.of_kind("features")):
         parts = {"extraction": extraction, **parts}
+    total = max(extraction + journal.seconds("step"), sum(parts.values()))
     header = {name: value for name, value in journal.lines[0].items() if name not in ("kind", "format")}
     return {
         **header,
-        "configurations": [
-            {"configuration": configuration, "accuracy": accuracy} for configuration, accuracy in best_candidates(steps)
-        ],
-        "candidates_trained": sum(len(step.candidates) for step in steps),
-        "candidates_failed": sum(1 for line in journal.of_kind("candidate") if "failed" in line),
+        "configurations": best_of(candidates),
+        "candidates_trained": len(candidates),
+        "candidates_failed": sum("failed" in line for line in candidates),
         "seconds": total,
         "seconds_by_part": parts | {"other": total - sum(parts.values())},
     }
 
 
 def _print_best(best: dict, run_dir: Path, report: Path) -> None:
-    print(f"{best['candidates_trained']} candidates trained in {best['seconds']:.1f} s; the best on dev:")
+    ended = "" if best["whole"] else ", where the budget ended"
+    print(f"{best['candidates_trained']} candidates trained in {best['seconds']:.1f} s{ended}; the best on dev:")
     for rank, entry in enumerate(best["configurations"], start=1):
         print(f"  {rank}. {entry['accuracy']:.4f}  {format_configuration(entry['configuration'])}")
     if best.get("stand_in"):

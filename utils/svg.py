@@ -1,16 +1,16 @@
 """Small SVG drawings as text: panels with axes, marks, bars, a matrix, a fusion network.
 
-Colours are the page's: the class `k0` to `k3` of an element sets its `color`, which shapes take as `currentColor`.
+Colours are the page's: the class `k0` to `k4` of an element sets its `color`, which shapes take as `currentColor`.
 The same number gives a mark its shape, so that nothing hangs on colour alone.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
-KINDS = 4
-GLYPHS = "●■▲◆"  # in a legend, for the shapes of `Panel.mark`
+KINDS = 5
+GLYPHS = "●■▲◆✚"  # in a legend, for the shapes of `Panel.mark`
 Point = tuple[float, float]
 
 
@@ -45,6 +45,15 @@ def bounds(values: Iterable[float], margin: float = 0.06) -> tuple[float, float]
     low, high = min(finite), max(finite)
     room = margin * (high - low) or 0.5
     return low - room, high + room
+
+
+def stairs(points: Iterable[Point]) -> Iterator[Point]:
+    """The points of a line that holds each value until the next one."""
+    before = None
+    for x, y in points:
+        yield x, y if before is None else before
+        yield x, y
+        before = y
 
 
 def ticks(low: float, high: float, count: int = 5, whole: bool = False) -> list[float]:
@@ -114,25 +123,26 @@ class Panel:
             "m-3,-3h6v6h-6z",
             "m0,-4l3.9,7h-7.8z",
             "m0,-4.2l4.2,4.2l-4.2,4.2l-4.2,-4.2z",
+            "m-1.3,-4h2.6v2.7h2.7v2.6h-2.7v2.7h-2.6v-2.7h-2.7v-2.6h2.7z",
         )[kind]
         return tag(
             "path", tag("title", escape(note)), d=f"M{a:.1f},{b:.1f}{shape}", class_=f"mark {class_ or f'k{kind}'}"
         )
 
 
-def bars(title: str, rows: Sequence[tuple[str, float, str]], kind: int = 0, usual: float | None = None) -> str:
-    """Horizontal bars of (label, share of the full width, words at its end); `usual` is marked on all."""
+def bars(title: str, rows: Sequence[tuple[str, float, str]], kind: int = 0, usual: Sequence[float] = ()) -> str:
+    """Horizontal bars of (label, share of the full width, words at its end); `usual` is a dashed line across each."""
     left, full, pitch = 86, 180, 24
     parts = []
     for i, (label, share, words) in enumerate(rows):
-        y = pitch * i + 4
+        y, mean = pitch * i + 4, usual[i] if usual else 0
         parts.append(text(left - 8, y + 13, label, "end"))
         parts.append(tag("rect", x=left, y=y, width=full * share, height=16, rx=2, class_=f"bar k{kind}"))
-        parts.append(text(left + full * max(share, usual or 0) + 7, y + 13, words))
-    if usual is not None:
-        x = left + full * usual
-        parts.append(tag("line", x1=x, x2=x, y1=0, y2=pitch * len(rows), class_="line dash"))
-    return drawing(left + full + 104, pitch * len(rows) + 2, title, *parts)
+        parts.append(text(left + full * max(share, mean) + 7, y + 13, words))
+        if usual:
+            x = left + full * mean
+            parts.append(tag("line", x1=x, x2=x, y1=y - 4, y2=y + 20, class_="line dash"))
+    return drawing(left + full + 120, pitch * len(rows) + 2, title, *parts)
 
 
 def matrix(title: str, counts: Sequence[Sequence[float]]) -> str:
@@ -165,34 +175,56 @@ def network(
     sizes: Sequence[int],
     activation: Callable[[int], str],
 ) -> str:
-    """A fusion network: the first backbone's features on the left, the others' on the right, the fusion layers
-    between; data flow downwards. Features that a layer reads are filled."""
-    box, pitch, centre, reach = 46, 34, 160, 54  # widths of a feature, of a row; middle and half width of a layer
-    deepest = max(*sizes, len(configuration) + 1)
-    lefts = [4, *(270 + (box + 12) * i for i in range(len(sizes) - 1))]
+    """A fusion network: each backbone's features are a column, half of them left and half right of the fusion layers;
+    data flow downwards. Features that a layer reads are filled; a line from an outer column passes between the
+    features of the inner ones. A negative index draws nothing: that layer leaves the modality out."""
+    many = len(modalities) > 2
+    box, gap, pitch = (30, 18, 42) if many else (46, 12, 34)  # widths of a feature, between columns, between rows
+    reach, reading = 54, 56  # half the width of a layer; room for the lines into it
+    on_left = (len(modalities) + 1) // 2
+    centre = 4 + on_left * (box + gap) - gap + reading + reach
+    lefts = [4 + m * (box + gap) for m in range(on_left)]
+    lefts += [centre + reach + reading + m * (box + gap) for m in range(len(modalities) - on_left)]
+    top, deepest = 56 if many else 42, max(*sizes, len(configuration) + 1)
     lines, boxes = [], []
 
     def block(x: float, y: float, width: float, words: object, class_: str) -> None:
         boxes.append(tag("rect", x=x, y=y - 12, width=width, height=24, rx=5, class_=class_))
         boxes.append(text(x + width / 2, y + 4.5, words, "middle", class_="on" if "bar" in class_ else ""))
 
-    def row(i: int) -> float:
-        return 42 + pitch * i
+    def row(i: float) -> float:
+        return top + pitch * i
+
+    def read(m: int, feature: int, y: float) -> str:
+        """The line from a feature to the layer at height y."""
+        side, outwards = (1, on_left - 1 - m) if m < on_left else (-1, m - on_left)
+        start, end = lefts[m] + (box if side > 0 else 0), centre - side * reach
+        path, height = f"M{start},{row(feature)}", row(feature)
+        if outwards:  # below its row, each column's lines at a height of their own
+            turn, height = start + side * gap, row(feature) + pitch / 2 - 3 + 6 * (m % 2)
+            path += f"C{(start + turn) / 2},{row(feature)} {(start + turn) / 2},{height} {turn},{height}"
+            start = centre - side * (reach + reading)
+            path += f"H{start}"
+        return f"{path}C{(start + end) / 2},{height} {(start + end) / 2},{y} {end},{y}"
 
     for m, (name, size, left) in enumerate(zip(modalities, sizes, lefts, strict=True)):
-        boxes.append(text(left + box / 2, 16, name, "middle", class_="label"))
-        lines.append(tag("path", d=f"M{left + box / 2},{row(0)}V{row(size - 1)}", class_="line"))
+        x, anchor = left + box / 2, "middle"
+        if m in (0, len(modalities) - 1):
+            x, anchor = (left, "start") if m == 0 else (left + box, "end")
+        short = name if not many or len(name) <= 10 else f"{name[:9]}…"
+        boxes.append(text(x, 34 if many and m % 2 else 16, short, anchor, class_="label"))
+        lines.append(tag("path", d=f"M{left + box / 2},{row(0)}V{row(size - 1)}", class_="line soft"))
         used = {layer[m] for layer in configuration}
         for i in range(size):
             block(left, row(i), box, i, f"bar k{m % KINDS}" if i in used else "box")
     start = (deepest - len(configuration) - 1) / 2
     places = [row(start + i) for i in range(len(configuration) + 1)]
-    lines.append(tag("path", d=f"M{centre},{places[0]}V{places[-1]}", class_="line"))
+    lines.append(tag("path", d=f"M{centre},{places[0]}V{places[-1]}", class_="line soft"))
     for i, (layer, y) in enumerate(zip(configuration, places, strict=False)):
         for m, feature in enumerate(layer[:-1]):
-            a, b = (lefts[m] + box, centre - reach) if m == 0 else (lefts[m], centre + reach)
-            path = f"M{a},{row(feature)}C{(a + b) / 2},{row(feature)} {(a + b) / 2},{y} {b},{y}"
-            lines.append(tag("path", d=path, class_=f"line k{m % KINDS}"))
+            if feature >= 0:
+                lines.append(tag("path", d=read(m, feature, y), class_=f"line k{m % KINDS}"))
         block(centre - reach, y, 2 * reach, f"{i + 1} · {activation(layer[-1])}", "box layer")
     block(centre - reach, places[-1], 2 * reach, "classifier", "box")
-    return drawing(lefts[-1] + box + 4, row(deepest - 1) + 18, title, *lines, *boxes)
+    width = max(lefts[-1] + box, centre + reach) + 4
+    return drawing(width, row(deepest - 1) + (26 if many else 18), title, *lines, *boxes)

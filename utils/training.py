@@ -44,6 +44,7 @@ class EpochResult:
     loss: Tensor | None = None
     accuracy: Tensor | None = None
     dev_accuracy: Tensor | None = None
+    dev_correct: Tensor | None = None  # by sample, (N,) or (K, N); see `correct`
     rate: float | None = None  # learning rate of the last batch
 
 
@@ -184,10 +185,23 @@ def accuracy(predicted: Tensor, labels: Tensor) -> Tensor:
 
 def weighted_f1(predicted: Tensor, labels: Tensor) -> Tensor:
     """Mean over classes of F1, weighted by how often each occurs, from booleans (..., N, C) and (N, C); shape (...)."""
-    hits = (predicted & labels).sum(-2)  # (..., C)
     occurring = labels.sum(-2)  # (C,)
-    f1 = 2 * hits / (predicted.sum(-2) + occurring).clamp(min=1)
-    return (f1 * occurring).sum(-1) / occurring.sum().clamp(min=1)
+    return (_f1_by_class(predicted, labels) * occurring).sum(-1) / occurring.sum().clamp(min=1)
+
+
+def _f1_by_class(predicted: Tensor, labels: Tensor) -> Tensor:
+    """(..., C); 0 of a class that neither occurs nor is predicted."""
+    return 2 * (predicted & labels).sum(-2) / (predicted.sum(-2) + labels.sum(-2)).clamp(min=1)
+
+
+def f1_scores(predicted: Tensor, labels: Tensor) -> dict[str, float]:
+    """Macro and weighted F1 from scores (N, C)."""
+    classes = predicted.shape[-1]
+    if labels.ndim == 2:
+        chosen, right = predicted > 0, labels > 0
+    else:
+        chosen, right = (F.one_hot(x, classes) > 0 for x in (predicted.argmax(-1), labels))
+    return {"macro": float(_f1_by_class(chosen, right).mean()), "weighted": float(weighted_f1(chosen, right))}
 
 
 def evaluate(model: nn.Module, split: Split, batch_size: int | None = None) -> Tensor:
@@ -268,10 +282,11 @@ def train_and_evaluate(
         torch.manual_seed(derive_seed(schedule.seed, "dropout", *place, epoch))
         try:
             result = train_pass(batches, rates)
-            reached = evaluate(model, splits["dev"], dev_batch)
+            predicted, labels = predict(model, splits["dev"], dev_batch), splits["dev"].labels
+            reached = accuracy(predicted, labels)
             if reached.ndim == 0 and reached.isnan():
                 raise Diverged("dev output", len(batches) - 1, result.rate)
         except Diverged as error:
             error.epoch = first_pass + epoch
             raise
-        yield dataclasses.replace(result, dev_accuracy=reached)
+        yield dataclasses.replace(result, dev_accuracy=reached, dev_correct=correct(predicted, labels))

@@ -32,16 +32,16 @@ class SavedState:
 
     def load(self) -> dict:
         """The values that were saved last; empty where there are none. Says so where it must take those before."""
-        for path, fallback in ((self.path, f"{self.previous} is used"), (self.previous, "starting over")):
-            if path.exists():
-                try:
-                    values = read_checkpoint(path)
-                    if isinstance(values, dict):
-                        return values
-                    reason = f"{path} holds no state"
-                except UsageError as error:
-                    reason = str(error)
-                print(f"warning: {reason}; {fallback}", file=sys.stderr)
+        for path in (self.path, self.previous):
+            try:
+                values = read_checkpoint(path) if path.exists() else None
+                if isinstance(values, dict) and {"model", "optimizer"} <= values.keys():
+                    return values
+                reason = values is not None and f"{path} holds no state"
+            except UsageError as error:
+                reason = str(error)
+            if reason:
+                print(f"warning: {reason}; going on from before it", file=sys.stderr)
         return {}
 
 

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from utils import cli, interrupts
 from utils.batches import Split
+from utils.board import write_training
 from utils.checkpoints import names_file, save_state
 from utils.files import write_json
+from utils.progress import Progress
+from utils.report import write_report
 from utils.run_folder import open_run
 from utils.training import ModelTraining, evaluate, train_and_evaluate
 from utils.training_state import SavedState, restore, training_state
@@ -83,6 +85,7 @@ def train_unimodal(
         if record.get("stand_in"):
             print("the data set is a stand-in: these figures are not results on the real one")
         print(f"dev {record['dev_accuracy']:.4f}, test {record['test_accuracy']:.4f}; saved {path}")
+        print(f"report: {write_report(run_dir)}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +121,7 @@ def _train(
     schedule = _Schedule(args.seed, args.batchsize, rates or (lambda batches: itertools.repeat(args.lr)))
     done = len(told["epochs"])
     epochs = train_and_evaluate(network, splits, schedule, train_pass, (), args.epochs, done=done)
-    progress = tqdm(epochs, desc="epochs", total=args.epochs, initial=done, disable=not args.verbose)
+    progress = Progress(epochs, desc="epochs", total=args.epochs, initial=done, verbose=args.verbose)
     for epoch, result in enumerate(progress, done):
         line = {
             "epoch": epoch,
@@ -129,7 +132,9 @@ def _train(
         if test_every_epoch:
             line["test_accuracy"] = float(evaluate(network, splits["test"]))
         if args.verbose:
-            tqdm.write("  ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v:3d}" for k, v in line.items()))
+            progress.write(
+                "  ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v:3d}" for k, v in line.items())
+            )
         told = told | {"epochs": [*told["epochs"], line], "seconds": before + time.perf_counter() - started}
         if not best or line["dev_accuracy"] > told["dev_accuracy"]:
             told |= {"best_epoch": epoch, "dev_accuracy": line["dev_accuracy"]}
@@ -137,6 +142,8 @@ def _train(
             save_state(run_dir / "best.checkpoint", best)
         saved.save({"told": told, "best": best} | training_state(network, train_pass.optimizer))
         write_json(run_dir / "results.json", {**record, **told})
+        if args.tensorboard:
+            write_training(run_dir)
         interrupts.check()
     network.load_state_dict(best)
     return told

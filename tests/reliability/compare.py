@@ -1,5 +1,6 @@
 """Whether two folders that runs of the same command left hold the same, but for times."""
 
+import csv
 import fnmatch
 import json
 from collections.abc import Iterator, Sequence
@@ -52,6 +53,9 @@ def _unlike(a: Path, b: Path) -> list[str]:
         return list(_unequal(read_lines(a), read_lines(b), ""))
     if a.suffix == ".json":
         return list(_unequal(without_times(json.loads(a.read_text())), without_times(json.loads(b.read_text())), ""))
+    if a.suffix == ".csv":
+        tables = [list(csv.DictReader(path.read_text().splitlines())) for path in (a, b)]
+        return list(_unequal(*map(without_times, tables), ""))
     if a.suffix in CHECKPOINTS:
         return list(_unequal(*(torch.load(path, weights_only=True) for path in (a, b)), ""))
     return ["bytes differ"]

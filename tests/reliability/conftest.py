@@ -107,6 +107,13 @@ def originals_home(originals, tmp_path) -> Callable[[], Path]:  # noqa: F811
 
 
 @pytest.fixture
+def homes(request, name) -> Callable[[], Path]:
+    """Makes homes for the command `name`, of `commands.COMMANDS`, that a test is parametrized with."""
+    makers = {"avmnist_gen": "originals_home", "ntu_prepare": "ntu_home", "train_skeleton_ntu": "ntu_training_home"}
+    return request.getfixturevalue(makers.get(name, "new_home"))
+
+
+@pytest.fixture
 def tally(request) -> Tally:
     """Counts the faults of a test; those of a test that passes were survived."""
     request.node.stash[TALLY] = tally = Tally()

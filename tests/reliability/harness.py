@@ -7,7 +7,6 @@ loop: strike a life, look at what is there, start the next one, until the script
 import contextlib
 import json
 import os
-import random
 import re
 import select
 import shutil
@@ -19,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from tests.reliability.compare import differences
 from tests.reliability.hooks import operations
@@ -184,79 +184,12 @@ class Tally:
         return sum(count for what, count in self.injected.items() if what.startswith("kill"))
 
 
-# Strikes: each ends a life, or lets it end.
+class Strike(Protocol):
+    """A way to kill a process; see `tests.reliability.strikes`."""
 
+    name: str
 
-@dataclass(frozen=True)
-class AtOperation:
-    """Kill before, after or amid the N-th file operation, N counted from the start of the life."""
-
-    number: int
-    how: str  # before, after, torn
-    within: str = ""  # only operations on paths that contain this are counted
-
-    name = "kill at a file operation"
-
-    def strike(self, server: Server, home: Path, command: Command) -> Life:
-        return server.start(home, command, {"how": self.how, "at": self.number, "within": self.within})
-
-
-@dataclass(frozen=True)
-class AfterSeconds:
-    """Kill at a time, counted from the start."""
-
-    seconds: float
-    name = "kill at a random time"
-
-    def strike(self, server: Server, home: Path, command: Command) -> Life:
-        life = server.start(home, command)
-        if not life.ends(self.seconds):
-            life.send(signal.SIGKILL)
-        return life
-
-
-@dataclass(frozen=True)
-class WhenGrown:
-    """Kill as soon as the files that a pattern matches hold `more` bytes, or lines, than at the start of the life."""
-
-    pattern: str
-    more: int = 1
-    lines: bool = False
-    genuine: bool = False
-    name = "kill as a file grows"
-
-    def size(self, home: Path) -> int:
-        total = 0
-        for path in home.glob(self.pattern):
-            with contextlib.suppress(FileNotFoundError):
-                total += path.read_bytes().count(b"\n") if self.lines else path.stat().st_size
-        return total
-
-    def strike(self, server: Server, home: Path, command: Command) -> Life:
-        before = self.size(home)
-        life = (server.genuine if self.genuine else server.start)(home, command)
-        while not life.ends(0.001):
-            if self.size(home) >= before + self.more:
-                life.send(signal.SIGKILL)
-                break
-        return life
-
-
-Strike = AtOperation | AfterSeconds | WhenGrown
-
-
-def strikes(seed: int, reference: Reference, files: str, lines: bool = False) -> Iterator[Strike]:
-    """Strikes without end, mixed: half at file operations, a quarter at times, a quarter as `files` grow.
-
-    Early operations are likelier than late ones: every life but the first has less to do than the reference.
-    """
-    rng = random.Random(seed)
-    count = len(reference.operations)
-    while True:
-        for how in ("before", "after"):
-            yield AtOperation(int(count * rng.random() ** 2), rng.choice((how, "torn")))
-        yield AfterSeconds(reference.seconds * rng.random() * 0.8)
-        yield WhenGrown(files, rng.randint(1, 6 if lines else 5000), lines)
+    def strike(self, server: Server, home: Path, command: Command) -> Life: ...
 
 
 def survive(

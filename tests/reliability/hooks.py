@@ -53,11 +53,13 @@ class Hooks:
         if how == "torn" and half:
             half()
             self.die()
-        result = act()
-        if how == "signal":
-            _kill(self.victim, self.fault["signal"])
-            return result
-        return self.die()
+        try:
+            return act()
+        finally:  # also where it failed by itself, such as a folder that is there already
+            if how == "signal":
+                _kill(self.victim, self.fault["signal"])
+            else:
+                self.die()
 
     def die(self) -> None:
         """SIGKILL the process that was started; its workers go with it."""

@@ -7,17 +7,17 @@ import math
 import numpy as np
 import pytest
 import torch
-from tqdm import tqdm
 
 from models.fusion import FeatureLayout, HeadSettings
 from utils.batches import ArraySplit
 from utils.configurations import Space, sample
 from utils.evaluators import CachedEvaluator, Evaluation
 from utils.feature_bank import BankedSplit, FeatureBank
-from utils.journal import Journal, read_journal
+from utils.journal import Journal, best_of, read_journal
 from utils.journaled import JournaledEvaluator
+from utils.progress import Progress
 from utils.run_files import read_files
-from utils.search import SearchError, SearchSettings, best_candidates, random_search, sequential_search
+from utils.search import SearchError, SearchSettings, random_search, sequential_search
 from utils.training import Diverged, ModelTraining, TrainingSettings, train_and_evaluate
 
 LAYOUT = FeatureLayout(widths=((3, 6), (4, 5)), num_outputs=4)
@@ -67,10 +67,13 @@ def test_a_candidate_that_overflows_leaves_the_others_as_they_would_be_without_i
 class FailsSometimes:
     """Every third candidate fails."""
 
+    at_once = True
+
     def __call__(self, configurations, step, known):
         for place, configuration in enumerate(configurations[known:], known):
             failed = "its loss went away" if place % 3 == 1 else None
-            yield Evaluation([] if failed else [sum(map(sum, configuration)) / 100], 0.1, failed)
+            accuracies = [] if failed else [sum(map(sum, configuration)) / 100]
+            yield Evaluation(accuracies, 0.1, failed, torch.ones(5))
 
     def catch_up(self, configurations, step, known):
         pass
@@ -94,7 +97,7 @@ class Remembers:
 def test_a_failed_candidate_is_recorded_and_has_no_say(tmp_path):
     predictor, space, settings = Remembers(), Space((2, 2)), SearchSettings(2, 2, 4)
     header = {"modalities": ["a", "b"], "sizes": [2, 2], "activations": ["relu", "sigmoid"]}
-    with Journal(tmp_path / "journal.jsonl", header) as journal, tqdm(disable=True) as progress:
+    with Journal(tmp_path / "journal.jsonl", header) as journal, Progress(verbose=False) as progress:
         evaluate = JournaledEvaluator(FailsSometimes(), journal, progress)
         steps = list(sequential_search(space, evaluate, predictor, settings))
     failed = [c.configuration for s in steps for c in s.candidates if c.evaluation.failed]
@@ -104,8 +107,10 @@ def test_a_failed_candidate_is_recorded_and_has_no_say(tmp_path):
     assert predictor.told == worked
     prefixes = {c.configuration[:1] for c in steps[1].candidates}
     assert prefixes <= {c.configuration for c in steps[0].candidates if not c.evaluation.failed}
-    assert all(math.isfinite(accuracy) for _, accuracy in best_candidates(steps))
     lines = [line for line in read_journal(tmp_path / "journal.jsonl")[0] if line["kind"] == "candidate"]
+    assert best_of(lines)[0]["accuracy"] == max(
+        c.evaluation.accuracy for s in steps for c in s.candidates if not c.evaluation.failed
+    )
     assert [line["configuration"] for line in lines if "failed" in line] == json.loads(json.dumps(failed))
     assert {line["failed"] for line in lines if "failed" in line} == {"its loss went away"}
     assert len(read_files(tmp_path).failed) == len(failed)

@@ -10,41 +10,22 @@ from pathlib import Path
 
 import pytest
 
+from tests.reliability.commands import COMMANDS, IMAGE, PREPARATIONS, RUNS
 from tests.reliability.compare import differences, files
 from tests.reliability.harness import Server
-from tests.reliability.test_kill_data import EXTRACT, GENERATE, PREPARE
-from tests.reliability.test_kill_search import LIVE, SEARCH
-from tests.reliability.test_kill_training import AUDIO, FOUND, IMAGE
 
-COMMANDS = {
-    "generate": GENERATE,
-    "prepare": PREPARE,
-    "extract": EXTRACT,
-    "search": SEARCH,
-    "live": LIVE,
-    "image": IMAGE,
-    "audio": AUDIO,
-    "found": FOUND,
-}
 FAULTS = {  # which operations fail
     errno.ENOSPC: ("write", "fsync"),
     errno.EROFS: ("open", "folder", "rename", "truncate", "unlink"),
 }
 
 
-@pytest.fixture
-def homes(request, name):
-    """Makes homes for the command `name`."""
-    kinds = {"generate": "originals_home", "prepare": "ntu_home"}
-    return request.getfixturevalue(kinds.get(name, "new_home"))
-
-
 @pytest.mark.parametrize("code", FAULTS, ids=errno.errorcode.get)
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", [*PREPARATIONS, *RUNS])
 def test_operations_fail(server, homes, tally, name, code):
     """From the N-th of those operations on, all fail; N early, amid, late."""
     command = [*COMMANDS[name], "--no-verbose"]
-    tally.script = command[0]
+    tally.script = name
     reference = server.reference(homes(), command)
     count = len(reference.numbers(*FAULTS[code]))
     rng = random.Random(name)
@@ -107,11 +88,11 @@ def used(home: Path) -> int:
     return sum(-(-path.stat().st_size // 4096) * 4096 for path in files(home).values())
 
 
-@pytest.mark.parametrize("name", ["generate", "prepare", "search", "image", "found"])
+@pytest.mark.parametrize("name", ["avmnist_gen", "ntu_prepare", "search, cached", "train_image", "found"])
 def test_small_disk(server, homes, tally, disks, disk, tmp_path, name):
     """A real disk, which is full before the end."""
     command = [*COMMANDS[name], "--no-verbose"]
-    tally.script = command[0]
+    tally.script = name
     home = homes()
     before = used(home)
     reference = server.reference(home, command)
@@ -125,7 +106,7 @@ def test_small_disk(server, homes, tally, disks, disk, tmp_path, name):
 def test_read_only_disk(server, new_home, tally, disks, disk, tmp_path):
     """A run that was killed, on a disk that is mounted read-only afterwards, as a system does when a disk fails."""
     command = [*IMAGE, "--no-verbose"]
-    tally.script = command[0]
+    tally.script = "train_image"
     reference = server.reference(new_home(), command)
     second = reference.numbers("rename", within="/state.next")[1]
     small = disk(new_home(), "64m")

@@ -9,21 +9,9 @@ import numpy as np
 import pytest
 
 from datasets.ntu_work import PARTIAL
-from tests.reliability.harness import (
-    AtOperation,
-    Reference,
-    Strike,
-    WhenGrown,
-    differences,
-    strikes,
-    survive,
-)
-
-GENERATE = ["avmnist_gen.py", *(f"--{name}_dir=originals/{name}" for name in ("mnist", "fsdd", "esc50"))]
-GENERATE += ["--num_workers", 2]
-PREPARE = ["datasets.ntu_prepare", "--rgb_dir", "originals", "--vid_dim", 32, "--num_workers", 2]
-EXTRACT = ["main_searchable_avmnist.py", "--run_dir", "runs/s", "--max_fusions", 1, "--search_iterations", 1]
-EXTRACT += ["--epochs", 1, "--epochs_surrogate", 1]
+from tests.reliability.commands import EXTRACT, GENERATE, PREPARE
+from tests.reliability.harness import Reference, differences, survive
+from tests.reliability.strikes import AtOperation, Strike, WhenGrown, strikes
 
 
 def whole_or_not_there(home: Path, kills: int) -> None:
@@ -34,7 +22,7 @@ def whole_or_not_there(home: Path, kills: int) -> None:
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_avmnist_gen(server, originals_home, tally, seed):
-    tally.script = "avmnist_gen.py"
+    tally.script = "avmnist_gen"
     reference = server.reference(originals_home(), GENERATE)
     chosen = strikes(seed, reference, "data/.avmnist.partial/**/*")
     survive(server, tally, reference, originals_home, lambda home: GENERATE, chosen, 10, whole_or_not_there)
@@ -43,7 +31,7 @@ def test_avmnist_gen(server, originals_home, tally, seed):
 
 def test_avmnist_gen_replacing(server, originals_home, tally):
     """Killed around every operation that moves the new data set into the place of the old one."""
-    tally.script = "avmnist_gen.py"
+    tally.script = "avmnist_gen"
     replacing = [*GENERATE, "--seed", 1, "--force"]
 
     first = originals_home()

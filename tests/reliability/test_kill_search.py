@@ -6,24 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.reliability.commands import JOURNAL, LIVE, SEARCH, STATE
 from tests.reliability.compare import without_times
-from tests.reliability.harness import (
-    Command,
-    Server,
-    WhenGrown,
-    cut,
-    differences,
-    flip,
-    read_whole_lines,
-    resuming,
-    strikes,
-    survive,
-)
-
-SEARCH = ["main_searchable_avmnist.py", "--run_dir", "runs/s", "--max_fusions", 2, "--search_iterations", 2]
-SEARCH += ["--num_samples", 3, "--epochs", 2, "--epochs_surrogate", 5]
-LIVE = [*SEARCH, "--features", "live", "--limit_train", 8, "--limit_dev", 4, "--batchsize", 8]
-JOURNAL, STATE = "runs/s/journal.jsonl", "runs/s/state.checkpoint"
+from tests.reliability.harness import Command, Server, cut, differences, flip, read_whole_lines, resuming, survive
+from tests.reliability.strikes import WhenGrown, strikes
 
 
 def kill(server: Server, tally, new_home: Callable[[], Path], command: Command, seed: int, kills: int) -> None:
@@ -36,7 +22,7 @@ def kill(server: Server, tally, new_home: Callable[[], Path], command: Command, 
         assert without_times(lines) == without_times(expected[: len(lines)])
 
     chosen = strikes(seed, reference, JOURNAL, lines=True)
-    survive(server, tally, reference, new_home, resuming(command, "runs/s"), chosen, kills, begins_alike)
+    survive(server, tally, reference, new_home, resuming(command, "runs/r"), chosen, kills, begins_alike)
     assert tally.kills == kills
 
 
@@ -74,7 +60,7 @@ def test_genuine_command(server, new_home, tally):
     home = new_home()
     assert WhenGrown(JOURNAL, 33, lines=True, genuine=True).strike(server, home, SEARCH).wait() == -9
     tally.injected["kill of a command of its own"] += 1
-    life = server.genuine(home, resuming(SEARCH, "runs/s")(home))
+    life = server.genuine(home, resuming(SEARCH, "runs/r")(home))
     assert life.wait() == 0, life.report()
     assert differences(reference.home, home) == []
 
@@ -129,11 +115,11 @@ def test_finished_search_trains_nothing(server, new_home):
     home = new_home()
     server.run(home, SEARCH)
     journal = (home / JOURNAL).read_bytes()
-    best = (home / "runs/s/best.json").read_bytes()
-    (home / "runs/s/best.json").unlink()
+    best = (home / "runs/r/best.json").read_bytes()
+    (home / "runs/r/best.json").unlink()
     server.run(home, SEARCH)
     assert (home / JOURNAL).read_bytes() == journal
-    assert without_times(json.loads(best)) == without_times(json.loads((home / "runs/s/best.json").read_text()))
+    assert without_times(json.loads(best)) == without_times(json.loads((home / "runs/r/best.json").read_text()))
 
 
 def test_other_settings_are_refused(server, new_home):
@@ -142,6 +128,6 @@ def test_other_settings_are_refused(server, new_home):
     journal = (home / JOURNAL).read_bytes()
     life = server.run(home, [*SEARCH, "--eta_max", 0.01], code=2)
     assert all(word in life.complaints[-1] for word in ("eta_max", "0.01", "0.001"))
-    life = server.run(home, ["main_found_avmnist.py", "--run_dir", "runs/s"], code=2)
+    life = server.run(home, ["main_found_avmnist.py", "--run_dir", "runs/r"], code=2)
     assert "main_searchable_avmnist" in life.complaints[-1]
     assert (home / JOURNAL).read_bytes() == journal

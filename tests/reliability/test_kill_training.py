@@ -6,29 +6,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.reliability.harness import WhenGrown, cut, differences, flip, resuming, strikes, survive
+from tests.reliability.commands import FOUND, IMAGE, SKELETON, STATE, TRAININGS
+from tests.reliability.harness import cut, differences, flip, resuming, survive
+from tests.reliability.strikes import WhenGrown, strikes
 from utils.checkpoints import read_checkpoint, write_checkpoint
 from utils.cli import UsageError
 
-IMAGE = ["train_image.py", "--run_dir", "runs/r", "--epochs", 5]
-AUDIO = ["train_audio.py", "--run_dir", "runs/r", "--epochs", 3, "--limit_train", 64]
-FOUND = ["main_found_avmnist.py", "--run_dir", "runs/r", "--epochs", 3, "--inner_representation_size", 8]
-FOUND += ["--limit_train", 64]
-SKELETON = ["train_skeleton_ntu.py", "--run_dir", "runs/r", "--epochs", 3, "--batchsize", 4, "--num_workers", 2]
-SKELETON += ["--num_outputs", 2, "--vid_dim", 32]
-STATE = "runs/r/state.checkpoint"
-
-SCRIPTS = {"train_image.py": IMAGE, "train_audio.py": AUDIO, "main_found_avmnist.py": FOUND}
-LONG = [pytest.param(name, seed, marks=pytest.mark.long) for name in SCRIPTS for seed in range(1, 9)]
+LONG = [pytest.param(name, seed, marks=pytest.mark.long) for name in TRAININGS for seed in range(1, 9)]
 
 
-@pytest.mark.parametrize(("script", "seed"), [("train_image.py", 0), ("train_audio.py", 0), (FOUND[0], 0), *LONG])
-def test_training(server, new_home, tally, script, seed):
-    tally.script = script
-    command = SCRIPTS[script]
+@pytest.mark.parametrize(("name", "seed"), [*((name, 0) for name in TRAININGS), *LONG])
+def test_training(server, new_home, tally, name, seed):
+    tally.script = name
+    command = TRAININGS[name]
     reference = server.reference(new_home(), command)
     chosen = strikes(seed, reference, STATE)
-    kills = 5 if script == "train_audio.py" else 10  # shares its code with train_image.py
+    kills = 5 if name == "train_audio" else 10  # shares its code with train_image.py
     survive(server, tally, reference, new_home, resuming(command, "runs/r"), chosen, kills)
     assert tally.kills == kills
 
@@ -41,17 +34,17 @@ VARIANTS = {
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_found_variants(server, new_home, tally, variant):
-    tally.script = FOUND[0]
+    tally.script = "found"
     command = VARIANTS[variant]
     reference = server.reference(new_home(), command)
     survive(server, tally, reference, new_home, resuming(command, "runs/r"), strikes(3, reference, STATE), 3)
 
 
-@pytest.mark.parametrize("script", ["train_image.py", FOUND[0]])
-def test_genuine_command(server, new_home, tally, script):
+@pytest.mark.parametrize("name", ["train_image", "found"])
+def test_genuine_command(server, new_home, tally, name):
     """Commands as a user gives them, each in an interpreter of its own."""
-    tally.script = script
-    command = SCRIPTS[script]
+    tally.script = name
+    command = TRAININGS[name]
     reference = server.reference(new_home(), command)
     home = new_home()
     assert WhenGrown(STATE, genuine=True).strike(server, home, command).wait() == -9
@@ -63,7 +56,7 @@ def test_genuine_command(server, new_home, tally, script):
 
 def test_ntu_training(server, ntu_training_home, tally):
     """With processes that read samples, which live on a moment when the one that started them is killed."""
-    tally.script = SKELETON[0]
+    tally.script = "train_skeleton_ntu"
     reference = server.reference(ntu_training_home(), SKELETON)
     chosen = itertools.chain([WhenGrown(STATE), WhenGrown(STATE, 2)], strikes(0, reference, STATE))
     survive(server, tally, reference, ntu_training_home, resuming(SKELETON, "runs/r"), chosen, 4)
@@ -79,11 +72,11 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-@pytest.mark.parametrize("script", ["train_image.py", FOUND[0]])
-def test_damaged_state(server, new_home, tally, script, damage):
+@pytest.mark.parametrize("name", ["train_image", "found"])
+def test_damaged_state(server, new_home, tally, name, damage):
     """The state before is used, and the epoch done again."""
-    tally.script = script
-    command = SCRIPTS[script]
+    tally.script = name
+    command = TRAININGS[name]
     reference = server.reference(new_home(), command)
     third = reference.numbers("rename", within="/state.next")[2]
     home = new_home()
@@ -115,7 +108,7 @@ def test_no_flipped_byte_goes_unnoticed(tmp_path):
 
 def test_both_states_damaged(server, new_home, tally):
     """Nothing is left to go on with: an error that names the file, or a start anew that says so."""
-    tally.script = "train_image.py"
+    tally.script = "train_image"
     reference = server.reference(new_home(), IMAGE)
     third = reference.numbers("rename", within="/state.next")[2]
     home = new_home()

@@ -1,25 +1,25 @@
 """Two processes on one folder: the second is refused; a lock that a dead process left is taken over."""
 
+import contextlib
 import os
 import signal
 import socket
+from pathlib import Path
 
 import pytest
 
+from tests.reliability.commands import COMMANDS, EXTRACT, IMAGE, PREPARATIONS, SKELETON
 from tests.reliability.harness import differences
-from tests.reliability.test_kill_data import EXTRACT, GENERATE, PREPARE
-from tests.reliability.test_kill_search import SEARCH
-from tests.reliability.test_kill_training import FOUND, IMAGE
 
 STOP = {"how": "signal", "signal": int(signal.SIGSTOP)}
 
 
-@pytest.mark.parametrize("command", [SEARCH, IMAGE, FOUND], ids=lambda command: command[0])
-def test_run_folder(server, new_home, tally, command):
+@pytest.mark.parametrize("name", ["search, cached", "train_image", "found", "train_skeleton_ntu"])
+def test_run_folder(server, homes, tally, name):
     """The first is held amid its work, then killed; the third goes on with it."""
-    tally.script = command[0]
-    reference = server.reference(new_home(), command)
-    home = new_home()
+    tally.script, command = name, [*COMMANDS[name], "--no-verbose"]
+    reference = server.reference(homes(), command)
+    home = homes()
     first = server.start(home, command, {**STOP, "at": len(reference.operations) // 2})
     assert first.stopped(), first.report()
     second = server.run(home, command, code=1)
@@ -33,6 +33,33 @@ def test_run_folder(server, new_home, tally, command):
     assert first.wait() == -9
     tally.injected["kill of a process that holds a lock"] += 1
     server.run(home, command)
+    assert differences(reference.home, home) == []
+
+
+def test_processes_that_read_samples_do_not_hold_the_lock(server, ntu_training_home, tally):
+    """Killed while they are busy, so that they outlive the process that started them."""
+    tally.script = "train_skeleton_ntu"
+    reference = server.reference(ntu_training_home(), SKELETON)
+    home = ntu_training_home()
+    first = server.start(home, SKELETON)
+    readers: list[str] = []
+    while len(readers) < 2 and not first.ends(0.0005):
+        with contextlib.suppress(FileNotFoundError):
+            readers = Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split()
+    handles = [os.pidfd_open(int(reader)) for reader in readers]
+    assert handles
+    try:
+        for handle in handles:
+            signal.pidfd_send_signal(handle, signal.SIGSTOP)
+        first.send(signal.SIGKILL)
+        assert first.wait() == -9
+        tally.injected["kill of a process that holds a lock"] += 1
+        server.run(home, SKELETON)
+    finally:
+        for handle in handles:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+            os.close(handle)
     assert differences(reference.home, home) == []
 
 
@@ -65,7 +92,7 @@ def test_feature_bank(server, new_home, tally):
     amid = reference.numbers("write", within=".partial")[2]
     first = server.start(home, EXTRACT, {**STOP, "at": amid})
     assert first.stopped()
-    other = ["runs/t" if word == "runs/s" else word for word in EXTRACT]
+    other = ["runs/t" if word == "runs/r" else word for word in EXTRACT]
     second = server.run(home, other, code=1)
     (line,) = [line for line in second.complaints if line.startswith("error: ")]
     assert str(first.pid) in line
@@ -78,12 +105,11 @@ def test_feature_bank(server, new_home, tally):
     assert differences(reference.home, home, ignore=["runs/t/*"]) == []
 
 
-@pytest.mark.parametrize("command", [GENERATE, PREPARE], ids=lambda command: command[0])
-def test_data_folder(server, originals_home, ntu_home, tally, command):
-    tally.script = command[0]
-    make = originals_home if command is GENERATE else ntu_home
-    reference = server.reference(make(), command)
-    home = make()
+@pytest.mark.parametrize("name", PREPARATIONS)
+def test_data_folder(server, homes, tally, name):
+    tally.script, command = name, PREPARATIONS[name]
+    reference = server.reference(homes(), command)
+    home = homes()
     first = server.start(home, command, {**STOP, "at": len(reference.operations) // 2})
     assert first.stopped()
     second = server.start(home, command)

@@ -5,24 +5,20 @@ import signal
 
 import pytest
 
+from tests.reliability.commands import IMAGE, PREPARATIONS, RUNS
 from tests.reliability.harness import differences
-from tests.reliability.test_kill_data import EXTRACT, GENERATE, PREPARE
-from tests.reliability.test_kill_search import LIVE, SEARCH
-from tests.reliability.test_kill_training import AUDIO, FOUND, IMAGE
 
-RUNS = {"search": SEARCH, "live": LIVE, "image": IMAGE, "audio": AUDIO, "found": FOUND, "extraction": EXTRACT}
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
 @pytest.mark.parametrize("number", CODES, ids=lambda number: number.name)
 @pytest.mark.parametrize("name", RUNS)
-def test_run_is_stopped_and_goes_on(server, new_home, tally, name, number):
+def test_run_is_stopped_and_goes_on(server, homes, tally, name, number):
     """Sent at random operations of the run; every life does at least an epoch, so the run ends."""
     command = RUNS[name]
-    run_dir = command[command.index("--run_dir") + 1]
-    tally.script = f"{command[0]}, {name}"
-    reference = server.reference(new_home(), command)
-    rng, home = random.Random(int(number)), new_home()
+    tally.script = name
+    reference = server.reference(homes(), command)
+    rng, home = random.Random(int(number)), homes()
     first = max(reference.numbers("rename", within="args.json")) + 2
     at, sent = rng.randrange(first, len(reference.operations) // 2), 0
     while True:
@@ -33,7 +29,7 @@ def test_run_is_stopped_and_goes_on(server, new_home, tally, name, number):
         if code == 0:
             break
         assert code == CODES[number], life.report()
-        assert f"--resume {run_dir}" in life.complaints[-1], life.report()
+        assert "--resume runs/r" in life.complaints[-1], life.report()
         tally.injected[number.name] += 1
         sent += 1
         assert sent < 20
@@ -45,10 +41,10 @@ def test_run_is_stopped_and_goes_on(server, new_home, tally, name, number):
 @pytest.mark.parametrize("number", CODES, ids=lambda number: number.name)
 def test_second_signal_ends_at_once(server, new_home, tally, number):
     """Held amid an epoch, two signals, let go: no further epoch is written; the run goes on to the same end."""
-    tally.script = "train_image.py"
+    tally.script = "train_image"
     reference = server.reference(new_home(), IMAGE)
     home = new_home()
-    middle = reference.numbers("write", within="state.checkpoint")[1]
+    middle = reference.numbers("write", within="state.next")[1]
     life = server.start(home, IMAGE, {"how": "signal", "signal": int(signal.SIGSTOP), "at": middle})
     assert life.stopped()
     life.send(number)
@@ -63,13 +59,12 @@ def test_second_signal_ends_at_once(server, new_home, tally, number):
 
 
 @pytest.mark.parametrize("number", CODES, ids=lambda number: number.name)
-@pytest.mark.parametrize("command", [GENERATE, PREPARE], ids=lambda command: command[0])
-def test_preparation_is_stopped(server, originals_home, ntu_home, tally, command, number):
+@pytest.mark.parametrize("name", PREPARATIONS)
+def test_preparation_is_stopped(server, homes, tally, name, number):
     """At once; what is whole stays, and the same command ends with the same bytes."""
-    tally.script = command[0]
-    make = originals_home if command is GENERATE else ntu_home
-    reference = server.reference(make(), command)
-    home = make()
+    tally.script, command = name, PREPARATIONS[name]
+    reference = server.reference(homes(), command)
+    home = homes()
     at = len(reference.operations) // 2
     life = server.run(home, command, CODES[number], {"how": "signal", "signal": int(number), "at": at})
     assert len(life.complaints) <= 2, life.report()

@@ -1,0 +1,113 @@
+"""Several runs on one page: groups that differ in their seed alone, mean and deviation, what differs."""
+
+import json
+from itertools import pairwise
+from statistics import mean, stdev
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.report_samples import checked, found_run, search_run, unimodal_run, update
+from utils.report import write_comparison
+from utils.report_compare import apart_by, group_runs, spread
+from utils.run_files import read_files
+
+
+@pytest.fixture
+def runs(tmp_path):
+    for seed in (0, 1, 2):
+        search_run(tmp_path / f"search{seed}", seed=seed)
+    search_run(tmp_path / "random", random_search=True, seed=0, iterations=2)
+    unimodal_run(tmp_path / "alone0", seed=0, test=0.6)
+    unimodal_run(tmp_path / "alone1", seed=1, test=0.7)
+    found_run(tmp_path / "found")
+    names = ["search0", "search1", "search2", "random", "alone0", "alone1", "found"]
+    return [tmp_path / name for name in names]
+
+
+def test_groups_are_runs_that_differ_in_their_seed(runs):
+    groups = group_runs({folder: read_files(folder) for folder in runs}, ())
+    assert [(g.letter, g.kind, len(g.runs)) for g in groups] == [
+        ("A", "sequential search", 3),
+        ("B", "random search", 1),
+        ("C", "AudioLeNet", 2),
+        ("D", "found network", 1),
+    ]
+    best = [json.loads((folder / "best.json").read_text())["configurations"][0]["accuracy"] for folder in runs[:3]]
+    assert [run.dev for run in groups[0].runs] == best == [run.curve[-1] for run in groups[0].runs]
+
+
+def test_settings_make_groups_unless_they_are_ignored(runs):
+    settings = json.loads((runs[1] / "args.json").read_text())["settings"]
+    update(runs[1] / "args.json", settings=settings | {"epochs": 5, "num_workers": 3})
+    page = checked(write_comparison(runs[:3], runs[0] / "compare.html", {"epochs"}))
+    assert "apart from seed, epochs and" in page.text
+    files = {folder: read_files(folder) for folder in runs[:3]}
+    assert [len(g.runs) for g in group_runs(files, ())] == [2, 1]
+    assert [len(g.runs) for g in group_runs(files, {"epochs"})] == [3]
+
+
+def test_the_page(runs, tmp_path):
+    page = checked(write_comparison(runs, tmp_path / "compare.html", set()))
+    best = [100 * run.dev for run in group_runs({f: read_files(f) for f in runs[:3]}, ())[0].runs]
+    assert f"A: sequential search, 3 runs {mean(best):.1f} ± {stdev(best):.1f} % - 195 140.0 ± 0.0 s" in page.text
+    assert f"{runs[0]} {best[0]:.1f} % - 195 2 min 20 s" in page.text
+    assert "C: AudioLeNet, 2 runs 70.0 ± 0.0 % 65.0 ± 7.1 % - 12.0 ± 0.0 s" in page.text
+    assert "D: found network, 1 run 95.1 % 94.1 % 195 95.0 s" in page.text
+    assert (
+        "group what script A sequential search search.py B random search search.py C AudioLeNet train.py" in page.text
+    )
+    assert page.text.endswith("setting of search.py A B randsearch False True")  # nothing else differs
+    searches, trainings = page.drawings
+    lines = [line.get("class").split() for line in searches.findall("polyline")]
+    assert [("bold" in line, line[1]) for line in lines] == [(False, "k0")] * 3 + [(True, "k0"), (True, "k1")]
+    assert len(searches.findall("polyline")[-1].get("points").split()) == 2 * (30 + 7 * 15)
+    assert [t.text for t in trainings.findall("text")][-2:] == ["C", "D"]
+
+
+def test_the_mean_line_is_the_mean_of_the_lines(tmp_path):
+    for seed, last in ((0, 0.7), (1, 0.9)):
+        unimodal_run(tmp_path / str(seed), seed=seed)
+        epochs = [{"epoch": 0, "dev_accuracy": 0.5}, {"epoch": 1, "dev_accuracy": last}]
+        update(tmp_path / str(seed) / "results.json", epochs=epochs)
+    page = checked(write_comparison([tmp_path / "0", tmp_path / "1"], tmp_path / "compare.html", set()))
+    first, second, bold = [line.get("points").split() for line in page.drawings[0].findall("polyline")]
+    ends = [float(points[-1].split(",")[1]) for points in (first, second, bold)]
+    assert ends[2] == pytest.approx((ends[0] + ends[1]) / 2, abs=0.11)
+    assert "mean in the end: A 80.00 %" in page.drawings[0].get("aria-label")
+
+
+def test_the_command_writes_all_reports_and_the_comparison(runs, run_script, tmp_path):
+    update(runs[3] / "args.json", settings={"seed": 7})
+    done = run_script("utils.report", *runs[:4], "--out", tmp_path / "pages.html")
+    written = [*(folder / "report.html" for folder in runs[:4]), tmp_path / "pages.html"]
+    assert done.stdout.split() == list(map(str, written))
+    assert all(path.read_text().startswith("<!doctype html>") for path in written)
+    done = run_script("utils.report", runs[0], runs[0], code=2)
+    assert done.stderr == f"error: each run is compared once, but {runs[0]} is given more often\n"
+
+
+def test_runs_that_have_nothing_yet_are_listed(tmp_path):
+    search_run(tmp_path / "begun")
+    (tmp_path / "begun/best.json").unlink()
+    (tmp_path / "begun/journal.jsonl").unlink()
+    unimodal_run(tmp_path / "alone")
+    page = checked(write_comparison([tmp_path / "begun", tmp_path / "alone"], tmp_path / "compare.html", set()))
+    assert "A: run, 1 run - - - -" in page.text
+    assert "A run search.py B AudioLeNet train.py" in page.text
+
+
+@given(st.lists(st.floats(0, 300), min_size=1, max_size=8))
+def test_labels_are_moved_apart_in_their_order(places):
+    moved = apart_by(places, 10)
+    assert all(new <= old for new, old in zip(moved, places, strict=True))
+    ordered = sorted(moved)
+    assert all(b - a >= 10 - 1e-9 for a, b in pairwise(ordered))
+    assert [x for _, x in sorted(zip(moved, places, strict=True))] == sorted(places)
+
+
+def test_spread_counts_what_is_known():
+    assert spread([0.5, None, 0.7], 100, "%") == "60.0 ± 14.1 %"
+    assert spread([0.5, None], 100, "%") == "50.0 %"
+    assert spread([None], 100, "%") == "-"

@@ -1,0 +1,106 @@
+"""The report of a training, found or unimodal, shows the values of the run's files."""
+
+import json
+
+from tests.report_samples import SIZES, found_run, report, search_run, unimodal_run, update
+
+
+def test_found_network(tmp_path):
+    found_run(tmp_path)
+    page = report(tmp_path)
+    assert "are a stand-in" in page.text
+    assert "late fusion, sum of log-softmax 91.6 % 90.4 % - 12.0 s" in page.text
+    assert "found network 95.1 % 94.1 % 195 1 min 35 s [[3,2,0],[3,1,1],[0,2,0],[4,2,0]]" in page.text
+    assert "+3.7 points over late fusion, sum of log-softmax" in page.text
+    assert "best_4_0.9412.checkpoint" in page.text
+    assert "epoch 17" in page.text
+    network, accuracy, loss, confusion, classes = page.drawings
+    assert [t.text for t in network.findall("text")].count("classifier") == 1
+    assert "2 · sigmoid" in [t.text for t in network.findall("text")]
+    assert len(network.findall("path")) == 2 + 1 + 8  # two backbones, the fusion layers, two features for each
+    assert len(accuracy.findall("polyline")) == 2
+    assert len(loss.findall("polyline")) == 1
+    assert len(confusion.findall("rect")) == 100
+    assert len(classes.findall("rect")) == 10
+    assert "Samples" in page.text
+
+
+def test_what_a_found_run_tells_of_test(tmp_path):
+    found_run(tmp_path)
+    lines = [
+        {"modality": name, "noise": noise, "test": test}
+        for name in SIZES
+        for noise, test in ((None, 0.25), (2.0, 0.5), (0.5, 0.75))
+    ]
+    against = {"against": "audio only", "only_found_right": 31, "only_baseline_right": 12, "p": 0.0054}
+    update(tmp_path / "results.json", missing=lines, mcnemar=against, f1={"macro": 0.9, "weighted": 0.875})
+    page = report(tmp_path)
+    assert (
+        "Only the found network is right on 31 of the test samples, only the baseline (audio only) on 12." in page.text
+    )
+    assert "p = 0.005; chance alone hardly gives" in page.text
+    assert "90.0 % macro F1 on test 87.5 % weighted F1 on test" in page.text
+    audio, image = page.drawings[1:3]
+    assert "disturbed audio: noise 0.5 75.0 %, noise 2 50.0 %, muted 25.0 %" in audio.get("aria-label")
+    assert "disturbed image" in image.get("aria-label")
+    widths = [float(bar.get("width")) for bar in audio.findall("rect")]
+    assert widths == [3 * widths[2], 2 * widths[2], widths[2]]
+    update(tmp_path / "results.json", mcnemar=against | {"p": 0.4})
+    assert "p = 0.400; chance alone may give" in report(tmp_path).text
+
+
+def test_multi_label_scores_are_called_weighted_f1(tmp_path):
+    found_run(tmp_path)
+    facts = {"multi_label": True, "score": "weighted F1", "confusion": None, "f1": {"macro": 0.9, "weighted": 0.9412}}
+    update(tmp_path / "results.json", **facts)
+    page = report(tmp_path)
+    assert {"dev weighted F1", "test weighted F1", "Weighted F1 over 20 epochs"} <= set(page.words)
+    assert page.text.count("weighted F1 on test") == 0  # it is the score itself
+    assert "accuracy" not in page.text
+    assert "By class" not in page.words
+    search_run(tmp_path / "search")
+    update(tmp_path / "search/best.json", score="weighted F1", whole=False)
+    page = report(tmp_path / "search")
+    assert "ended where its budget did" in page.text
+    assert "best dev weighted F1" in page.words
+    assert "accuracy" not in page.text
+
+
+def test_unimodal_network(tmp_path):
+    unimodal_run(tmp_path)
+    page = report(tmp_path)
+    assert f"Unimodal network: {tmp_path.name}" in page.words
+    assert "70.0 % test accuracy 70.0 % dev accuracy AudioLeNet network 12.0 s time" in page.text
+    assert len(page.drawings[0].findall("polyline")) == 3  # train, dev, test
+    assert "unfinished" not in page.text
+    results = json.loads((tmp_path / "results.json").read_text())
+    del results["test_accuracy"]
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    assert "unfinished" in report(tmp_path).text
+
+
+def test_parts_that_are_missing_are_left_out(tmp_path):
+    found_run(tmp_path, stand_in=False, classes=60)
+    *_, confusion, first, second, third = report(tmp_path).drawings
+    assert len(confusion.findall("rect")) == 3600
+    assert [len(part.findall("rect")) for part in (first, second, third)] == [20, 20, 20]
+    results = json.loads((tmp_path / "results.json").read_text())
+    kept = {key: results[key] for key in ("configuration", "modalities", "rows", "stand_in")}
+    (tmp_path / "results.json").write_text(json.dumps(kept))
+    (tmp_path / "args.json").unlink()
+    page = report(tmp_path)
+    assert page.text.count("found network") >= 1
+    assert not {"Training", "Confusion on the test split", "How it was run", "Search"} & set(page.words)
+    assert "stand-in" not in page.text
+
+
+def test_a_training_that_diverged_after_one_epoch(tmp_path):
+    found_run(tmp_path)
+    results = json.loads((tmp_path / "results.json").read_text())
+    results["epochs"] = [
+        {"epoch": 0, "phase": "central", "train_loss": float("nan"), "dev_loss": None, "dev_accuracy": 0.1}
+    ]
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    accuracy, loss = report(tmp_path).drawings[1:3]
+    assert len(accuracy.findall("polyline")) == 1
+    assert loss.findall("polyline") == []

@@ -1,0 +1,65 @@
+"""Paired comparisons agree with what can be computed otherwise."""
+
+from math import comb
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from utils import statistics
+from utils.statistics import mcnemar, paired_bootstrap
+
+pairs = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
+
+
+@given(pairs, st.integers(0, 9))
+def test_the_interval_is_antisymmetric_and_within_what_is_possible(rows, seed):
+    a, b = np.array(rows).T
+    result, swapped = paired_bootstrap(a, b, seed, 300), paired_bootstrap(b, a, seed, 300)
+    assert result.mean == pytest.approx(a.mean() - b.mean()) == pytest.approx(-swapped.mean)
+    assert -1 <= result.low <= result.high <= 1
+    assert result == paired_bootstrap(a, b, seed, 300)
+    wide, narrow = paired_bootstrap(a, b, seed, 300, 0.99), paired_bootstrap(a, b, seed, 300, 0.5)
+    assert wide.low <= narrow.low <= narrow.high <= wide.high
+
+
+@given(st.lists(st.booleans(), min_size=1))
+def test_equal_networks_differ_by_nothing(right):
+    assert paired_bootstrap(right, right, seed=0, resamples=10) == (0, 0, 0)
+    assert mcnemar(right, right) == (0, 0, 1)
+
+
+def test_the_interval_agrees_with_drawing_samples_one_by_one():
+    rng = np.random.default_rng(1)
+    a, b = rng.random(400) < 0.9, rng.random(400) < 0.8
+    difference = a.astype(float) - b
+    means = [difference[rng.integers(400, size=400)].mean() for _ in range(4000)]
+    result = paired_bootstrap(a, b, seed=2)
+    assert result[1:] == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.006)
+
+
+def test_chunks_change_memory_only(monkeypatch):
+    scores = np.random.default_rng(0).random((2, 50))  # no two differences are equal
+    whole = paired_bootstrap(*scores, seed=3, resamples=500)
+    monkeypatch.setattr(statistics, "CHUNK", 333)
+    assert paired_bootstrap(*scores, seed=3, resamples=500) == pytest.approx(whole)
+
+
+@given(pairs)
+def test_mcnemar_is_the_sign_test_of_the_samples_that_differ(rows):
+    a, b = np.array(rows).T
+    result = mcnemar(a, b)
+    assert result.only_a_right - result.only_b_right == a.sum() - b.sum()
+    n, k = result.only_a_right + result.only_b_right, min(result[:2])
+    assert result.p == pytest.approx(min(1, 2 * sum(comb(n, i) for i in range(k + 1)) / 2**n))
+    assert mcnemar(b, a) == (*result[1::-1], result.p)
+
+
+@pytest.mark.parametrize("rows", [([], []), ([1], [1, 0]), ([[1]], [[1]])])
+def test_rows_that_are_no_pair_are_refused(rows):
+    for test in (lambda a, b: paired_bootstrap(a, b, seed=0), mcnemar):
+        with pytest.raises(ValueError, match="shapes"):
+            test(*rows)
+    with pytest.raises(ValueError, match="confidence=1"):
+        paired_bootstrap([1], [0], seed=0, confidence=1)

@@ -1,0 +1,76 @@
+"""What a fusion network is measured against: each unimodal network alone, and both late fusions of their logits."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.fusion import FusionNetwork
+from utils.batches import Split
+from utils.evaluators import CachedEvaluator
+from utils.seeds import derive_seed
+from utils.statistics import paired_bootstrap
+from utils.training import accuracy, correct
+
+CONFIDENCE, RESAMPLES = 0.95, 10_000
+
+
+def baseline_scores(names: Sequence[str], logits: Sequence[Tensor], multi_label: bool = False) -> dict[str, Tensor]:
+    """Scores (N, C) of each baseline, from the logits (N, C) of each modality in the order of a configuration row."""
+    alone = {f"{name} only": one for name, one in zip(names, logits, strict=True)}
+    if multi_label:  # scores above 0 are predicted
+        return {**alone, "late fusion, mean of sigmoid": sum(x.sigmoid() - 0.5 for x in logits)}
+    return {
+        **dict(reversed(alone.items())),
+        "late fusion, mean of softmax": sum(x.softmax(-1) for x in logits),
+        "late fusion, sum of log-softmax": sum(x.log_softmax(-1) for x in logits),
+    }
+
+
+@torch.no_grad()
+def unimodal_logits(network: FusionNetwork, split: Split) -> list[Tensor]:
+    """The logits (N, C) of each unimodal network, first modality first, in eval mode; empty where there are none."""
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        parts = [network.unimodal(*inputs)[1] for inputs, _ in split.batches(split.evaluation_batch)]
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    return [torch.cat(modality) for modality in zip(*parts, strict=True)]
+
+
+@torch.no_grad()
+def search_baselines(
+    evaluator: CachedEvaluator, modalities: Sequence[str], best: Path, seed: int
+) -> list[dict[str, object]]:
+    """Dev accuracy of the baselines on an evaluator's bank, each with how much better the best candidate is.
+
+    Args:
+        best: the file that tells which dev samples that candidate has right.
+    """
+    if not evaluator.layout.has_logits:
+        return []
+    dev = evaluator.splits["dev"]
+    parts = [evaluator.layout.split(rows)[1] for (rows,), _ in dev.batches(dev.evaluation_batch)]
+    logits = [torch.cat(modality) for modality in zip(*parts, strict=True)]
+    scores = baseline_scores(modalities, logits, evaluator.head.multi_label)
+    return [
+        {
+            "name": name,
+            "dev": float(accuracy(one, dev.labels)),
+            "difference": difference(best, correct(one, dev.labels).cpu().numpy(), seed),
+        }
+        for name, one in scores.items()
+    ]
+
+
+def difference(best: Path, other: np.ndarray, seed: int) -> Mapping[str, float] | None:
+    """By how much the best candidate is better than another on dev, with a paired bootstrap's confidence interval."""
+    if not best.exists():  # of a search that an older version began
+        return None
+    draw = derive_seed(seed, "bootstrap")
+    found = paired_bootstrap(np.load(best), other, draw, RESAMPLES, CONFIDENCE)
+    return {**found._asdict(), "confidence": CONFIDENCE, "resamples": RESAMPLES}

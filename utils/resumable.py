@@ -1,0 +1,106 @@
+"""What a search keeps between its trainings: the one it is in, saved after every epoch, and weights that are shared."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from torch import Tensor, nn
+
+from models.fusion import FusionHead
+from utils import interrupts
+from utils.configurations import Configuration, Row
+from utils.training import EpochResult, TrainPass
+from utils.training_state import SavedState, restore, training_state
+
+
+class SharedWeights:
+    """`--weightsharing`: fusion layers start from where the last trained layer of the same place and shape ended.
+
+    The published code shares from one candidate to the next. So does the live evaluator; the candidates of a population
+    train together and share from step to step.
+    """
+
+    def __init__(self) -> None:
+        self.layers: dict[tuple[int, Row], dict[str, Tensor]] = {}  # by place and row, which fix the shape
+
+    def load_into(self, head: FusionHead) -> None:
+        for key in enumerate(head.configuration):
+            if key in self.layers:
+                head.fusion_layers[key[0]].load_state_dict(self.layers[key])
+
+    def store(self, configuration: Configuration, state: Mapping[str, Tensor]) -> None:
+        for key in enumerate(configuration):
+            prefix = f"fusion_layers.{key[0]}."
+            layer = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+            self.layers[key] = {name: value.detach().cpu().clone() for name, value in layer.items()}
+
+
+class Resumable:
+    """Trains the units of a search - a population, or one candidate - and saves where it is after every epoch.
+
+    What is saved holds the unit in training, and the shared weights as they were before it; after its last epoch, as
+    they are after it.
+    """
+
+    def __init__(self, epochs: int, shared: SharedWeights | None, saved: SavedState | None) -> None:
+        self.epochs, self.shared, self.saved = epochs, shared, saved
+        self.state = saved.load() if saved else {}
+        self.last: tuple[int, int] | None = self.state.get("unit")  # that was in training
+        if shared and self.state:
+            shared.layers = self.state["shared"]
+
+    def is_at(self, unit: tuple[int, int], configurations: Sequence[Configuration]) -> bool:
+        """Whether the saved training is the one of these candidates as this unit (step, place in the step)."""
+        return self.state.get("unit") == unit and self.state.get("configurations") == list(configurations)
+
+    def lacks(self, unit: tuple[int, int], configurations: Sequence[Configuration]) -> bool:
+        """Whether shared weights are those before this unit, which the journal knows: it must be trained once more.
+
+        So it is where a process was killed between its last epoch and the next unit's first, or where a state is lost.
+        """
+        step, place = unit
+        follows = self.last == (step, place - 1) if place else (self.last or (-1, 0))[0] == step - 1
+        return self.shared is not None and (self.is_at(unit, configurations) or follows)
+
+    def train(
+        self,
+        unit: tuple[int, int],
+        configurations: Sequence[Configuration],
+        model: nn.Module,
+        train_pass: TrainPass,
+        epochs: Callable[[int], Iterator[EpochResult]],
+        store: Callable[[list], None],
+    ) -> tuple[list, Tensor, float]:
+        """Train a unit to its end; returns the dev accuracies of each epoch, which dev samples were right in the best,
+        (N,) or (K, N), and the seconds that it took.
+
+        Args:
+            epochs: trains the epochs from the given one on.
+            store: puts the weights of the unit among the shared ones, given the dev accuracies.
+        """
+        started, before, history, best, correct = time.perf_counter(), 0.0, [], None, None
+        self.last = unit
+        if self.is_at(unit, configurations):
+            restore(model, train_pass.optimizer, self.state)
+            history, before = self.state["history"], self.state["seconds"]
+            best, correct = self.state["best"], self.state["correct"]
+        for result in epochs(len(history)):
+            history.append(result.dev_accuracy.tolist())
+            reached, right = result.dev_accuracy.cpu(), result.dev_correct.cpu()
+            better = reached > (-1 if best is None else best)
+            correct = right if correct is None else right.where(better.unsqueeze(-1), correct)
+            best = reached if best is None else reached.where(better, best)
+            if self.shared and len(history) == self.epochs:
+                store(history)
+            if self.saved:
+                state = {
+                    "unit": unit,
+                    "configurations": list(configurations),
+                    "history": history,
+                    "best": best,
+                    "correct": correct,
+                }
+                state["seconds"] = before + time.perf_counter() - started
+                shared = self.shared.layers if self.shared else {}
+                self.saved.save(state | {"shared": shared} | training_state(model, train_pass.optimizer))
+                interrupts.check()
+        return history, correct, before + time.perf_counter() - started
