@@ -15,6 +15,7 @@ from models.lenet import AudioLeNet, ImageLeNet
 from utils import cli, found, fusion_flags
 from utils.batches import ArraySplit
 from utils.configurations import Space
+from utils.feature_bank import data_identity
 
 # Rows of (audio feature, image feature, activation); --conf takes the place in this list.
 PUBLISHED = [
@@ -55,6 +56,7 @@ def main() -> None:
         splits=splits,
         checkpoints=[args.checkpointdir / args.audio_cp, args.checkpointdir / args.rgb_cp],
         facts={"channels": args.channels, "stand_in": is_stand_in(args.datadir)},
+        data_identity=data_identity(args.datadir, ["image/train_data.npy", "audio/train_data.npy", "train_labels.npy"]),
     )
 
 

@@ -16,7 +16,7 @@ from models.fusion import FeatureLayout, FeatureNetwork
 from utils import cli, found, fusion_flags
 from utils.configurations import Space
 from utils.export import check_export
-from utils.feature_bank import feature_splits
+from utils.feature_bank import data_identity, feature_splits
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
     if args.export:
         check_export(args.export)
 
-    names = ("test",) if args.test_cp else ("train", "dev", "test")
+    names = ("train", "test") if args.test_cp else ("train", "dev", "test")
     data = load_features(args.datadir, names, cli.limits(args))
     head = fusion_flags.head_settings(args, data.num_outputs, data.multi_label)
     splits = feature_splits(data.rows, data.labels)
@@ -53,6 +53,7 @@ def main() -> None:
         splits=splits,
         checkpoints=[],
         facts={},
+        data_identity=data_identity(args.datadir, [f"{name}.npz" for name in names]),
         export=(args.export, torch.from_numpy(data.rows["test"][:2])) if args.export else None,
     )
 

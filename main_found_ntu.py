@@ -58,6 +58,7 @@ def main() -> None:
         splits=splits,
         checkpoints=[] if args.test_cp else find_checkpoints(args),
         facts={"vid_len": args.vid_len, **facts},
+        data_identity={name: split.identity() for name, split in data.items()},
     )
 
 

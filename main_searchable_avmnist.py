@@ -36,14 +36,14 @@ def main() -> None:
     }
 
     space = Space(sizes=(AudioLeNet.depth, ImageLeNet.depth))
-    make_evaluator = search_run.through_networks(
+    maker = search_run.through_networks(
         args,
         network=AudioImageNetwork(space.rows()[:1], head, args.channels),
         splits=splits,
         checkpoints=[args.checkpointdir / args.audio_cp, args.checkpointdir / args.rgb_cp],
         data_identity=data_identity(args.datadir, ["image/train_data.npy", "audio/train_data.npy", "train_labels.npy"]),
     )
-    search_run.run_search(args, space, MODALITIES, make_evaluator, facts={"stand_in": is_stand_in(args.datadir)})
+    search_run.run_search(args, space, MODALITIES, maker, facts={"stand_in": is_stand_in(args.datadir)})
 
 
 if __name__ == "__main__":

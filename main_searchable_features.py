@@ -13,7 +13,7 @@ from datasets.features import load_features
 from models.fusion import ACTIVATION_NAMES, FeatureLayout
 from utils import cli, fusion_flags, search_run
 from utils.configurations import Space
-from utils.feature_bank import bank_of_features, feature_splits
+from utils.feature_bank import bank_of_features, data_identity, feature_splits
 
 
 def main() -> None:
@@ -37,9 +37,10 @@ def main() -> None:
 
     activations = sorted({ACTIVATION_NAMES.index(name) for name in args.activations})
     space = Space(tuple(map(len, data.widths)), tuple(activations), args.allow_skip)
-    make_evaluator = search_run.on_bank(args, bank_of_features(layout, splits), head)
+    identity = data_identity(args.datadir, ["train.npz", "dev.npz"])
+    maker = search_run.on_bank(args, bank_of_features(layout, splits), head, identity)
     facts = {"score": "weighted F1", "multi_label": True} if data.multi_label else {}
-    search_run.run_search(args, space, data.modalities, make_evaluator, facts)
+    search_run.run_search(args, space, data.modalities, maker, facts)
 
 
 if __name__ == "__main__":

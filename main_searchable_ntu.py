@@ -37,7 +37,7 @@ def main() -> None:
     fusion_flags.check_batches(args, len(splits["train"]))
 
     space = Space(sizes=(SkeletonNet.depth, InflatedResNet50.depth))
-    make_evaluator = search_run.through_networks(
+    maker = search_run.through_networks(
         args,
         network=SkeletonRGBNetwork(space.rows()[:1], head, args.vid_len[1]),
         splits=splits,
@@ -45,7 +45,7 @@ def main() -> None:
         data_identity={name: split.identity() for name, split in data.items()} | {"crops": args.seed},
         passes=args.epochs,
     )
-    search_run.run_search(args, space, MODALITIES, make_evaluator, facts)
+    search_run.run_search(args, space, MODALITIES, maker, facts)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from datasets.avmnist import is_stand_in, load_avmnist
 from models.lenet import ImageLeNet
 from utils import cli, unimodal
 from utils.batches import ArraySplit
+from utils.feature_bank import data_identity
 from utils.seeds import derive_seed
 from utils.training import on_device
 
@@ -39,6 +40,7 @@ def main() -> None:
         optimizer,
         name=lambda test_accuracy: "image_model.pkl",
         facts={"channels": args.channels, "stand_in": is_stand_in(args.datadir)},
+        data_identity=data_identity(args.datadir, ["image/train_data.npy", "train_labels.npy"]),
         test_every_epoch=True,
     )
 

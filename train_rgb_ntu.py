@@ -62,6 +62,7 @@ def main() -> None:
         optimizer,
         name=lambda test_accuracy: f"rgb_{args.vid_len[0]}frames_{100 * test_accuracy:.2f}.checkpoint",
         facts={"vid_len": args.vid_len[0], "pretrained": args.pretrained, **facts},
+        data_identity={name: split.identity() for name, split in data.items()},
         rates=lambda batches: cosine_rates(args.lr, 0.0, args.epochs, 1, batches),
     )
 

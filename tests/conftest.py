@@ -1,6 +1,7 @@
 """Shared by all tests: one thread a process, the scripts' command line, the real data where it is present."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[1]
+GUIDE = (ROOT / "docs" / "own_data.md").read_text()
 torch.set_num_threads(1)
 
 
@@ -40,6 +42,19 @@ def run_script(tmp_path):
         return _run_script(cwd, script, *args, code=code)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def guide_example(tmp_path_factory) -> Path:
+    """A folder in which the first Python block of docs/own_data.md ran; its data/digits has features of three views."""
+    folder = tmp_path_factory.mktemp("guide")
+    code = re.search(r"```python\n(.*?)```", GUIDE, re.DOTALL)[1]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=env, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -47,6 +47,33 @@ def test_check_names_the_limits_and_the_row(row):
     assert str(caught.value) == (f"a configuration row needs 3 numbers from 0 to [4, 2, 2], but got {list(row)}")
 
 
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=5).map(tuple), st.sampled_from([(0, 1), (0, 3), (2,)]))
+def test_with_skips_a_row_may_leave_out_modalities_but_not_all(sizes, activations):
+    space = Space(sizes, activations, allow_skip=True)
+    rows = space.rows()
+    assert rows == sorted(set(rows))
+    assert len(rows) == (np.prod(np.add(sizes, 1)) - 1) * len(activations)
+    assert all(-1 <= i < n for row in rows for i, n in zip(row[:-1], sizes, strict=True))
+    assert all(max(row[:-1]) >= 0 and row[-1] in activations for row in rows)
+    assert set(Space(sizes, activations).rows()) == {row for row in rows if min(row) >= 0}
+    space.check(tuple(rows), legal_activations=4)
+
+
+@pytest.mark.parametrize(
+    "row", [(-1, -1, 0), (-2, 0, 0), (0, -1, -1), (5, -1, 0), (-1, 2, 4), (-1, 0)], ids=lambda row: str(list(row))
+)
+def test_with_skips_check_tells_that_some_may_be_left_out(row):
+    space = Space((5, 3), allow_skip=True)
+    space.check(((-1, 0, 3), (4, -1, 2)), legal_activations=4)
+    with pytest.raises(UsageError) as caught:
+        space.check((row,), legal_activations=4)
+    assert str(caught.value) == (
+        "a configuration row needs 3 numbers from 0 to [4, 2, 3], or -1 for modalities that are left out, "
+        f"not all of them, but got {list(row)}"
+    )
+
+
 # Unfolding
 
 
@@ -154,6 +181,12 @@ def test_the_search_behind_a_configuration(tmp_path):
     path.write_text(json.dumps({"configurations": [{"configuration": [[1, 2, 0]]}], "seconds": 3.5}))
     assert read_search(str(path))["seconds"] == 3.5
     assert read_search("1") == read_search("[[1,2,0]," + "[0,0,0]," * 99 + "[0,0,0]]") == {}
+
+
+def test_where_nothing_is_published_a_number_is_none():
+    with pytest.raises(UsageError, match=r"--conf takes rows such as .* or a search's best\.json, but got 0"):
+        parse_configuration("0", ())
+    assert parse_configuration("[[-1,0,2]]", ()) == ((-1, 0, 2),)
 
 
 NO_LIST = "a configuration is a list of rows of numbers such as"

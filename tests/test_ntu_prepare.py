@@ -318,6 +318,7 @@ def test_left_overs_are_swept(tmp_path):
 # The command.
 
 
+@pytest.mark.slow
 def test_command_prepares_resumes_and_names_what_failed(tmp_path):
     data, rgb = tmp_path / "data", tmp_path / "originals"
     people = (1, 16, 2, 3, 41)
@@ -354,6 +355,7 @@ def test_command_prepares_resumes_and_names_what_failed(tmp_path):
     assert quiet.stdout.startswith(f"{data}:\n6 videos")
 
 
+@pytest.mark.slow
 def test_killed_run_leaves_whole_clips_and_no_workers(tmp_path):
     data, rgb = tmp_path / "data", tmp_path / "originals"
     names = [sample_name(1, action) for action in range(1, 31)]

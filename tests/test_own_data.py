@@ -1,20 +1,17 @@
 """The guide to one's own data: its example runs as printed, and gives a folder that the scripts read."""
 
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from datasets.features import load_features
+from tests.conftest import GUIDE
 
-ROOT = Path(__file__).parents[1]
-GUIDE = (ROOT / "docs" / "own_data.md").read_text()
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("own data")]  # one process runs the example
+
 SMALL = {
     "main_searchable_features.py": "--search_iterations 1 --max_fusions 2 --num_samples 3 --epochs 1",
     "main_found_features.py": "--epochs 2 --run_dir runs/found",
@@ -22,21 +19,8 @@ SMALL = {
 SAMPLES = {"train": 1000, "dev": 400, "test": 397}
 
 
-@pytest.fixture(scope="module")
-def workplace(tmp_path_factory) -> Path:
-    """A folder in which the first Python block of the guide ran."""
-    folder = tmp_path_factory.mktemp("guide")
-    code = re.search(r"```python\n(.*?)```", GUIDE, re.DOTALL)[1]
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, env=env, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    return folder
-
-
-def test_the_example_writes_the_folder_that_the_guide_describes(workplace):
-    folder = workplace / "data" / "digits"
+def test_the_example_writes_the_folder_that_the_guide_describes(guide_example):
+    folder = guide_example / "data" / "digits"
     assert sorted(path.name for path in folder.iterdir()) == ["dev.npz", "test.npz", "train.npz"]
     for split, count in SAMPLES.items():
         with np.load(folder / f"{split}.npz") as arrays:
@@ -52,8 +36,8 @@ def test_the_example_writes_the_folder_that_the_guide_describes(workplace):
         assert set(label) == set(range(10))
 
 
-def test_the_examples_networks_learn_and_are_better_together(workplace):
-    with np.load(workplace / "data" / "digits" / "test.npz") as arrays:
+def test_the_examples_networks_learn_and_are_better_together(guide_example):
+    with np.load(guide_example / "data" / "digits" / "test.npz") as arrays:
         logits = [arrays[f"{name}.logits"].astype(float) for name in ("top", "bottom", "edges")]
         label = arrays["label"]
     scores = [x - np.log(np.exp(x).sum(axis=1, keepdims=True)) for x in logits]
@@ -62,8 +46,8 @@ def test_the_examples_networks_learn_and_are_better_together(workplace):
     assert (sum(scores).argmax(axis=1) == label).mean() > max(single)
 
 
-def test_the_reader_takes_the_examples_folder(workplace):
-    data = load_features(workplace / "data" / "digits", tuple(SAMPLES), {})
+def test_the_reader_takes_the_examples_folder(guide_example):
+    data = load_features(guide_example / "data" / "digits", tuple(SAMPLES), {})
     assert data.modalities == ("top", "bottom", "edges")
     assert data.widths == ((8, 16, 64),) * 3
     assert data.has_logits
@@ -72,18 +56,18 @@ def test_the_reader_takes_the_examples_folder(workplace):
 
 
 @pytest.mark.slow
-def test_the_commands_of_the_guide_search_and_train_what_was_found(workplace, run_script):
+def test_the_commands_of_the_guide_search_and_train_what_was_found(guide_example, run_script):
     commands = re.search(r"```sh\n(.*?)```", GUIDE, re.DOTALL)[1].splitlines()
     for command, (script, small) in zip(commands, SMALL.items(), strict=True):
         python, named, *flags = shlex.split(command)
         assert (python, named) == ("python", script)
-        run_script(script, *flags, *small.split(), "--no-verbose", cwd=workplace)
-    best = json.loads((workplace / "runs" / "digits" / "best.json").read_text())
+        run_script(script, *flags, *small.split(), "--no-verbose", cwd=guide_example)
+    best = json.loads((guide_example / "runs" / "digits" / "best.json").read_text())
     assert (best["modalities"], best["sizes"]) == (["top", "bottom", "edges"], [3, 3, 3])
-    found = json.loads((workplace / "runs" / "found" / "results.json").read_text())
+    found = json.loads((guide_example / "runs" / "found" / "results.json").read_text())
     assert found["configuration"] == best["configurations"][0]["configuration"]
     assert all(len(row) == 4 for row in found["configuration"])
     confusion = np.array(found["confusion"])
     assert confusion.shape == (10, 10)
     assert confusion.sum() == SAMPLES["test"]
-    assert (workplace / "runs" / "digits" / "report.html").stat().st_size > 1000
+    assert (guide_example / "runs" / "digits" / "report.html").stat().st_size > 1000

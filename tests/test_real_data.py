@@ -29,22 +29,23 @@ def generate(real_data, script_runner, tmp_path_factory):
 def test_image_accuracy_follows_the_number_of_components(generate, script_runner):
     measured = {}
     for preset in ("fork", "multibench", "paper"):
-        folder = generate(preset, "--snr_db", "none", "--limit_train", 24000, "--limit_test", 4000)
+        folder = generate(preset, "--snr_db", "none", "--limit_train", 12000, "--limit_test", 3000)
         measured[preset] = train(script_runner, folder, "image", "--epochs", 10)["test_accuracy"]
-    # In full: 50 %, 63 % and 74 %; see docs/data.md.
-    assert 0.42 < measured["fork"] < 0.54
-    assert 0.55 < measured["multibench"] < 0.67
-    assert 0.65 < measured["paper"] < 0.78
+    # Measured with seed 0: 46 %, 54 % and 60 %; in full 50 %, 63 % and 74 %, see docs/data.md.
+    assert 0.38 < measured["fork"] < 0.51
+    assert 0.47 < measured["multibench"] < 0.60
+    assert 0.53 < measured["paper"] < 0.70
+    assert measured["fork"] + 0.03 < measured["multibench"] < measured["paper"] - 0.03
 
 
 def test_audio_accuracy_follows_the_noise(generate, script_runner):
     """After so few steps accuracy in training tells more than the test split's, which swings with batch norm."""
     measured = {}
     for preset in ("fork", "multibench", "paper"):
-        folder = generate(preset, "--limit_train", 6000, "--limit_test", 500)
+        folder = generate(preset, "--limit_train", 4000, "--limit_test", 500)
         record = train(script_runner, folder, "audio", "--epochs", 6, "--batchsize", 32)
         measured[preset] = record["epochs"][-1]["train_accuracy"]
-    # Measured with seed 0: 93 %, 19 % and 15 %; in full see docs/data.md.
+    # Measured with seed 0: 89 %, 18 % and 14 %; in full see docs/data.md.
     assert measured["fork"] > 0.8
     assert measured["fork"] > measured["paper"] + 0.5
     assert measured["paper"] > measured["multibench"] + 0.02

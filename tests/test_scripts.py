@@ -97,6 +97,7 @@ def test_search_writes_journal_best_and_report(search):
     assert "<svg" in (search / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_search_repeats_with_the_seed_and_reuses_the_feature_bank(run, home, search):
     again = run("main_searchable_avmnist.py", *SEARCH, "--run_dir", "runs/again")
     assert "reused" in again.stdout
@@ -137,6 +138,7 @@ def test_live_search(run, home, checkpoints):
     assert "extraction" not in read(home / "runs/live/best.json")["seconds_by_part"]
 
 
+@pytest.mark.slow
 def test_found_trains_the_best_and_its_checkpoint_tests_the_same(run, home, search):
     found = ("--conf", "runs/search/best.json", "--inner_representation_size", 32)
     done = run("main_found_avmnist.py", *found, "--epochs", 2, "--run_dir", "runs/found")

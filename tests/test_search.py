@@ -175,6 +175,7 @@ def near_the_target(configuration) -> float:
     return 0.9 * (points / 5) ** 3
 
 
+@pytest.mark.slow
 def test_sequential_search_finds_the_optimum_more_often_than_random_search():
     """Seeds 0 to 7, 930 configurations, 195 trainings each: 7 of 8 runs find the best of all, random search 1.
 

@@ -1,18 +1,32 @@
 """Batches, losses, the training loop, seeds, and the max-pooling of the unimodal networks."""
 
 import copy
+import warnings
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from sklearn.metrics import accuracy_score, f1_score
 from torch import nn
 from torch.nn import functional as F
 
 from models.lenet import _MaxPool2x2
 from utils.batches import ArraySplit
 from utils.seeds import derive_seed, generator
-from utils.training import accuracy, evaluate, losses, predict, scores, train_epoch
+from utils.training import (
+    accuracy,
+    correct,
+    evaluate,
+    f1_scores,
+    losses,
+    predict,
+    scores,
+    train_epoch,
+    weighted_f1,
+)
 
 
 def numbered(count: int) -> ArraySplit:
@@ -100,6 +114,67 @@ def test_members_have_the_losses_and_accuracies_that_they_have_alone(shape, mult
         torch.testing.assert_close(together[tuple(place)], alone)
         summed = sum(extra, member)
         assert right[tuple(place)] == (summed.argmax(1) == labels).float().mean()
+
+
+@pytest.mark.parametrize("shape", [(), (4,), (2, 3)], ids=str)
+@pytest.mark.parametrize("multitask", [False, True])
+def test_several_labels_a_sample_have_binary_cross_entropy(shape, multitask):
+    torch.manual_seed(0)
+    labels = torch.randint(2, (9, 5)).float()
+    outputs = torch.randn(*shape, 9, 5)
+    extra = (torch.randn(9, 5), torch.randn(9, 5)) if multitask else ()
+    together = losses((outputs, *extra) if multitask else outputs, labels)
+    assert together.shape == shape
+    for member, loss in zip(outputs.reshape(-1, 9, 5), together.reshape(-1), strict=True):
+        alone = sum(F.binary_cross_entropy_with_logits(logits, labels) for logits in (member, *extra))
+        torch.testing.assert_close(loss, alone)
+
+
+# Scores
+
+TABLES = st.tuples(st.integers(1, 12), st.integers(1, 5)).flatmap(
+    lambda shape: st.tuples(arrays(bool, shape), arrays(bool, shape))
+)
+
+
+@settings(deadline=None)
+@given(TABLES)
+def test_f1_of_several_labels_a_sample_is_that_of_scikit_learn(tables):
+    predicted, label = tables
+    expected = {a: f1_score(label, predicted, average=a, zero_division=0) for a in ("macro", "weighted")}
+    if predicted.shape[1] == 1:  # which scikit-learn takes for two classes
+        only = f1_score(label, predicted, zero_division=0)
+        expected = {"macro": only, "weighted": only}
+    logits, labels = torch.from_numpy(predicted) * 2.0 - 1, torch.from_numpy(label).float()
+    assert f1_scores(logits, labels) == pytest.approx(expected, abs=1e-6)
+    assert float(accuracy(logits, labels)) == pytest.approx(expected["weighted"], abs=1e-6)
+    population = torch.stack([logits, -logits, labels * 2 - 1])
+    assert accuracy(population, labels).tolist()[0] == pytest.approx(expected["weighted"], abs=1e-6)
+    assert float(accuracy(population, labels)[2]) == float(label.any())
+    torch.testing.assert_close(weighted_f1(population > 0, labels > 0), accuracy(population, labels))
+    shares = (predicted == label).mean(axis=1)
+    np.testing.assert_allclose(correct(logits, labels), shares, rtol=1e-6)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=30))
+def test_f1_of_single_labels_is_that_of_scikit_learn(pairs):
+    chosen, label = np.array(pairs).T
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        options = {"labels": range(5), "zero_division": 0}
+        expected = {a: f1_score(label, chosen, average=a, **options) for a in ("macro", "weighted")}
+    logits, labels = F.one_hot(torch.from_numpy(chosen), 5).float(), torch.from_numpy(label)
+    assert f1_scores(logits, labels) == pytest.approx(expected, abs=1e-6)
+    assert float(accuracy(logits, labels)) == pytest.approx(accuracy_score(label, chosen), abs=1e-6)
+
+
+def test_scores_that_are_not_finite_have_no_accuracy():
+    labels = torch.tensor([[1.0, 0], [0, 1]])
+    outputs = torch.ones(3, 2, 2)
+    outputs[1, 0, 1] = torch.nan
+    assert accuracy(outputs, labels).isnan().tolist() == [False, True, False]
+    assert accuracy(outputs, torch.tensor([0, 1])).isnan().tolist() == [False, True, False]
 
 
 # The loop

@@ -12,7 +12,7 @@ from utils.batches import Split
 from utils.evaluators import CachedEvaluator
 from utils.seeds import derive_seed
 from utils.statistics import paired_bootstrap
-from utils.training import accuracy, correct
+from utils.training import accuracy, correct, eval_mode
 
 CONFIDENCE, RESAMPLES = 0.95, 10_000
 
@@ -32,13 +32,8 @@ def baseline_scores(names: Sequence[str], logits: Sequence[Tensor], multi_label:
 @torch.no_grad()
 def unimodal_logits(network: FusionNetwork, split: Split) -> list[Tensor]:
     """The logits (N, C) of each unimodal network, first modality first, in eval mode; empty where there are none."""
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
+    with eval_mode(network):
         parts = [network.unimodal(*inputs)[1] for inputs, _ in split.batches(split.evaluation_batch)]
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
     return [torch.cat(modality) for modality in zip(*parts, strict=True)]
 
 

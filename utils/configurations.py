@@ -44,12 +44,13 @@ class Space:
         `legal_activations` counts the activations that exist, which may be more than those searched.
         """
         limits = [*self.sizes, legal_activations]
+        skips = f", or {SKIP} for modalities that are left out, not all of them" if self.allow_skip else ""
         for row in configuration:
             fits = len(row) == len(limits) and all(self._first <= i < n for i, n in zip(row, limits, strict=True))
             if not fits or row[-1] < 0 or max(row[:-1]) == SKIP:
                 raise UsageError(
                     f"a configuration row needs {len(limits)} numbers from 0 to "
-                    f"{[n - 1 for n in limits]}, but got {list(row)}"
+                    f"{[n - 1 for n in limits]}{skips}, but got {list(row)}"
                 )
 
 
@@ -121,6 +122,8 @@ def parse_configuration(text: str, published: Sequence[Configuration]) -> Config
     if not text:
         raise UsageError("--conf is empty; give a number, rows such as [[3,2,0],[2,0,1]], or a search's best.json")
     if _is_number(text):
+        if not published:
+            raise UsageError(f"--conf takes rows such as [[3,2,0],[2,0,1]] or a search's best.json, but got {text}")
         if not 0 <= int(text) < len(published):
             raise UsageError(f"--conf takes the published configurations 0 to {len(published) - 1}, but got {text}")
         return published[int(text)]

@@ -1,5 +1,6 @@
 """A step of many small operations as one CUDA graph, so that a single call starts them all."""
 
+import gc
 from collections.abc import Callable
 
 import torch
@@ -32,6 +33,7 @@ class CapturedStep:
             self._warm_up(*inputs)
         elif self.graph is None:
             self.inputs = [None if x is None else x.clone() for x in inputs]
+            gc.collect()  # graphs of populations before this one must not be freed during the capture
             self.graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(self.graph):  # records, computes nothing
                 self.step(*self.inputs)

@@ -141,6 +141,7 @@ class LiveEvaluator:
         amp: bool = False,
         wrap: Callable[[nn.Module], nn.Module] = lambda network: network,
         saved: SavedState | None = None,
+        start: Sequence[Mapping[str, Tensor]] | None = None,
     ) -> None:
         """
         Args:
@@ -149,10 +150,11 @@ class LiveEvaluator:
                 dropout in frozen networks) is what the published search does, "eval" what the paper says.
             wrap: what trains in place of the network, such as its DataParallel.
             saved: where to save after every epoch, and to go on from.
+            start: states of the unimodal networks that every candidate starts from; None: as they are now.
         """
         self.training, self.device, self.shared = training, device, shared
         self.network = on_device(network, device)
-        self.backbones = copy.deepcopy([backbone.state_dict() for backbone in network.backbones()])
+        self.backbones = start or copy.deepcopy([backbone.state_dict() for backbone in network.backbones()])
         self.splits = {name: split.to(device) for name, split in splits.items()}
         self.frozen_mode, self.amp, self.wrap = frozen_mode, amp, wrap
         self.resumable = Resumable(training.epochs, shared, saved)

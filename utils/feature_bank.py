@@ -6,6 +6,7 @@ with the same key is opened, not computed; one that was cut off goes on where it
 """
 
 import dataclasses
+import errno
 import hashlib
 import io
 import json
@@ -71,7 +72,8 @@ class TableOnDisk:
         numbers = range(*chosen.indices(len(self._rows))) if isinstance(chosen, slice) else chosen.tolist()
         rows = np.empty((len(numbers), self._rows.shape[1]), np.float32)
         for row, number in zip(rows, numbers, strict=True):
-            os.preadv(self._file.fileno(), [row], self._rows.offset + number * row.nbytes)
+            if os.preadv(self._file.fileno(), [row], self._rows.offset + number * row.nbytes) != row.nbytes:
+                raise OSError(errno.EIO, "the file was cut short while it was in use", self._file.name)
         return torch.from_numpy(rows)
 
 

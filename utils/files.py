@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import BinaryIO
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary neighbour for writing; on success it becomes `path`, on any error it is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}@{socket.gethostname()}.tmp")
     try:
         with tells_name(path), open(temporary, "wb") as file:
             yield file
@@ -30,10 +31,10 @@ _HELD: set[Path] = set()  # folders that this process has locked
 
 
 def sweep(folder: Path) -> None:
-    """Remove what processes that were killed left of files they wrote whole; the folder is locked by the caller."""
+    """Remove what processes of this machine that were killed left of files that they wrote whole."""
     for path in folder.glob(".*.tmp"):
-        process = path.name.split(".")[-2]
-        if not (process.isdecimal() and _lives(int(process))):
+        match = re.fullmatch(r"\..+\.(\d{1,9})@(.+)\.tmp", path.name)
+        if match and match[2] == socket.gethostname() and not _lives(int(match[1])):
             path.unlink(missing_ok=True)
 
 

@@ -18,6 +18,7 @@ from utils.board import write_training
 from utils.checkpoints import load_into, names_file, save_state
 from utils.configurations import Configuration, Space, format_configuration, parse_configuration, read_search
 from utils.export import export_network
+from utils.feature_bank import file_digest
 from utils.files import write_json
 from utils.missing import evaluate_missing, format_missing
 from utils.progress import Progress
@@ -83,6 +84,7 @@ def run_found(
     splits: Mapping[str, Split],
     checkpoints: Sequence[Path],
     facts: Mapping[str, object],
+    data_identity: object,
     export: tuple[Path, Tensor] | None = None,
 ) -> None:
     """Train the network and set it beside its baselines - or only test it, with `--test_cp` - and write the results.
@@ -92,6 +94,7 @@ def run_found(
         splits: train, dev and test; with `--test_cp` the last is enough.
         checkpoints: of the unimodal networks, in the order of a row.
         facts: what else the results should hold, such as {"stand_in": False}.
+        data_identity: what tells this data set from another, as JSON values.
         export: file to export the network to, and an input for it.
     """
     device = cli.resolve_device(args.device)
@@ -108,7 +111,10 @@ def run_found(
     model = fusion_flags.data_parallel(network, getattr(args, "use_dataparallel", False))
     took = [] if args.test_cp else recorded_seconds(checkpoints)
 
-    with open_run(args) as run_dir, names_file(run_dir / "best.checkpoint"):
+    files = [tested] if args.test_cp else checkpoints
+    digests = [file_digest(path) for path in files]
+    inputs = {"configuration": network.configuration, "checkpoints": digests, "data": data_identity}
+    with open_run(args, inputs) as run_dir, names_file(run_dir / "best.checkpoint"):
         against, lines = {}, []
         row = Row("found network", configuration=network.configuration)
         if not args.test_cp:
@@ -250,9 +256,9 @@ def train_found(
                 values = {"lines": lines, "best": best, "seconds": before + time.perf_counter() - started}
                 saved.save(values | training_state(network, train_pass.optimizer))
                 interrupts.check()
-                progress.update()
                 reached = max(line["dev_accuracy"] for line in lines)
                 progress.set_postfix_str(f"{phase}, on dev {line['dev_accuracy']:.4f}, best {reached:.4f}")
+                progress.update()
             first += count
     network.load_state_dict(best)
     return lines, before + time.perf_counter() - started

@@ -26,16 +26,14 @@ class _State:
 
 
 def install() -> None:
-    """Handle the signals from here on, in this process; those that it forks ignore SIGINT and end at SIGTERM."""
+    """Handle the signals from here on, in this process; those that it forks, which end with it, ignore them."""
     _State.process = os.getpid()
     for number in SIGNALS:
         signal.signal(number, _handle)
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
-    if os.getpid() != _State.process:  # a worker: a terminal's Ctrl-C goes to all, but the parent decides
-        if number == signal.SIGTERM:
-            os._exit(128 + number)
+    if os.getpid() != _State.process:  # a worker: terminals and schedulers signal all, but the parent decides
         return
     if not _State.gentle or _State.received is not None:
         raise Interrupted(number)

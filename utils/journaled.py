@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import itertools
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -76,9 +77,10 @@ class JournaledEvaluator:
         evaluations = [Evaluation(line["accuracies"], line["seconds"], line.get("failed")) for line in lines]
         self.evaluate.catch_up(configurations, step, len(lines))
         self._show(step, evaluations)
-        wanted = configurations[: self._allowed()]
-        fresh = self.evaluate(wanted, step, len(lines)) if len(lines) < len(wanted) else ()
-        for evaluation in fresh:
+        # All of the step are asked for whatever the budget: what trains together draws its dropout together, and
+        # a search that goes on with more must find what it would have found.
+        fresh = self.evaluate(configurations, step, len(lines)) if len(lines) < len(configurations) else ()
+        for evaluation in itertools.islice(fresh, self._allowed(len(lines))):
             place = len(evaluations)
             values = {
                 "step": step,
@@ -103,16 +105,16 @@ class JournaledEvaluator:
     def _time_is_up(self) -> bool:
         return self.budget.seconds is not None and time.perf_counter() - self.started >= self.budget.seconds
 
-    def _allowed(self) -> int | None:
-        """How many candidates of a step the budget leaves; None: all."""
+    def _allowed(self, known: int) -> int | None:
+        """How many candidates the budget leaves to a step beyond those of the journal; None: all."""
         if self._time_is_up():
             return 0
-        return None if self.budget.candidates is None else max(0, self.budget.candidates - self.count)
+        return None if self.budget.candidates is None else max(0, self.budget.candidates - self.count - known)
 
     def _show(self, step: int, evaluations: Sequence[Evaluation]) -> None:
         self.best = max([self.best, *(e.accuracy for e in evaluations if not e.failed)])
-        self.progress.update(len(evaluations))
         self.progress.set_postfix_str(f"step {step}, best on dev {max(0, self.best):.4f}")
+        self.progress.update(len(evaluations))
 
 
 def write_correct(journal: Path, correct: Tensor) -> None:

@@ -71,7 +71,7 @@ def _deviation(split: Split, place: int, columns: slice) -> Tensor:
         if count >= SCALE_SAMPLES:
             break
     values = torch.cat(parts)
-    return values.std(dim=0) if values.ndim == 2 else values.std()
+    return values.std(dim=0, correction=0) if values.ndim == 2 else values.std(correction=0)  # 0 of one sample
 
 
 def format_missing(rows: Sequence[dict[str, object]], whole: float) -> str:

@@ -25,6 +25,7 @@ class PopulationTraining:
         weights = self.gradient.weights
         weights.grad = self.gradient.gradient
         self.optimizer = adam([weights], settings, capturable=weights.is_cuda)
+        self.optimizer._warned_capturable_if_run_uncaptured = True  # as it is for the first steps: no need to warn
         self.step = CapturedStep(self._step) if weights.is_cuda else self._step
 
     def __call__(self, batches: ArrayBatches, rates: Iterator[float]) -> EpochResult:
@@ -68,5 +69,5 @@ class PopulationTraining:
         count = -(-steps * shape[1] * shape[2] * batch // 4)
         words = torch.empty(count, dtype=torch.int64, device=weights.device).random_(-(2**63), None)
         numbers = words.view(torch.int16)[: steps * shape[1] * shape[2] * batch].view(shape)
-        kept = numbers >= round(settings.dropout * 2**16) - 2**15
+        kept = numbers >= min(round(settings.dropout * 2**16), 2**16 - 1) - 2**15
         return kept.to(weights.dtype).mul_(1 / (1 - settings.dropout))

@@ -13,17 +13,24 @@ class Progress(tqdm):
     """tqdm that writes whole lines, few of them, when standard error is no terminal."""
 
     def __init__(self, iterable: Iterable | None = None, *, verbose: bool = True, **options: object) -> None:
-        self.plain = not sys.stderr.isatty()
-        pace = {"mininterval": PLAIN_EVERY, "maxinterval": PLAIN_EVERY} if self.plain else {}
-        super().__init__(iterable, disable=not verbose, dynamic_ncols=not self.plain, **pace, **options)
+        if not sys.stderr.isatty():
+            options |= {"file": _Lines(sys.stderr), "ncols": 0, "mininterval": PLAIN_EVERY, "maxinterval": PLAIN_EVERY}
+        super().__init__(iterable, disable=not verbose, dynamic_ncols="ncols" not in options, **options)
 
     def set_postfix_str(self, s: str = "", refresh: bool = False) -> None:
         """What stands behind the figures; shown with the next update."""
         super().set_postfix_str(s, refresh)
 
-    @staticmethod
-    def status_printer(file: TextIO):
-        """Where tqdm prints from: over the line before, in a terminal."""
-        if file.isatty():
-            return tqdm.status_printer(file)
-        return lambda line: line.strip() and print(line, file=file, flush=True)
+
+class _Lines:
+    """Takes what is meant to overwrite the line before, and writes each on a line of its own, blank ones not at all."""
+
+    def __init__(self, file: TextIO) -> None:
+        self.file = file
+
+    def write(self, text: str) -> None:
+        if text.strip():
+            print(text.strip(), file=self.file, flush=True)
+
+    def flush(self) -> None:
+        self.file.flush()

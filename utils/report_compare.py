@@ -12,7 +12,7 @@ from utils.report_found import found_row
 from utils.run_files import RunFiles
 from utils.run_folder import FREE
 
-APART = FREE - {"device"} | {"seed"}  # in which the runs of a group may differ; on other devices times are others
+APART = FREE - {"device"} | {"seed", "with_random", "evaluate_missing", "export"}  # in which runs of a group may differ
 CANDIDATES = "candidates trained"
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 

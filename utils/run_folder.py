@@ -2,13 +2,14 @@
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,20 +20,22 @@ from utils.board import check_board
 from utils.cli import UsageError, read_json
 from utils.files import locked, sweep, write_json
 
-# Flags that leave the results as they are, so that a run may go on with others.
-FREE = {"run_dir", "resume", "verbose", "num_workers", "device", "bank_memory"}
-FREE |= {"tensorboard", "export", "evaluate_missing"}
-FREE |= {"max_candidates", "time_budget", "with_random"}  # a search may go on beyond what it was to spend
+# Flags that may differ when a run goes on: those that leave the results as they are, and those that extend them.
+FREE = {"run_dir", "resume", "verbose", "num_workers", "device", "bank_memory", "tensorboard"}
+EXTENDED = {"max_candidates", "time_budget", "with_random", "evaluate_missing", "export"}
 
 
 @contextlib.contextmanager
-def open_run(args: argparse.Namespace) -> Iterator[Path]:
-    """The run folder, locked, with `args.json`: the command that reproduces the run, settings and versions.
+def open_run(args: argparse.Namespace, inputs: Mapping[str, object]) -> Iterator[Path]:
+    """The run folder, locked, with `args.json`: the command that reproduces the run, settings, inputs and versions.
 
     A folder that holds a run of the same settings is gone on with. Within, signals take effect at safe places.
 
+    Args:
+        inputs: what tells the data and files that the run reads from others, as JSON values by name.
+
     Raises:
-        UsageError: `--resume` names no run, or the folder holds a run of other settings.
+        UsageError: `--resume` names no run, or the folder holds a run of other settings or inputs.
         LockedError: another process works in it.
     """
     run_dir = _folder(args)
@@ -47,7 +50,7 @@ def open_run(args: argparse.Namespace) -> Iterator[Path]:
         torch.use_deterministic_algorithms(True, warn_only=True)
     with locked(run_dir):
         sweep(args.checkpointdir)
-        if _describe(run_dir, args) and args.verbose:
+        if _describe(run_dir, args, inputs) and args.verbose:
             print(f"going on with the run in {run_dir}")
         with _tells_how_to_resume(run_dir), interrupts.gently():
             yield run_dir
@@ -55,7 +58,7 @@ def open_run(args: argparse.Namespace) -> Iterator[Path]:
 
 def _folder(args: argparse.Namespace) -> Path:
     if args.resume is None:
-        return args.run_dir or Path("runs") / f"{Path(sys.argv[0]).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+        return args.run_dir or _fresh(Path("runs") / f"{Path(sys.argv[0]).stem}-{time.strftime('%Y%m%d-%H%M%S')}")
     if args.run_dir is not None and args.run_dir != args.resume:
         raise UsageError(f"--resume {args.resume} and --run_dir {args.run_dir} name two folders; leave one out")
     if not (args.resume / "args.json").is_file():
@@ -63,7 +66,15 @@ def _folder(args: argparse.Namespace) -> Path:
     return args.resume
 
 
-def _describe(run_dir: Path, args: argparse.Namespace) -> bool:
+def _fresh(wanted: Path) -> Path:
+    """Make a folder of this name, or where several runs start at once, of the next like it."""
+    for name in itertools.chain([wanted.name], (f"{wanted.name}-{i}" for i in itertools.count(2))):
+        with contextlib.suppress(FileExistsError):
+            wanted.with_name(name).mkdir(parents=True)
+            return wanted.with_name(name)
+
+
+def _describe(run_dir: Path, args: argparse.Namespace, inputs: Mapping[str, object]) -> bool:
     """Write args.json, or compare with the one that is there; returns whether there was one."""
     path = run_dir / "args.json"
     script = Path(sys.argv[0]).name
@@ -73,25 +84,39 @@ def _describe(run_dir: Path, args: argparse.Namespace) -> bool:
         for name in ("journal.jsonl", "results.json", "best.json"):
             if (run_dir / name).exists():
                 raise UsageError(f"{run_dir} holds {name} of another run; name another --run_dir")
-        command = shlex.join(["python", script, *sys.argv[1:]])
-        write_json(path, {"script": script, "command": command, "settings": settings, "versions": versions})
+        about = {"script": script, "command": _command(script), "settings": settings}
+        write_json(path, {**about, "inputs": inputs, "versions": versions})
         return False
     before = read_json(path)
     if before.get("script") != script:
         raise UsageError(f"{run_dir} holds a run of {before.get('script')}, not of {script}; name another --run_dir")
     if not isinstance(before.get("settings"), dict) or not isinstance(before.get("versions"), dict):
         raise UsageError(f"{path} is damaged: it lacks settings or versions; name another --run_dir")
-    settings = json.loads(json.dumps(settings))
+    settings, inputs = json.loads(json.dumps(settings)), json.loads(json.dumps(inputs))
     for name, value in before["settings"].items():
-        if name not in FREE and name in settings and settings[name] != value:
+        if name not in FREE | EXTENDED and name in settings and settings[name] != value:
             raise UsageError(
                 f"{run_dir} holds a run with {name} {value}, but this command has {settings[name]}; "
                 "give the same flags, or name another --run_dir"
             )
+    for name, value in before.get("inputs", {}).items():
+        if inputs.get(name) != value:
+            raise UsageError(
+                f"{run_dir} holds a run with another {name}, which has changed since it began; name another --run_dir"
+            )
+    if any(before["settings"].get(name) != settings[name] for name in EXTENDED & settings.keys()):
+        write_json(path, {**before, "command": _command(script), "settings": settings})
     for name, version in before["versions"].items():
         if versions.get(name) != version:
             print(f"{run_dir} was begun with {name} {version}, this is {versions.get(name)}", file=sys.stderr)
     return True
+
+
+def _command(script: str) -> str:
+    """The command without `--resume RUN_DIR`, which asks for a run that is there."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--resume")
+    return shlex.join(["python", script, *parser.parse_known_args()[1]])
 
 
 @contextlib.contextmanager

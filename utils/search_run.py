@@ -1,6 +1,7 @@
 """Runs a search to its end and writes what it found: flags, journal, best.json, report. The same for all data sets."""
 
 import argparse
+import copy
 import dataclasses
 import functools
 import itertools
@@ -26,7 +27,7 @@ from utils.progress import Progress
 from utils.report import write_report
 from utils.resumable import SharedWeights
 from utils.run_folder import open_run
-from utils.search import SearchSettings, random_search, sequential_search
+from utils.search import SearchError, SearchSettings, random_search, sequential_search
 from utils.training_state import SavedState
 
 
@@ -77,21 +78,26 @@ class Workplace:
     shared: SharedWeights | None
 
 
-EvaluatorMaker = Callable[[Workplace], CandidateEvaluator]
+@dataclasses.dataclass(frozen=True)
+class EvaluatorMaker:
+    """How to make an evaluator, and what tells the files that it reads from others, as JSON values by name."""
+
+    make: Callable[[Workplace], CandidateEvaluator]
+    inputs: Mapping[str, object]
 
 
 def run_search(
     args: argparse.Namespace,
     space: Space,
     modalities: Sequence[str],
-    make_evaluator: EvaluatorMaker,
+    maker: EvaluatorMaker,
     facts: Mapping[str, object],
 ) -> None:
     """Search, journal every step as it ends, write best.json, results.csv and the report.
 
     Args:
         modalities: names in the order of a configuration row.
-        make_evaluator: `through_networks` or `on_bank`.
+        maker: of `through_networks` or `on_bank`.
         facts: what else best.json should hold, such as {"stand_in": False}.
     """
     header = {
@@ -102,15 +108,16 @@ def run_search(
     }
     if args.verbose:
         print(f"searching {len(space.rows())} rows a level of {' and '.join(modalities)} features")
-    with open_run(args) as run_dir:
+    with open_run(args, maker.inputs) as run_dir:
         with Journal(run_dir / "journal.jsonl", header) as journal:
-            evaluator = make_evaluator(_workplace(args, run_dir, journal))
+            evaluator = maker.make(_workplace(args, run_dir, journal))
             whole = _search(args, space, evaluator, journal, args.randsearch)
         best = _best(journal) | {"whole": whole} | facts
         if isinstance(evaluator, CachedEvaluator):
             best["baselines"] = search_baselines(evaluator, modalities, run_dir / "best_dev.npy", args.seed)
+        write_json(run_dir / "best.json", best)
         if args.with_random:
-            best["random"] = _random_baseline(args, space, make_evaluator, header, run_dir)
+            best["random"] = _random_baseline(args, space, maker, header, run_dir)
         write_json(run_dir / "best.json", best)
         write_csv(run_dir / "results.csv", journal.of_kind("candidate"))
         if args.tensorboard:
@@ -139,6 +146,8 @@ def through_networks(
     amp = cli.use_amp(args.amp, device) if "amp" in args else False
     head, training = fusion_flags.head_settings(args), fusion_flags.training_settings(args)
     fusion_flags.load_backbones(network, checkpoints)
+    start = copy.deepcopy([backbone.state_dict() for backbone in network.backbones()])
+    inputs = {"checkpoints": [file_digest(path) for path in checkpoints], "data": data_identity}
     if args.verbose:
         sizes = ", ".join(f"{len(split)} {name}" for name, split in splits.items())
         print(f"{sizes} samples, {args.features} features, {device}")
@@ -146,11 +155,20 @@ def through_networks(
     def make(place: Workplace) -> CandidateEvaluator:
         if args.features == "live":
             wrap = functools.partial(fusion_flags.data_parallel, wanted=args.use_dataparallel)
-            return LiveEvaluator(network, splits, training, device, place.shared, amp=amp, wrap=wrap, saved=place.saved)
+            return LiveEvaluator(
+                network,
+                splits,
+                training,
+                device,
+                place.shared,
+                amp=amp,
+                wrap=wrap,
+                saved=place.saved,
+                start=start,
+            )
         started = time.perf_counter()
-        identity = {"checkpoints": [file_digest(path) for path in checkpoints], "data": data_identity}
         folder = args.checkpointdir / "feature_bank"
-        bank = open_bank(folder, network, splits, identity, device, args.verbose, passes, amp)
+        bank = open_bank(folder, network, splits, inputs, device, args.verbose, passes, amp)
         if not any(place.journal.of_kind("features")):
             place.journal.append("features", {"seconds": time.perf_counter() - started})
         if args.verbose and bank.reused:
@@ -158,13 +176,16 @@ def through_networks(
         memory = args.bank_memory * 1e9
         return CachedEvaluator(bank, head, training, device, place.shared, memory, place.saved)
 
-    return make
+    return EvaluatorMaker(make, inputs)
 
 
-def on_bank(args: argparse.Namespace, bank: FeatureBank, head: HeadSettings) -> EvaluatorMaker:
+def on_bank(args: argparse.Namespace, bank: FeatureBank, head: HeadSettings, data_identity: object) -> EvaluatorMaker:
     """Candidates over features that are there already."""
     device, training = cli.resolve_device(args.device), fusion_flags.training_settings(args)
-    return lambda place: CachedEvaluator(bank, head, training, device, place.shared, saved=place.saved)
+    return EvaluatorMaker(
+        lambda place: CachedEvaluator(bank, head, training, device, place.shared, saved=place.saved),
+        {"data": data_identity},
+    )
 
 
 def _workplace(args: argparse.Namespace, folder: Path, journal: Journal) -> Workplace:
@@ -183,12 +204,13 @@ def _search(
     ended = {line["step"] for line in journal.of_kind("step")}
     total, budget = settings.trainings(space), Budget(args.max_candidates, args.time_budget)
     name = "candidates at random" if at_random else "candidates"
+    # Made before the clock of the budget starts: the first optimizer of a process takes a second to import.
+    predictor = AccuracyPredictor(len(space.sizes) + 1, args.seed, args.lr_surrogate, args.epochs_surrogate)
     with Progress(total=total, desc=name, verbose=args.verbose) as bar:
         evaluate = JournaledEvaluator(evaluator, journal, bar, budget)
         if at_random:
             steps = random_search(space, evaluate, settings)
         else:
-            predictor = AccuracyPredictor(len(space.sizes) + 1, args.seed, args.lr_surrogate, args.epochs_surrogate)
             steps = sequential_search(space, evaluate, predictor, settings)
         try:
             for step in steps:
@@ -197,29 +219,32 @@ def _search(
                     journal.append("step", {"step": values.pop("index"), "candidates": len(step.candidates), **values})
                     if args.tensorboard:
                         write_search(journal.path.parent)
-                if step.index == 0 and args.verbose:  # deeper steps take longer, but have fewer candidates
+                if (
+                    step.index == 0 and step.index not in ended and args.verbose
+                ):  # deeper steps take longer, but have fewer candidates
                     whole = step.seconds * total / max(1, len(step.candidates))
                     bar.write(f"the first step took {step.seconds:.1f} s, so all may take about {whole:.0f} s")
         except BudgetSpent:
+            if not any(journal.of_kind("candidate")):
+                raise SearchError("the budget was spent before a candidate was trained; give a larger one") from None
             return False
     return True
 
 
 def _random_baseline(
-    args: argparse.Namespace, space: Space, make_evaluator: EvaluatorMaker, header: Mapping[str, object], run_dir: Path
+    args: argparse.Namespace, space: Space, maker: EvaluatorMaker, header: Mapping[str, object], run_dir: Path
 ) -> dict[str, object]:
     """A random search with as many trainings on the same features, journaled in a folder of its own."""
     folder = run_dir / "random"
     folder.mkdir(exist_ok=True)
     with Journal(folder / "journal.jsonl", {**header, "search": "random"}) as journal:
-        _search(args, space, make_evaluator(_workplace(args, folder, journal)), journal, at_random=True)
-    lines = list(journal.of_kind("candidate"))
-    found = best_of(lines)
+        _search(args, space, maker.make(_workplace(args, folder, journal)), journal, at_random=True)
+    lines, right = list(journal.of_kind("candidate")), folder / "best_dev.npy"
     return {
-        "configurations": found,
+        "configurations": best_of(lines),
         "candidates_trained": len(lines),
         "accuracies": list(itertools.accumulate((max(line["accuracies"], default=0.0) for line in lines), max)),
-        "difference": difference(run_dir / "best_dev.npy", np.load(folder / "best_dev.npy"), args.seed),
+        "difference": difference(run_dir / "best_dev.npy", np.load(right), args.seed) if right.exists() else None,
     }
 
 

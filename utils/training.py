@@ -27,14 +27,12 @@ class Diverged(Exception):
 
     exit_code = 1
 
-    def __init__(self, what: str, batch: int, rate: float) -> None:
-        self.what, self.batch, self.rate, self.epoch = what, batch, rate, 0
-
-    def __str__(self) -> str:
-        return (
-            f"the {self.what} is not finite in epoch {self.epoch}, batch {self.batch}, at learning rate {self.rate:g}; "
+    def __init__(self, what: str, batch: int, rate: float, epoch: int = 0) -> None:
+        super().__init__(
+            f"the {what} is not finite in epoch {epoch}, batch {batch}, at learning rate {rate:g}; "
             "a smaller learning rate may help"
         )
+        self.what, self.batch, self.rate = what, batch, rate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,22 +154,45 @@ def _check_finite(seen: Sequence[tuple[int, float, Tensor]]) -> None:
 
 @torch.no_grad()
 def predict(model: nn.Module, split: Split, batch_size: int | None = None) -> Tensor:
-    """Scores (..., N, C) of all samples in order, in eval mode and float32; modes are put back afterwards."""
+    """Scores (..., N, C) of all samples in order, in eval mode and float32."""
+    with eval_mode(model):
+        parts = [scores(model(*inputs)) for inputs, _ in split.batches(batch_size or split.evaluation_batch)]
+    return torch.cat(parts, dim=-2)
+
+
+@torch.no_grad()
+def judge(model: nn.Module, split: Split, batch_size: int | None = None) -> tuple[Tensor, Tensor]:
+    """`accuracy` (...) and `correct` (..., N) on a split, batch by batch: the scores of a population may be large."""
+    right, chosen, finite = [], [], True
+    with eval_mode(model):
+        for inputs, labels in split.batches(batch_size or split.evaluation_batch):
+            predicted = scores(model(*inputs))
+            finite = finite & predicted.isfinite().flatten(-2).all(-1)
+            right.append(correct(predicted, labels))
+            if labels.ndim == 2:
+                chosen.append(predicted > 0)
+    whole = torch.cat(right, dim=-1)
+    reached = weighted_f1(torch.cat(chosen, dim=-2), split.labels > 0) if chosen else whole.float().mean(-1)
+    return reached.where(finite, torch.nan), whole
+
+
+@contextlib.contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Within, all modules are in eval mode; afterwards each in the mode it had."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        parts = [scores(model(*inputs)) for inputs, _ in split.batches(batch_size or split.evaluation_batch)]
+        yield
     finally:
         for module, mode in modes.items():
             module.training = mode
-    return torch.cat(parts, dim=-2)
 
 
 def correct(predicted: Tensor, labels: Tensor) -> Tensor:
     """Which samples are right (..., N), from scores (..., N, C); of multi-label ones the share of right classes."""
     if labels.ndim == 2:
         return ((predicted > 0) == (labels > 0)).float().mean(-1)
-    return (predicted.argmax(-1) == labels).float()
+    return predicted.argmax(-1) == labels
 
 
 def accuracy(predicted: Tensor, labels: Tensor) -> Tensor:
@@ -179,7 +200,9 @@ def accuracy(predicted: Tensor, labels: Tensor) -> Tensor:
 
     Of multi-label samples the weighted F1.
     """
-    reached = weighted_f1(predicted > 0, labels > 0) if labels.ndim == 2 else correct(predicted, labels).mean(-1)
+    reached = (
+        weighted_f1(predicted > 0, labels > 0) if labels.ndim == 2 else correct(predicted, labels).float().mean(-1)
+    )
     return reached.where(predicted.isfinite().flatten(-2).all(-1), torch.nan)
 
 
@@ -282,11 +305,9 @@ def train_and_evaluate(
         torch.manual_seed(derive_seed(schedule.seed, "dropout", *place, epoch))
         try:
             result = train_pass(batches, rates)
-            predicted, labels = predict(model, splits["dev"], dev_batch), splits["dev"].labels
-            reached = accuracy(predicted, labels)
+            reached, right = judge(model, splits["dev"], dev_batch)
             if reached.ndim == 0 and reached.isnan():
                 raise Diverged("dev output", len(batches) - 1, result.rate)
         except Diverged as error:
-            error.epoch = first_pass + epoch
-            raise
-        yield dataclasses.replace(result, dev_accuracy=reached, dev_correct=correct(predicted, labels))
+            raise Diverged(error.what, error.batch, error.rate, first_pass + epoch) from None
+        yield dataclasses.replace(result, dev_accuracy=reached, dev_correct=right)

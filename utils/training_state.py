@@ -53,7 +53,8 @@ def training_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[s
 def restore(model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, dict]) -> None:
     """Put a model and its optimizer back to where they were."""
     model.load_state_dict(state["model"])
-    rates = [group["lr"] for group in optimizer.param_groups]  # set before every batch; on CUDA they are tensors there
+    # What belongs to the device; the learning rate, which is set before every batch, may be a tensor there.
+    own = [{name: group.get(name) for name in ("lr", "capturable", "fused")} for group in optimizer.param_groups]
     optimizer.load_state_dict(state["optimizer"])
-    for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate
+    for group, kept in zip(optimizer.param_groups, own, strict=True):
+        group.update((name, value) for name, value in kept.items() if name in group)

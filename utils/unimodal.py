@@ -42,6 +42,7 @@ def train_unimodal(
     optimizer: torch.optim.Optimizer,
     name: Callable[[float], str],
     facts: Mapping[str, object],
+    data_identity: object,
     rates: Callable[[int], Iterator[float]] | None = None,
     test_every_epoch: bool = False,
 ) -> None:
@@ -54,6 +55,7 @@ def train_unimodal(
         network: on the device of the splits.
         name: of the checkpoint, given the test accuracy.
         facts: what else the record should hold, such as {"stand_in": False}.
+        data_identity: what tells this data set from another, as JSON values.
         rates: learning rates batch by batch, given the batches of an epoch; None: constant.
         test_every_epoch: as the published fork does for AV-MNIST; the choice of the epoch never looks at it.
     """
@@ -64,7 +66,7 @@ def train_unimodal(
             f"training {type(network).__name__} on {len(splits['train'])} samples for {args.epochs} epochs on "
             f"{device}{', bfloat16' * amp}"
         )
-    with open_run(args) as run_dir:
+    with open_run(args, {"data": data_identity}) as run_dir:
         record: dict[str, object] = {
             "network": type(network).__name__,
             "num_outputs": args.num_outputs,

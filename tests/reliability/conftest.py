@@ -129,3 +129,10 @@ def pytest_runtest_makereport(item, call):
         with open(path, "a") as file:
             file.write(json.dumps(line) + "\n")
     return report
+
+
+def pytest_collection_modifyitems(items):
+    """All of this folder but the quick tests of bad numbers are left out by `make test-fast`."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent and item.path.stem != "test_bad_numbers":
+            item.add_marker(pytest.mark.slow)

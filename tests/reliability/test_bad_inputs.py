@@ -321,7 +321,13 @@ CHECKPOINT = {
     "empty": (SEARCH, "", content(AUDIO, lambda b: b""), 2, f"{AUDIO} is not a readable checkpoint: it is damaged"),
     "cut": (FIND, "", content(AUDIO, lambda b: b[: len(b) // 2]), 2, f"{AUDIO} is damaged"),
     "bit flipped": (SEARCH, "", content(AUDIO, flip), 2, f"{AUDIO} is damaged: its checksum is wrong"),
-    "bit flipped in a found one": (FIND, TEST_CP, content(FOUND, flip), 2, f"{FOUND} is damaged: its checksum is wrong"),
+    "bit flipped in a found one": (
+        FIND,
+        TEST_CP,
+        content(FOUND, flip),
+        2,
+        f"{FOUND} is damaged: its checksum is wrong",
+    ),
     "web page": (FIND, "", text(IMAGE, "<html>not found</html>\n" * 99), 2, f"{IMAGE} is not a readable checkpoint"),
     "would run code": (SEARCH, "", state(IMAGE, {"conv1.weight": Runs()}), 2, "or holds more than tensors"),
     "pickle that would run code": (

@@ -1,0 +1,316 @@
+"""Search and found network over features of one's own, through their command lines; asserts on what they wrote."""
+
+import csv
+import importlib
+import json
+import re
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from utils.search import SearchError
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("own data")]  # one process runs the example
+
+SEARCH, FOUND = "main_searchable_features.py", "main_found_features.py"
+DIGITS = ("--datadir", "data/digits")
+NOTES = ("--datadir", "data/notes")
+SMALL = ("--epochs", 1, "--search_iterations", 1, "--epochs_surrogate", 5)
+TRAINED = ("--epochs", 35, "--inner_representation_size", 64)
+BASELINES = ["top only", "bottom only", "edges only", "late fusion, mean of softmax", "late fusion, sum of log-softmax"]
+TIMES = ("seconds", "surrogate_seconds", "seconds_by_part")
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
+def read_journal(run_dir: Path, kind: str = "candidate") -> list[dict]:
+    """Lines of a kind, without the times."""
+    lines = [json.loads(line) for line in (run_dir / "journal.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in TIMES} for line in lines if line["kind"] == kind]
+
+
+@pytest.fixture(scope="module")
+def home(guide_example) -> Path:
+    return guide_example
+
+
+@pytest.fixture(scope="module")
+def run(home, script_runner):
+    """Run a script in the folder where the guide's example ran."""
+    return lambda script, *args, code=0: script_runner(home, script, *args, code=code)
+
+
+@pytest.fixture
+def run_here(home, monkeypatch, capsys):
+    """The same in this process, which has imported everything already; what was printed comes back."""
+
+    def run(script: str, *args: object) -> str:
+        monkeypatch.chdir(home)
+        monkeypatch.setattr(sys, "argv", [script, *map(str, args)])
+        importlib.import_module(script.removesuffix(".py")).main()
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def search(home, run):
+    """A search that may skip, with activations of choice, and random search beside it; its output."""
+    flags = ("--activations", "gelu", "relu", "--allow_skip", "--with_random", "--tensorboard")
+    flags += ("--max_fusions", 2, "--num_samples", 30, "--limit_train", 300)
+    return run(SEARCH, *DIGITS, *SMALL, *flags, "--run_dir", "runs/skips")
+
+
+@pytest.fixture(scope="module")
+def found(home, run):
+    """A network over all three views, trained, tested under noise and exported; its output."""
+    flags = ("--conf", "[[2,2,1,0],[1,-1,2,3]]", "--evaluate_missing", "--export", "out/found.onnx", "--tensorboard")
+    pytest.importorskip("onnxscript", reason="the optional packages onnx and onnxscript are not installed")
+    return run(FOUND, *DIGITS, *TRAINED, *flags, "--run_dir", "runs/views")
+
+
+# One label a sample
+
+
+def test_a_search_over_three_modalities_may_skip_and_has_the_activations_asked_for(search, home):
+    candidates = read_journal(home / "runs/skips")
+    rows = {tuple(row) for line in candidates for row in line["configuration"]}
+    first = {tuple(line["configuration"][0]) for line in candidates if line["step"] == 0}
+    assert len(candidates) == (4**3 - 1) * 2 + 30
+    assert len(first) == (4**3 - 1) * 2
+    assert {row[3] for row in rows} == {0, 3}
+    assert {i for row in rows for i in row[:3]} == {-1, 0, 1, 2}
+    assert all(max(row[:3]) >= 0 for row in rows)
+    (header,) = read_journal(home / "runs/skips", "header")
+    assert header["activations"] == ["relu", "gelu"]
+    assert header["modalities"] == ["top", "bottom", "edges"]
+    assert header["sizes"] == [3, 3, 3]
+    assert "searching 126 rows a level of top and bottom and edges features" in search.stdout
+    assert "so all may take about" in search.stdout
+
+
+def test_progress_that_is_no_terminals_comes_in_lines(search):
+    lines = search.stderr.splitlines()
+    assert lines[0].startswith("candidates:   0% 0/156 [")
+    assert any(line.startswith("candidates: 100% 156/156 [") and "best on dev" in line for line in lines)
+    assert any(line.startswith("candidates at random: 100% 156/156 [") for line in lines)
+    assert "\r" not in search.stderr
+    assert all(line.strip() for line in lines)
+
+
+def test_a_search_is_set_beside_unimodal_networks_late_fusions_and_random_search(search, home):
+    best, candidates = read(home / "runs/skips/best.json"), read_journal(home / "runs/skips")
+    assert best["whole"] is True
+    assert "score" not in best
+    reached = [max(line["accuracies"]) for line in candidates]
+    assert best["configurations"][0]["accuracy"] == max(reached)
+    assert sorted(row["name"] for row in best["baselines"]) == sorted(BASELINES)
+    right = np.load(home / "runs/skips/best_dev.npy")
+    assert right.mean() == pytest.approx(max(reached), abs=1e-6)
+    with np.load(home / "data/digits/dev.npz") as dev:
+        alone = {name: dev[f"{name}.logits"].argmax(1) == dev["label"] for name in ("top", "bottom", "edges")}
+    for row in best["baselines"]:
+        assert row["difference"]["mean"] == pytest.approx(max(reached) - row["dev"], abs=1e-6)
+        assert row["difference"]["low"] <= row["difference"]["mean"] <= row["difference"]["high"]
+        if row["name"].endswith(" only"):
+            assert row["dev"] == pytest.approx(alone[row["name"].removesuffix(" only")].mean(), abs=1e-6)
+    random = best["random"]
+    others = read_journal(home / "runs/skips/random")
+    assert random["candidates_trained"] == len(others) == len(candidates)
+    assert len({str(line["configuration"]) for line in others}) == len(others)
+    assert {len(line["configuration"]) for line in others} == {1, 2}
+    assert random["accuracies"] == list(np.maximum.accumulate([max(line["accuracies"]) for line in others]))
+    ahead = max(reached) - random["accuracies"][-1]
+    assert random["difference"]["mean"] == pytest.approx(ahead, abs=1e-6)
+    page = (home / "runs/skips/report.html").read_text()
+    assert all(name in page for name in (*BASELINES, "random search, 156 candidates", "gelu"))
+
+
+def test_a_search_as_a_table_and_on_a_board(search, home):
+    with (home / "runs/skips/results.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    candidates = read_journal(home / "runs/skips")
+    assert [json.loads(row["configuration"]) for row in table] == [line["configuration"] for line in candidates]
+    assert [float(row["dev"]) for row in table] == [max(line["accuracies"]) for line in candidates]
+    assert [row["predicted"] == "" for row in table] == [line["step"] == 0 for line in candidates]
+    (events,) = (home / "runs/skips/tensorboard").iterdir()
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    board = accumulator.EventAccumulator(str(events), size_guidance={"scalars": 0}).Reload()
+    shown = [event.value for event in board.Scalars("candidates/dev_accuracy")]
+    assert shown == pytest.approx([float(row["dev"]) for row in table])
+
+
+def test_a_found_network_is_better_than_each_modality_alone(found, home):
+    results = read(home / "runs/views/results.json")
+    rows = {row["name"]: row for row in results["rows"]}
+    assert set(rows) == {*BASELINES, "found network"}
+    best = rows["found network"]["test"]
+    assert best > max(row["test"] for name, row in rows.items() if name.endswith(" only"))
+    assert np.trace(results["confusion"]) / 397 == pytest.approx(best, abs=1e-6)
+    assert 0.5 < results["f1"]["macro"] <= 1
+    assert 0 <= results["mcnemar"]["p"] <= 1
+    assert results["mcnemar"]["against"].startswith("late fusion")
+    losses = [epoch["train_loss"] for epoch in results["epochs"]]
+    assert len(losses) == 35
+    assert losses[-1] < losses[0]
+    assert re.search(rf"\nfound network +0\.\d{{4}} +{best:.4f}  \[\[2,2,1,0\],\[1,-1,2,3\]\]", found.stdout)
+    state = torch.load(home / results["checkpoint"], weights_only=True)
+    assert state["fusion_layers.0.0.weight"].shape == (64, 64 + 64 + 16)
+    assert state["fusion_layers.1.0.weight"].shape == (64, 16 + 64 + 64)
+    assert list((home / "runs/views/tensorboard").iterdir())
+
+
+def test_modalities_are_muted_and_noisy(found, home):
+    results = read(home / "runs/views/results.json")
+    whole = results["rows"][-1]["test"]
+    names = [row["modality"] for row in results["missing"]]
+    assert names == [name for name in ("top", "bottom", "edges") for _ in range(4)]
+    for start in range(0, 12, 4):
+        muted, *noisy = [row["test"] for row in results["missing"][start : start + 4]]
+        assert [row["noise"] for row in results["missing"][start : start + 4]] == [None, 0.5, 1, 2]
+        assert muted < whole
+        assert all(stronger < weaker + 0.03 for weaker, stronger in pairwise([whole, *noisy]))
+    assert min(row["test"] for row in results["missing"] if row["noise"] == 2) < whole - 0.03
+    assert re.search(r"untouched +muted +noise 0\.5 +noise 1 +noise 2", found.stdout)
+
+
+def exported_scores(home: Path, path: str) -> np.ndarray:
+    """What an exported file makes of the test split's features; behind them are the logits, which it does not read."""
+    with np.load(home / "data/digits/test.npz") as arrays:
+        columns = [f"{name}.{i}" for name in ("top", "bottom", "edges") for i in (0, 1, 2, "logits")]
+        columns.sort(key=lambda name: name.endswith("logits"))
+        rows = np.concatenate([arrays[name] for name in columns], axis=1)
+        right = arrays["label"]
+    if path.endswith(".onnx"):
+        runtime = pytest.importorskip("onnxruntime", reason="the optional package onnxruntime is not installed")
+        session = runtime.InferenceSession(home / path, providers=["CPUExecutionProvider"])
+        (scores,) = session.run(["logits"], {"features": rows})
+    else:
+        scores = torch.export.load(home / path).module()(torch.from_numpy(rows)).detach().numpy()
+    return scores.argmax(1) == right
+
+
+def test_a_checkpoint_tests_the_same_and_exports_the_same(found, home, run):
+    trained = read(home / "runs/views/results.json")
+    flags = ("--conf", "[[2,2,1,0],[1,-1,2,3]]", "--inner_representation_size", 64, "--no-verbose")
+    name = Path(trained["checkpoint"]).name
+    done = run(FOUND, *DIGITS, *flags, "--test_cp", name, "--export", "out/found.pt2", "--run_dir", "runs/tested")
+    tested = read(home / "runs/tested/results.json")
+    assert tested["rows"][-1]["test"] == trained["rows"][-1]["test"]
+    assert tested["confusion"] == trained["confusion"]
+    assert tested["f1"] == trained["f1"]
+    assert done.stderr == ""
+    for path, output in (("out/found.onnx", found.stdout), ("out/found.pt2", done.stdout)):
+        assert re.search(rf"{path}: outputs equal torch's to \d", output)
+        assert exported_scores(home, path).mean() == pytest.approx(trained["rows"][-1]["test"], abs=1e-6)
+
+
+# Several labels a sample
+
+
+@pytest.fixture(scope="module")
+def notes(home) -> Path:
+    """Two modalities of two features, four labels a sample of which each modality tells two; no logits."""
+    rng = np.random.default_rng(0)
+    (home / "data/notes").mkdir()
+    for split, n in (("train", 300), ("dev", 120), ("test", 150)):
+        label = rng.random((n, 4)) < (0.5, 0.3, 0.6, 0.2)
+        arrays = {}
+        for modality, seen in (("score", label[:, :2]), ("sound", label[:, 2:])):
+            for i, noise in enumerate((2.0, 0.4)):
+                values = np.concatenate([seen, rng.normal(size=(n, 3))], axis=1) + noise * rng.normal(size=(n, 5))
+                arrays[f"{modality}.{i}"] = values.astype(np.float32)
+        np.savez(home / f"data/notes/{split}.npz", **arrays, label=label.astype(np.uint8))
+    return home / "data/notes"
+
+
+BUDGET = (*NOTES, *SMALL, "--max_fusions", 3, "--num_samples", 4, "--weightsharing", "--no-verbose", "--eta_max", 0.02)
+
+
+@pytest.fixture(scope="module")
+def whole(notes, home, run):
+    """A search over several labels a sample, to its end."""
+    return run(SEARCH, *BUDGET, "--run_dir", "runs/notes")
+
+
+def test_several_labels_are_scored_by_weighted_f1(whole, notes, home, run_here):
+    best = read(home / "runs/notes/best.json")
+    assert (best["score"], best["multi_label"], best["whole"]) == ("weighted F1", True, True)
+    assert best["baselines"] == []
+    assert "random" not in best
+    assert whole.stderr == ""
+    first, *lines = whole.stdout.splitlines()
+    assert first.startswith("16 candidates trained in ")
+    assert len(lines) == 7  # the best five, and two paths
+
+    flags = ("--conf", "[[1,1,0]]", "--epochs", 20, "--eta_max", 0.02, "--no-verbose", "--evaluate_missing")
+    run_here(FOUND, *NOTES, *flags, "--run_dir", "runs/notes_found")
+    results = read(home / "runs/notes_found/results.json")
+    assert (results["score"], results["multi_label"]) == ("weighted F1", True)
+    assert "confusion" not in results
+    assert "mcnemar" not in results
+    (row,) = results["rows"]
+    assert row["test"] == pytest.approx(results["f1"]["weighted"])
+    always = np.load(notes / "test.npz")["label"].mean(axis=0)  # F1 of predicting every label always
+    assert row["test"] > 0.05 + float((2 * always / (1 + always) * always).sum() / always.sum())
+    assert "weighted F1" in (home / "runs/notes_found/report.html").read_text()
+    muted = {row["modality"]: row["test"] for row in results["missing"] if row["noise"] is None}
+    assert set(muted) == {"score", "sound"}
+    assert max(muted.values()) < row["test"]
+
+
+def test_a_search_ends_at_so_many_candidates_and_goes_on_as_if_it_had_not(whole, home, run_here):
+    """The budgets end it within the first step, and within a later one."""
+    total = len(read_journal(home / "runs/notes"))
+    assert total == 8 + 4 + 4
+    for number, flags in ((5, ("--run_dir", "runs/part")), (14, ("--resume", "runs/part"))):
+        printed = run_here(SEARCH, *BUDGET, *flags, "--max_candidates", number)
+        best = read(home / "runs/part/best.json")
+        assert (best["whole"], best["candidates_trained"]) == (False, number)
+        assert f"{number} candidates trained in " in printed
+        assert ", where the budget ended; the best on dev:" in printed
+        assert read_journal(home / "runs/part") == read_journal(home / "runs/notes")[:number]
+        assert len((home / "runs/part/results.csv").read_text().splitlines()) == number + 1
+    run_here(SEARCH, *BUDGET, "--resume", "runs/part", "--max_candidates", 1000)
+    for kind in ("header", "candidate", "step"):
+        assert read_journal(home / "runs/part", kind) == read_journal(home / "runs/notes", kind)
+    ours, theirs = (read(home / "runs" / name / "best.json") for name in ("part", "notes"))
+    assert {k: v for k, v in ours.items() if k not in TIMES} == {k: v for k, v in theirs.items() if k not in TIMES}
+    assert np.array_equal(*(np.load(home / "runs" / name / "best_dev.npy") for name in ("part", "notes")))
+
+
+def test_a_search_ends_when_its_time_is_over(notes, home, run_here):
+    flags = ("--search_iterations", 9999, "--time_budget", "1s", "--run_dir", "runs/second")
+    printed = run_here(SEARCH, *NOTES, *SMALL, *flags, "--no-verbose")
+    best = read(home / "runs/second/best.json")
+    assert best["whole"] is False
+    assert 8 <= best["candidates_trained"] < 9999
+    assert best["configurations"]
+    assert best["seconds"] < 3
+    assert ", where the budget ended" in printed
+    assert "This search ended where its budget did" in (home / "runs/second/report.html").read_text()
+    with pytest.raises(SearchError, match="the budget was spent before a candidate was trained"):
+        run_here(SEARCH, *NOTES, *SMALL, "--time_budget", "0.000001s", "--run_dir", "runs/none")
+
+
+# What is wrong
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "message"),
+    [
+        (SEARCH, ("--datadir", "data"), "train.npz is missing; docs/own_data.md tells what belongs there"),
+        (FOUND, (*DIGITS, "--conf", "[[-1,-1,-1,0]]"), "not all of them, but got [-1, -1, -1, 0]"),
+    ],
+    ids=lambda value: str(value)[-20:],
+)
+def test_wrong_use_gives_one_line_and_exit_code_2(home, run, script, flags, message):
+    done = run(script, *flags, code=2)
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
