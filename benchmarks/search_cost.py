@@ -36,8 +36,8 @@ from utils import cli
 from utils.checkpoints import save_state
 from utils.configurations import Space
 from utils.files import write_json
+from utils.metrics import losses
 from utils.search import SearchSettings
-from utils.training import losses
 
 ROOT = Path(__file__).parents[1]
 BATCH, EPOCHS, CLASSES = 32, 3, 10  # published

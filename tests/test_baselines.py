@@ -13,7 +13,8 @@ from utils.baselines import baseline_scores, difference, search_baselines, unimo
 from utils.batches import ArraySplit
 from utils.evaluators import CachedEvaluator
 from utils.feature_bank import bank_of_features
-from utils.training import TrainingSettings, accuracy, correct
+from utils.metrics import accuracy, correct
+from utils.training import TrainingSettings
 
 NAMES = ("text", "sound", "image")
 

@@ -14,7 +14,7 @@ from models.fusion import FeatureLayout, FeatureNetwork, HeadSettings
 from utils import export
 from utils.cli import UsageError
 from utils.export import ExportError, check_export, export_network
-from utils.training import scores
+from utils.metrics import scores
 
 LAYOUT = FeatureLayout(widths=((8, 16), (4, 8, 12), (5,)), num_outputs=7)
 CONFIGURATION = ((0, 2, 0, 0), (-1, 1, -1, 3), (1, -1, 0, 2), (0, 0, 0, 1))  # every activation, modalities left out

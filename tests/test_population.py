@@ -9,9 +9,10 @@ from models.fusion import FeatureLayout, FusionHead, HeadSettings
 from models.population import Population
 from models.population_gradient import PopulationGradient
 from utils.batches import ArraySplit
+from utils.metrics import losses, scores
 from utils.population_training import PopulationTraining
 from utils.schedules import cosine_rates
-from utils.training import ModelTraining, TrainingSettings, adam, losses, scores
+from utils.training import ModelTraining, TrainingSettings, adam
 
 LAYOUT = FeatureLayout(widths=((3, 6, 12, 24, 48), (3, 6, 12)), num_outputs=10)
 THREE = FeatureLayout(widths=((3, 6), (5,), (4, 7, 2)), num_outputs=5, has_logits=False)

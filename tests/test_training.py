@@ -15,18 +15,9 @@ from torch.nn import functional as F
 
 from models.lenet import _MaxPool2x2
 from utils.batches import ArraySplit
+from utils.metrics import accuracy, correct, f1_scores, losses, scores, weighted_f1
 from utils.seeds import derive_seed, generator
-from utils.training import (
-    accuracy,
-    correct,
-    evaluate,
-    f1_scores,
-    losses,
-    predict,
-    scores,
-    train_epoch,
-    weighted_f1,
-)
+from utils.training import evaluate, predict, train_epoch
 
 
 def numbered(count: int) -> ArraySplit:

@@ -10,9 +10,10 @@ from torch import Tensor
 from models.fusion import FusionNetwork
 from utils.batches import Split
 from utils.evaluators import CachedEvaluator
+from utils.metrics import accuracy, correct
 from utils.seeds import derive_seed
 from utils.statistics import paired_bootstrap
-from utils.training import accuracy, correct, eval_mode
+from utils.training import eval_mode
 
 CONFIDENCE, RESAMPLES = 0.95, 10_000
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from utils.cli import UsageError
 from utils.files import whole_file
-from utils.training import scores
+from utils.metrics import scores
 
 SUFFIXES = (".onnx", ".pt2")
 TOLERANCE = 1e-4  # largest difference of an output, relative to the largest output above 1

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from models.fusion import FusionNetwork
 from utils.batches import Batch, Split
+from utils.metrics import accuracy
 from utils.seeds import generator
-from utils.training import accuracy, predict
+from utils.training import predict
 
 LEVELS = (0.5, 1.0, 2.0)  # standard deviations of the noise, in those of the input
 SCALE_SAMPLES = 512  # from which an input's own deviation is told

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from models.surrogate import Surrogate
 from utils.configurations import Configuration
 from utils.seeds import derive_seed
+from utils.training import threads
 
 
 def _rows(configurations: Sequence[Configuration]) -> torch.Tensor:
@@ -52,12 +53,15 @@ class AccuracyPredictor:
         for places in _by_length(known).values():
             group = [known[i] for i in places]
             batches.append((_rows(group), torch.tensor([[self.data[c]] for c in group], dtype=torch.float32)))
-        for _ in range(self.epochs):
-            total = 0.0
-            for rows, targets in batches:  # one batch per configuration length
-                loss = F.mse_loss(self.network(rows), targets)
-                self._optimizer.zero_grad()
-                loss.backward()
-                self._optimizer.step()
-                total += float(loss.detach()) * len(targets)
+        with threads(1):  # so small a network only waits for others
+            for _ in range(self.epochs):
+                total = sum(self._step(rows, targets) for rows, targets in batches)  # one batch a configuration length
         return total / len(known)
+
+    def _step(self, rows: torch.Tensor, targets: torch.Tensor) -> float:
+        """One step of training; returns the sum of the squared errors before it."""
+        loss = F.mse_loss(self.network(rows), targets)
+        self._optimizer.zero_grad()
+        loss.backward()
+        self._optimizer.step()
+        return float(loss.detach()) * len(targets)

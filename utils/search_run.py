@@ -146,14 +146,15 @@ def through_networks(
     amp = cli.use_amp(args.amp, device) if "amp" in args else False
     head, training = fusion_flags.head_settings(args), fusion_flags.training_settings(args)
     fusion_flags.load_backbones(network, checkpoints)
-    start = copy.deepcopy([backbone.state_dict() for backbone in network.backbones()])
+    live = args.features == "live"
+    start = copy.deepcopy([net.state_dict() for net in network.backbones()]) if live else None
     inputs = {"checkpoints": [file_digest(path) for path in checkpoints], "data": data_identity}
     if args.verbose:
         sizes = ", ".join(f"{len(split)} {name}" for name, split in splits.items())
         print(f"{sizes} samples, {args.features} features, {device}")
 
     def make(place: Workplace) -> CandidateEvaluator:
-        if args.features == "live":
+        if live:
             wrap = functools.partial(fusion_flags.data_parallel, wanted=args.use_dataparallel)
             return LiveEvaluator(
                 network,

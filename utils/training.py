@@ -12,13 +12,12 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from utils.batches import Batch, SizedBatches, Split
+from utils.metrics import accuracy, correct, losses, scores, weighted_f1
 from utils.schedules import cosine_rates
 from utils.seeds import derive_seed
 
-Outputs = Tensor | tuple[Tensor, ...]
 CHECK_EVERY = 64  # batches between two looks at their losses: a look waits for the device
 
 
@@ -82,27 +81,6 @@ def threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def losses(outputs: Outputs, labels: Tensor) -> Tensor:
-    """Mean loss of every member, shape (...); with multitask the sum over the outputs.
-
-    Cross entropy for labels (B,), binary cross entropy for multi-label ones (B, C).
-    """
-    if isinstance(outputs, tuple):
-        return sum((losses(out, labels) for out in outputs[1:]), losses(outputs[0], labels))
-    if labels.ndim == 2:
-        targets = labels.expand_as(outputs).float()
-        return F.binary_cross_entropy_with_logits(outputs.float(), targets, reduction="none").mean((-2, -1))
-    members = outputs.shape[:-2]
-    flat = outputs.float().reshape(-1, outputs.shape[-1])  # (members x B, C)
-    repeated = labels.expand(*members, len(labels)).reshape(-1)
-    return F.cross_entropy(flat, repeated, reduction="none").view(*members, len(labels)).mean(-1)
-
-
-def scores(outputs: Outputs) -> Tensor:
-    """What is predicted from, (..., B, C): the logits, with multitask the sum of all outputs (published)."""
-    return sum(outputs[1:], outputs[0]) if isinstance(outputs, tuple) else outputs
 
 
 def autocast(device: torch.device, enabled: bool) -> contextlib.AbstractContextManager:
@@ -186,45 +164,6 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
-
-
-def correct(predicted: Tensor, labels: Tensor) -> Tensor:
-    """Which samples are right (..., N), from scores (..., N, C); of multi-label ones the share of right classes."""
-    if labels.ndim == 2:
-        return ((predicted > 0) == (labels > 0)).float().mean(-1)
-    return predicted.argmax(-1) == labels
-
-
-def accuracy(predicted: Tensor, labels: Tensor) -> Tensor:
-    """Share of correct predictions from scores (..., N, C), shape (...); NaN where a score is not finite.
-
-    Of multi-label samples the weighted F1.
-    """
-    reached = (
-        weighted_f1(predicted > 0, labels > 0) if labels.ndim == 2 else correct(predicted, labels).float().mean(-1)
-    )
-    return reached.where(predicted.isfinite().flatten(-2).all(-1), torch.nan)
-
-
-def weighted_f1(predicted: Tensor, labels: Tensor) -> Tensor:
-    """Mean over classes of F1, weighted by how often each occurs, from booleans (..., N, C) and (N, C); shape (...)."""
-    occurring = labels.sum(-2)  # (C,)
-    return (_f1_by_class(predicted, labels) * occurring).sum(-1) / occurring.sum().clamp(min=1)
-
-
-def _f1_by_class(predicted: Tensor, labels: Tensor) -> Tensor:
-    """(..., C); 0 of a class that neither occurs nor is predicted."""
-    return 2 * (predicted & labels).sum(-2) / (predicted.sum(-2) + labels.sum(-2)).clamp(min=1)
-
-
-def f1_scores(predicted: Tensor, labels: Tensor) -> dict[str, float]:
-    """Macro and weighted F1 from scores (N, C)."""
-    classes = predicted.shape[-1]
-    if labels.ndim == 2:
-        chosen, right = predicted > 0, labels > 0
-    else:
-        chosen, right = (F.one_hot(x, classes) > 0 for x in (predicted.argmax(-1), labels))
-    return {"macro": float(_f1_by_class(chosen, right).mean()), "weighted": float(weighted_f1(chosen, right))}
 
 
 def evaluate(model: nn.Module, split: Split, batch_size: int | None = None) -> Tensor:
