@@ -19,6 +19,10 @@ from utils.training import TrainingSettings
 NAMES = ("text", "sound", "image")
 
 
+def baselines_of(evaluator: CachedEvaluator, best: Path) -> list[dict]:
+    return search_baselines(NAMES, evaluator.dev_logits(), evaluator.splits["dev"].labels, best, seed=0)
+
+
 def three_logits(count: int = 40, classes: int = 4) -> list[Tensor]:
     torch.manual_seed(0)
     return [3 * torch.randn(count, classes) for _ in NAMES]
@@ -105,7 +109,7 @@ def test_the_difference_is_above_zero_where_the_best_candidate_is_better(best):
     right = np.arange(200) % 10 > 0  # 180 samples, and not all of those that `sometimes` has right
     right[1] = False
     np.save(best, right.astype(np.float32))
-    found = {row["name"]: row for row in search_baselines(evaluator(labels, logits), NAMES, best, seed=0)}
+    found = {row["name"]: row for row in baselines_of(evaluator(labels, logits), best)}
     assert {name: row["dev"] for name, row in found.items() if "only" in name} == pytest.approx(
         {"text only": 0, "sound only": 1, "image only": 0.8}
     )
@@ -123,7 +127,7 @@ def test_scores_of_several_labels_are_weighted_f1_and_their_differences_shares_o
     torch.manual_seed(0)
     labels, logits = torch.randint(2, (50, 4)).float(), three_logits(50)
     np.save(best, np.ones(50, dtype=np.float32))
-    found = search_baselines(evaluator(labels, logits), NAMES, best, seed=0)
+    found = baselines_of(evaluator(labels, logits), best)
     for row, scores in zip(found, baseline_scores(NAMES, logits, multi_label=True).values(), strict=True):
         assert row["dev"] == float(accuracy(scores, labels))
         assert row["difference"]["mean"] == pytest.approx(1 - float(correct(scores, labels).mean()), abs=1e-6)
@@ -131,8 +135,8 @@ def test_scores_of_several_labels_are_weighted_f1_and_their_differences_shares_o
 
 def test_without_logits_there_are_no_baselines_and_without_a_best_candidate_no_differences(best):
     labels, logits = torch.arange(40) % 4, three_logits()
-    assert search_baselines(evaluator(labels, logits, has_logits=False), NAMES, best, seed=0) == []
-    found = search_baselines(evaluator(labels, logits), NAMES, best, seed=0)
+    assert baselines_of(evaluator(labels, logits, has_logits=False), best) == []
+    found = baselines_of(evaluator(labels, logits), best)
     assert [row["difference"] for row in found] == [None] * 5
 
 

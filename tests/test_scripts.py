@@ -136,6 +136,10 @@ def test_live_search(run, home, checkpoints):
     run("main_searchable_avmnist.py", *small, "--features", "live", "--run_dir", "runs/live", "--no-verbose")
     assert read(home / "runs/live/best.json")["candidates_trained"] == 30
     assert "extraction" not in read(home / "runs/live/best.json")["seconds_by_part"]
+    run("main_searchable_avmnist.py", *small, "--run_dir", "runs/cached", "--no-verbose")
+    live, cached = (read(home / f"runs/{name}/best.json")["baselines"] for name in ("live", "cached"))
+    assert [(row["name"], row["dev"]) for row in live] == [(row["name"], row["dev"]) for row in cached]
+    assert len(live) == 4
 
 
 @pytest.mark.slow

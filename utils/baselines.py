@@ -9,7 +9,6 @@ from torch import Tensor
 
 from models.fusion import FusionNetwork
 from utils.batches import Split
-from utils.evaluators import CachedEvaluator
 from utils.metrics import accuracy, correct
 from utils.seeds import derive_seed
 from utils.statistics import paired_bootstrap
@@ -38,26 +37,21 @@ def unimodal_logits(network: FusionNetwork, split: Split) -> list[Tensor]:
     return [torch.cat(modality) for modality in zip(*parts, strict=True)]
 
 
-@torch.no_grad()
 def search_baselines(
-    evaluator: CachedEvaluator, modalities: Sequence[str], best: Path, seed: int
+    modalities: Sequence[str], logits: Sequence[Tensor], labels: Tensor, best: Path, seed: int
 ) -> list[dict[str, object]]:
-    """Dev accuracy of the baselines on an evaluator's bank, each with how much better the best candidate is.
+    """Dev accuracy of the baselines, each with how much better the best candidate is.
 
     Args:
+        logits: of each unimodal network on dev, in the order of a row; none gives no baselines.
         best: the file that tells which dev samples that candidate has right.
     """
-    if not evaluator.layout.has_logits:
-        return []
-    dev = evaluator.splits["dev"]
-    parts = [evaluator.layout.split(rows)[1] for (rows,), _ in dev.batches(dev.evaluation_batch)]
-    logits = [torch.cat(modality) for modality in zip(*parts, strict=True)]
-    scores = baseline_scores(modalities, logits, evaluator.head.multi_label)
+    scores = baseline_scores(modalities, logits, labels.ndim == 2) if logits else {}
     return [
         {
             "name": name,
-            "dev": float(accuracy(one, dev.labels)),
-            "difference": difference(best, correct(one, dev.labels).cpu().numpy(), seed),
+            "dev": float(accuracy(one, labels)),
+            "difference": difference(best, correct(one, labels).cpu().numpy(), seed),
         }
         for name, one in scores.items()
     ]

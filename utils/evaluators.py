@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from models.fusion import FusionHead, FusionNetwork, HeadSettings
 from models.population import Population
 from models.population_gradient import PopulationGradient
+from utils.baselines import unimodal_logits
 from utils.batches import Split
 from utils.configurations import Configuration
 from utils.feature_bank import FeatureBank
@@ -110,6 +111,13 @@ class CachedEvaluator:
         if known and self.resumable.lacks((step, 0), configurations):
             list(self(configurations, step))
 
+    @torch.no_grad()
+    def dev_logits(self) -> list[Tensor]:
+        """What each unimodal network says of the dev samples, (N, C); empty where the bank does not hold it."""
+        dev = self.splits["dev"]
+        parts = [self.layout.split(rows)[1] for (rows,), _ in dev.batches(ROWS_BATCH)]
+        return [torch.cat(modality) for modality in zip(*parts, strict=True)]
+
     def _head(self, configuration: Configuration, step: int, place: int) -> FusionHead:
         torch.manual_seed(derive_seed(self.training.seed, "candidate", step, place))
         head = FusionHead(configuration, self.layout.widths, self.head)
@@ -198,12 +206,21 @@ class LiveEvaluator:
             return Evaluation([], time.perf_counter() - started, str(error))
         return _evaluation(history, correct, seconds)
 
+    def dev_logits(self) -> list[Tensor]:
+        """What each unimodal network says of the dev samples, (N, C)."""
+        self._start_over()
+        return unimodal_logits(self.network, self.splits["dev"])
+
+    def _start_over(self) -> None:
+        """Put the unimodal networks back: training in train mode changes the statistics of batch norm."""
+        for backbone, start in zip(self.network.backbones(), self.backbones, strict=True):
+            backbone.load_state_dict(start)
+            backbone.requires_grad_(False)
+
     def _network(self, configuration: Configuration, step: int, place: int) -> FusionNetwork:
         network = self.network
         widths = [backbone.feature_widths for backbone in network.backbones()]
-        for backbone, start in zip(network.backbones(), self.backbones, strict=True):
-            backbone.load_state_dict(start)  # training in train mode changed the statistics of batch norm
-            backbone.requires_grad_(False)
+        self._start_over()
         torch.manual_seed(derive_seed(self.training.seed, "candidate", step, place))
         network.add_central_weights(configuration, widths, network.settings)  # the same draw as on the feature bank
         if self.shared:

@@ -4,7 +4,7 @@ import dataclasses
 import io
 import itertools
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from utils import interrupts
+from utils.batches import Split
 from utils.cli import UsageError
 from utils.configurations import Configuration, as_configuration
 from utils.evaluators import Evaluation
@@ -24,6 +25,9 @@ class CandidateEvaluator(Protocol):
     """What trains candidates; see `utils.evaluators`."""
 
     at_once: bool  # whether all candidates of a step come together
+    splits: Mapping[str, Split]
+
+    def dev_logits(self) -> list[Tensor]: ...
 
     def __call__(self, configurations: Sequence[Configuration], step: int, known: int) -> Iterable[Evaluation]: ...
 

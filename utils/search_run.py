@@ -113,8 +113,8 @@ def run_search(
             evaluator = maker.make(_workplace(args, run_dir, journal))
             whole = _search(args, space, evaluator, journal, args.randsearch)
         best = _best(journal) | {"whole": whole} | facts
-        if isinstance(evaluator, CachedEvaluator):
-            best["baselines"] = search_baselines(evaluator, modalities, run_dir / "best_dev.npy", args.seed)
+        logits, labels = evaluator.dev_logits(), evaluator.splits["dev"].labels
+        best["baselines"] = search_baselines(modalities, logits, labels, run_dir / "best_dev.npy", args.seed)
         write_json(run_dir / "best.json", best)
         if args.with_random:
             best["random"] = _random_baseline(args, space, maker, header, run_dir)
