@@ -23,14 +23,16 @@ class Progress(tqdm):
 
 
 class _Lines:
-    """Takes what is meant to overwrite the line before, and writes each on a line of its own, blank ones not at all."""
+    """Takes what is meant to overwrite the line before, and writes each that says something new on its own line."""
 
     def __init__(self, file: TextIO) -> None:
-        self.file = file
+        self.file, self.before = file, ""
 
     def write(self, text: str) -> None:
-        if text.strip():
-            print(text.strip(), file=self.file, flush=True)
+        line = text.strip()
+        if line and line != self.before:
+            print(line, file=self.file, flush=True)
+            self.before = line
 
     def flush(self) -> None:
         self.file.flush()
