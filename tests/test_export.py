@@ -19,6 +19,8 @@ from utils.metrics import scores
 LAYOUT = FeatureLayout(widths=((8, 16), (4, 8, 12), (5,)), num_outputs=7)
 CONFIGURATION = ((0, 2, 0, 0), (-1, 1, -1, 3), (1, -1, 0, 2), (0, 0, 0, 1))  # every activation, modalities left out
 
+pytestmark = pytest.mark.slow
+
 
 def trained(**settings) -> FeatureNetwork:
     """A network in train mode whose batch norm has seen data."""
