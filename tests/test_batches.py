@@ -78,8 +78,6 @@ def test_parts_of_a_split():
     assert len(tail) == 2
     assert tail.labels.tolist() == [50, 60]
     assert content(tail.batches(1)) == whole[5:]
-    ((inputs, _),) = content(split().select(1).batches(7))
-    assert inputs == [[[float(i)] for i in range(7)]]
     arrays = ArraySplit((torch.arange(7),), torch.arange(7)).tail(5)
     assert content(arrays.batches(4)) == [([[5, 6]], [5, 6])]
 

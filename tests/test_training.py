@@ -55,13 +55,6 @@ def test_orders_differ_by_epoch_and_repeat_by_seed():
     assert order(0, "shuffle", 0, 1) == orders[1]
 
 
-def test_one_input_of_a_split():
-    split = numbered(5).select(1)
-    ((x,), labels), *_ = split.batches(5)
-    assert x.shape == (5, 1, 1)
-    assert labels.tolist() == [0, 1, 2, 3, 4]
-
-
 # Seeds
 
 PLACES = st.tuples(

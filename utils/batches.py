@@ -37,9 +37,6 @@ class Split(Protocol):
     def to(self, device: torch.device) -> "Split":
         """The split whose batches come on `device`."""
 
-    def select(self, modality: int) -> "Split":
-        """The split with one of its inputs only."""
-
     def at_pass(self, number: int) -> "Split":
         """The split as the training pass `number` sees it; splits with random crops differ from pass to pass."""
 
@@ -76,9 +73,6 @@ class ArraySplit:
 
     def to(self, device: torch.device) -> "ArraySplit":
         return ArraySplit(tuple(x.to(device) for x in self.inputs), self.labels.to(device))
-
-    def select(self, modality: int) -> "ArraySplit":
-        return dataclasses.replace(self, inputs=(self.inputs[modality],))
 
     def at_pass(self, number: int) -> "ArraySplit":
         return self
@@ -156,9 +150,6 @@ class LoadedSplit:
 
     def to(self, device: torch.device) -> "LoadedSplit":
         return dataclasses.replace(self, device=device)
-
-    def select(self, modality: int) -> "LoadedSplit":
-        return dataclasses.replace(self, modalities=(self.modalities[modality],))
 
     def at_pass(self, number: int) -> "LoadedSplit":
         if self.crop_seed is None:
