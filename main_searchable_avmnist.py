@@ -2,7 +2,7 @@
 
     python main_searchable_avmnist.py                    # after train_image.py and train_audio.py
     python main_searchable_avmnist.py --randsearch       # random search with as many trainings
-    python main_searchable_avmnist.py --features live    # both networks run for every candidate, as published
+    python main_searchable_avmnist.py --features live    # through both networks in train mode, as published
 
 A configuration row is [audio feature 0..4, image feature 0..2, activation (0 ReLU, 1 sigmoid)]. The run folder gets
 args.json, journal.jsonl (every trained candidate), best.json (give it to main_found_avmnist.py --conf) and report.html.

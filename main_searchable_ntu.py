@@ -1,7 +1,7 @@
 """Search which features of the NTU RGB+D networks to fuse, and how.
 
     python main_searchable_ntu.py --datadir D --checkpointdir C
-    python main_searchable_ntu.py --features live        # both networks run for every candidate, as published
+    python main_searchable_ntu.py --features live        # through both networks in train mode, as published
 
 A configuration row is [skeleton feature 0..3, RGB feature 0..3, activation (0 ReLU, 1 sigmoid)]. Candidates train on
 seven of the training subjects; their features are computed once a training epoch, each with its own random crops. The

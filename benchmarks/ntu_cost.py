@@ -42,7 +42,7 @@ from utils import cli
 from utils.batches import ArraySplit, LoadedSplit
 from utils.configurations import Space
 from utils.evaluators import CachedEvaluator
-from utils.feature_bank import EXTRACTION_BATCH, BankedSplit, FeatureBank, feature_rows
+from utils.feature_bank import EXTRACTION_BATCH, BankedSplit, FeatureBank
 from utils.files import write_json
 from utils.search import SearchSettings
 from utils.training import TrainingSettings, autocast, on_device
@@ -134,7 +134,7 @@ def measure_extraction(samples: list[torch.Tensor], args: argparse.Namespace, de
     def extract(amp: bool) -> torch.Tensor:
         inputs = [normalise_clips(clips.to(device)), skeletons.to(device)]
         with autocast(device, amp):
-            rows = feature_rows(network, inputs)
+            rows = network.feature_rows(*inputs)
         return rows.float().cpu()
 
     return {

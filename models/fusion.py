@@ -175,6 +175,16 @@ class FusionNetwork(FusionHead):
         """The unimodal networks, first modality first."""
         raise NotImplementedError
 
+    @property
+    def feature_layout(self) -> FeatureLayout:
+        """Of what `feature_rows` gives."""
+        return FeatureLayout(tuple(tuple(net.feature_widths) for net in self.backbones()), self.settings.num_outputs)
+
+    def feature_rows(self, *inputs: Tensor) -> Tensor:
+        """The rows (B, total) of a batch: all features by modality, then the logits by modality."""
+        features, logits = self.unimodal(*inputs)
+        return torch.cat([x for modality in features for x in modality] + list(logits), dim=1)
+
     def modality_input(self, modality: int) -> tuple[int, slice]:
         """Which of the inputs is a modality's, and which of its columns (dimension 1)."""
         return len(self.backbones()) - 1 - modality, slice(None)  # as published, the inputs go the other way round
@@ -231,6 +241,10 @@ class FeatureNetwork(FusionNetwork):
 
     def backbones(self) -> list[nn.Module]:
         return []
+
+    @property
+    def feature_layout(self) -> FeatureLayout:
+        return self.layout
 
     def unimodal(self, rows: Tensor) -> tuple[list[list[Tensor]], list[Tensor]]:
         return self.layout.split(rows)  # (B, layout.total) -> by modality each (B, D_i); (B, C) each

@@ -9,13 +9,13 @@ piece of memory.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.fusion import SKIP, FeatureLayout, FusionHead
+from models.fusion import SKIP, FeatureLayout, FusionHead, FusionNetwork
 
 OTHERS = ((2, F.leaky_relu), (3, F.gelu))  # activations besides ReLU and sigmoid, by index
 
@@ -182,6 +182,39 @@ class Population(nn.Module):
         state["central_classifier.weight"] = self.classifier_weight[k]
         state["central_classifier.bias"] = self.classifier_bias[k]
         return {name: value.clone() for name, value in state.items()}
+
+
+class _FeatureRows(nn.Module):
+    """The unimodal networks of a fusion network as a module of their own, which may be spread over several devices."""
+
+    def __init__(self, network: FusionNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.network.feature_rows(*inputs)
+
+
+class LivePopulation(nn.Module):
+    """A population behind the unimodal networks that feed it: one pass through them serves all members."""
+
+    def __init__(
+        self, network: FusionNetwork, population: Population, wrap: Callable[[nn.Module], nn.Module] = lambda net: net
+    ) -> None:
+        """
+        Args:
+            network: its unimodal networks are used, its central weights are not.
+            wrap: what runs in place of the unimodal networks, such as their DataParallel.
+        """
+        super().__init__()
+        self.unimodal, self.population = nn.ModuleList(network.backbones()), population
+        self._rows = (wrap(_FeatureRows(network)),)  # no submodule: the state has the same names with any wrapper
+
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Inputs of the unimodal networks to logits (K, B, C); see `Population.forward`."""
+        with torch.no_grad():
+            rows = self._rows[0](*inputs)  # (B, layout.total)
+        return self.population(rows)
 
 
 def _joined_norms(norms: Sequence[nn.BatchNorm1d]) -> nn.BatchNorm1d:

@@ -9,6 +9,8 @@ from models.fusion import AudioImageNetwork, FusionHead, HeadSettings, SkeletonR
 from utils.batches import ArraySplit, LoadedSplit
 from utils.evaluators import CachedEvaluator, LiveEvaluator, SharedWeights, TrainingSettings
 from utils.feature_bank import TableOnDisk, open_bank
+from utils.seeds import derive_seed
+from utils.training import ModelTraining, adam, on_device, train_and_evaluate
 
 CONFIGURATIONS = [((4, 2, 0),), ((0, 0, 1), (4, 1, 0)), ((2, 2, 1), (4, 2, 1), (2, 0, 1))]
 TRAINING = TrainingSettings(epochs=2, batchsize=16, eta_max=5e-2, seed=3)
@@ -88,6 +90,37 @@ def test_a_bank_that_is_read_from_disk_tells_the_same(tmp_path, splits, options)
     assert isinstance(table, TableOnDisk)
     assert isinstance(mapped, torch.Tensor)
     assert torch.equal(table[torch.tensor([5, 0, 5])], mapped[[5, 0, 5]])
+
+
+def trained_alone(network, configuration, splits, step: int, place: int):
+    """A candidate as the published search trains it: a fusion network of its own, in train mode as a whole."""
+    whole = on_device(network(configuration), torch.device("cpu"))
+    torch.manual_seed(derive_seed(TRAINING.seed, "candidate", step, place))
+    central = FusionHead(configuration, whole.feature_layout.widths, whole.settings)
+    whole.load_state_dict(whole.state_dict() | central.state_dict())
+    train_pass = ModelTraining(whole, adam(whole.central_parameters(), TRAINING), whole.train)
+    epochs = train_and_evaluate(whole, splits, TRAINING, train_pass, (step,), TRAINING.epochs)
+    return [float(epoch.dev_accuracy) for epoch in epochs], whole.central_state()
+
+
+@pytest.mark.parametrize("options", [{}, {"alphas": True, "multitask": True}, {"batchnorm": True}], ids=str)
+def test_a_live_step_trains_every_candidate_as_published(splits, options):
+    """In train mode, where frozen networks use the statistics of the batch, and change those that dev is judged by."""
+    network = build(HeadSettings(num_outputs=10, dropout=0.0, **options), splits["train"])
+    live = LiveEvaluator(network(CONFIGURATIONS[0]), splits, TRAINING, torch.device("cpu"))
+    trained = {}
+
+    def remember(population, prepare=live.prepare):
+        trained["population"] = population
+        return prepare(population)
+
+    live.prepare = remember
+    for evaluation, (place, configuration) in zip(live(CONFIGURATIONS, step=2), enumerate(CONFIGURATIONS), strict=True):
+        accuracies, central = trained_alone(network, configuration, splits, 2, place)
+        assert evaluation.accuracies == accuracies
+        for name, value in trained["population"].member_state(place).items():
+            # In the mean: Adam makes much of the rounding of gradients near zero, so single weights may differ.
+            assert (value - central[name]).abs().float().mean() < 1e-3, f"member {place}, {name}"
 
 
 def test_live_as_published_trains_in_train_mode(tmp_path, splits):

@@ -7,7 +7,7 @@ import torch
 
 from models.fusion import AudioImageNetwork, FeatureLayout, FusionHead, HeadSettings
 from utils.batches import ArraySplit
-from utils.feature_bank import data_identity, feature_rows, file_digest, open_bank
+from utils.feature_bank import data_identity, file_digest, open_bank
 from utils.training import threads
 
 CPU = torch.device("cpu")
@@ -154,10 +154,11 @@ def test_an_extraction_that_was_cut_off_goes_on_where_it_stopped(tmp_path, netwo
 
 def test_an_extraction_goes_on_without_computing_what_is_there(tmp_path, network, splits, monkeypatch):
     whole = open_bank(tmp_path / "whole", network, splits, {}, CPU, verbose=False).folder
-    computed = []
+    computed, compute = [], AudioImageNetwork.feature_rows
     monkeypatch.setattr(
-        "utils.feature_bank.feature_rows",
-        lambda network, inputs: computed.append(len(inputs[0])) or feature_rows(network, inputs),
+        AudioImageNetwork,
+        "feature_rows",
+        lambda network, *inputs: computed.append(len(inputs[0])) or compute(network, *inputs),
     )
     home = tmp_path / "cut" / whole.name
     home.mkdir(parents=True)

@@ -1,21 +1,22 @@
 """Two ways to learn the dev accuracies of configurations: on the feature bank, or through the networks as published.
 
-Both give a candidate the same initial weights and the same batches, derived from (seed, step, place in the step), so
-that without dropout and with the networks in eval mode they agree.
+Both train the candidates of a step together, as one population, and give a candidate the same initial weights and the
+same batches, derived from (seed, step, place in the step), so that without dropout and with the networks in eval mode
+they agree.
 """
 
+import abc
 import copy
 import dataclasses
 import itertools
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from models.fusion import FusionHead, FusionNetwork, HeadSettings
-from models.population import Population
+from models.fusion import FeatureLayout, FusionHead, FusionNetwork, HeadSettings
+from models.population import LivePopulation, Population
 from models.population_gradient import PopulationGradient
 from utils.baselines import unimodal_logits
 from utils.batches import Split
@@ -25,7 +26,6 @@ from utils.population_training import PopulationTraining
 from utils.resumable import Resumable, SharedWeights
 from utils.seeds import derive_seed
 from utils.training import (
-    Diverged,
     EpochResult,
     ModelTraining,
     TrainingSettings,
@@ -54,44 +54,65 @@ class Evaluation:
         return math.nan if self.failed else max(self.accuracies)
 
 
-class CachedEvaluator:
-    """Trains all configurations of a step as one population on the feature bank."""
+class PopulationEvaluator(abc.ABC):
+    """Trains the configurations of a step together; subclasses say on what."""
 
-    at_once = True
+    at_once = True  # False: one after the other, each as a population of its own
+    dev_batch: int | None = None  # dev samples at once; None: as the split says
 
     def __init__(
         self,
-        bank: FeatureBank,
+        layout: FeatureLayout,
         head: HeadSettings,
         training: TrainingSettings,
+        splits: Mapping[str, Split],
         device: torch.device,
         shared: SharedWeights | None = None,
-        memory: float = float("inf"),
         saved: SavedState | None = None,
     ) -> None:
         """
         Args:
-            memory: bytes that the bank may take on the device; a larger one is read from disk again in every epoch.
+            splits: on the device.
             saved: where to save after every epoch, and to go on from.
         """
-        self.layout, self.head, self.training, self.device, self.shared = bank.layout, head, training, device, shared
-        self.splits = bank.on(device, memory)
+        self.layout, self.head, self.training, self.splits = layout, head, training, splits
+        self.device, self.shared = device, shared
         self.resumable = Resumable(training.epochs, shared, saved)
+
+    @abc.abstractmethod
+    def prepare(self, population: Population) -> tuple[nn.Module, TrainPass]:
+        """What turns inputs of the splits into the population's outputs, and what trains it."""
+
+    @abc.abstractmethod
+    def dev_logits(self) -> list[Tensor]:
+        """What each unimodal network says of the dev samples, (N, C); empty where that is not known."""
 
     def __call__(self, configurations: Sequence[Configuration], step: int, known: int = 0) -> Iterator[Evaluation]:
         """Evaluations of the candidates from number `known` on."""
-        heads = [self._head(configuration, step, k) for k, configuration in enumerate(configurations)]
+        for place, group in self._groups(configurations):
+            if known < place + len(group):
+                yield from self._train(group, step, place)[max(0, known - place) :]
+
+    def catch_up(self, configurations: Sequence[Configuration], step: int, known: int) -> None:
+        """Take up the weights to share of a step whose first `known` evaluations the journal tells."""
+        for place, group in self._groups(configurations):
+            if place < known and self.resumable.lacks((step, place), group):
+                self._train(group, step, place)
+
+    def _groups(self, configurations: Sequence[Configuration]) -> list[tuple[int, Sequence[Configuration]]]:
+        """What trains together, each with its place in the step."""
+        size = len(configurations) if self.at_once else 1
+        return [(place, configurations[place : place + size]) for place in range(0, len(configurations), size)]
+
+    def _train(self, configurations: Sequence[Configuration], step: int, place: int) -> list[Evaluation]:
+        heads = [self._head(configuration, step, k) for k, configuration in enumerate(configurations, place)]
         population = Population(heads, self.layout).to(self.device)
-        if PopulationGradient.supports(population):
-            train_pass: TrainPass = PopulationTraining(population, self.training)
-        else:
-            optimizer = adam(list(population.parameters()), self.training)
-            train_pass = ModelTraining(population, optimizer, population.train)
+        model, train_pass = self.prepare(population)
 
         def epochs(done: int) -> Iterator[EpochResult]:
             last = self.training.epochs
             return train_and_evaluate(
-                population, self.splits, self.training, train_pass, (step,), last, dev_batch=ROWS_BATCH, done=done
+                model, self.splits, self.training, train_pass, (step,), last, dev_batch=self.dev_batch, done=done
             )
 
         def store(history: list[list[float]]) -> None:
@@ -100,23 +121,10 @@ class CachedEvaluator:
                     self.shared.store(configuration, population.member_state(k))
 
         history, correct, seconds = self.resumable.train(
-            (step, 0), configurations, population, train_pass, epochs, store
+            (step, place), configurations, model, train_pass, epochs, store
         )
-        members = list(zip(zip(*history, strict=True), correct, strict=True))
-        for accuracies, right in members[known:]:
-            yield _evaluation(accuracies, right, seconds / len(configurations))
-
-    def catch_up(self, configurations: Sequence[Configuration], step: int, known: int) -> None:
-        """Take up the weights to share of a step whose first `known` evaluations the journal tells."""
-        if known and self.resumable.lacks((step, 0), configurations):
-            list(self(configurations, step))
-
-    @torch.no_grad()
-    def dev_logits(self) -> list[Tensor]:
-        """What each unimodal network says of the dev samples, (N, C); empty where the bank does not hold it."""
-        dev = self.splits["dev"]
-        parts = [self.layout.split(rows)[1] for (rows,), _ in dev.batches(ROWS_BATCH)]
-        return [torch.cat(modality) for modality in zip(*parts, strict=True)]
+        share = seconds / len(configurations)
+        return [_evaluation(accuracies, right, share) for *accuracies, right in zip(*history, correct, strict=True)]
 
     def _head(self, configuration: Configuration, step: int, place: int) -> FusionHead:
         torch.manual_seed(derive_seed(self.training.seed, "candidate", step, place))
@@ -133,10 +141,45 @@ def _evaluation(accuracies: Sequence[float], correct: Tensor, seconds: float) ->
     return Evaluation(finite, seconds, failed, correct)
 
 
-class LiveEvaluator:
-    """Trains one configuration after the other through both networks, as the published search does."""
+class CachedEvaluator(PopulationEvaluator):
+    """On the feature bank."""
 
-    at_once = False
+    dev_batch = ROWS_BATCH
+
+    def __init__(
+        self,
+        bank: FeatureBank,
+        head: HeadSettings,
+        training: TrainingSettings,
+        device: torch.device,
+        shared: SharedWeights | None = None,
+        memory: float = float("inf"),
+        saved: SavedState | None = None,
+    ) -> None:
+        """
+        Args:
+            memory: bytes that the bank may take on the device; a larger one is read from disk again in every epoch.
+        """
+        super().__init__(bank.layout, head, training, bank.on(device, memory), device, shared, saved)
+
+    def prepare(self, population: Population) -> tuple[nn.Module, TrainPass]:
+        if PopulationGradient.supports(population):
+            return population, PopulationTraining(population, self.training)
+        optimizer = adam(list(population.parameters()), self.training)
+        return population, ModelTraining(population, optimizer, population.train)
+
+    @torch.no_grad()
+    def dev_logits(self) -> list[Tensor]:
+        dev = self.splits["dev"]
+        parts = [self.layout.split(rows)[1] for (rows,), _ in dev.batches(ROWS_BATCH)]
+        return [torch.cat(modality) for modality in zip(*parts, strict=True)]
+
+
+class LiveEvaluator(PopulationEvaluator):
+    """Through both networks, as the published search does; a pass through them serves all candidates of a step.
+
+    With weights to share, which the published search hands from one candidate to the next, they train one by one.
+    """
 
     def __init__(
         self,
@@ -153,61 +196,31 @@ class LiveEvaluator:
     ) -> None:
         """
         Args:
-            network: of any configuration, trained unimodal networks loaded; its central weights are replaced.
+            network: of any configuration, trained unimodal networks loaded.
             frozen_mode: mode of the unimodal networks while the central weights train; "train" (batch statistics and
                 dropout in frozen networks) is what the published search does, "eval" what the paper says.
-            wrap: what trains in place of the network, such as its DataParallel.
-            saved: where to save after every epoch, and to go on from.
-            start: states of the unimodal networks that every candidate starts from; None: as they are now.
+            wrap: what runs in place of the unimodal networks, such as their DataParallel.
+            start: states of the unimodal networks that every step starts from; None: as they are now.
         """
-        self.training, self.device, self.shared = training, device, shared
-        self.network = on_device(network, device)
+        splits = {name: split.to(device) for name, split in splits.items()}
+        super().__init__(network.feature_layout, network.settings, training, splits, device, shared, saved)
+        self.at_once = shared is None
+        self.network = on_device(network, device).requires_grad_(False)
         self.backbones = start or copy.deepcopy([backbone.state_dict() for backbone in network.backbones()])
-        self.splits = {name: split.to(device) for name, split in splits.items()}
         self.frozen_mode, self.amp, self.wrap = frozen_mode, amp, wrap
-        self.resumable = Resumable(training.epochs, shared, saved)
 
-    def __call__(self, configurations: Sequence[Configuration], step: int, known: int = 0) -> Iterator[Evaluation]:
-        """Evaluations of the candidates from number `known` on, each as it is trained."""
-        for place in range(known, len(configurations)):
-            yield self._train(configurations[place], step, place)
+    def prepare(self, population: Population) -> tuple[nn.Module, TrainPass]:
+        self._start_over()
+        model = LivePopulation(self.network, population, self.wrap)
 
-    def catch_up(self, configurations: Sequence[Configuration], step: int, known: int) -> None:
-        """Take up the weights to share of a step whose first `known` evaluations the journal tells."""
-        for place, configuration in enumerate(configurations[:known]):
-            if self.resumable.lacks((step, place), [configuration]):
-                self._train(configuration, step, place)
+        def mode() -> None:
+            model.train()
+            model.unimodal.train(self.frozen_mode == "train")
 
-    def _train(self, configuration: Configuration, step: int, place: int) -> Evaluation:
-        started = time.perf_counter()
-        network = self._network(configuration, step, place)
-
-        def prepare() -> None:
-            network.train()
-            for backbone in network.backbones():
-                backbone.train(self.frozen_mode == "train")
-
-        model = self.wrap(network)
-        optimizer = adam(network.central_parameters(), self.training)
-        train_pass = ModelTraining(model, optimizer, prepare, self.amp)
-
-        def epochs(done: int) -> Iterator[EpochResult]:
-            last = self.training.epochs
-            return train_and_evaluate(model, self.splits, self.training, train_pass, (step,), last, done=done)
-
-        def store(history: list[float]) -> None:
-            self.shared.store(configuration, network.central_state())
-
-        try:
-            history, correct, seconds = self.resumable.train(
-                (step, place), [configuration], network, train_pass, epochs, store
-            )
-        except Diverged as error:
-            return Evaluation([], time.perf_counter() - started, str(error))
-        return _evaluation(history, correct, seconds)
+        optimizer = adam(list(population.parameters()), self.training)
+        return model, ModelTraining(model, optimizer, mode, self.amp)
 
     def dev_logits(self) -> list[Tensor]:
-        """What each unimodal network says of the dev samples, (N, C)."""
         self._start_over()
         return unimodal_logits(self.network, self.splits["dev"])
 
@@ -215,14 +228,3 @@ class LiveEvaluator:
         """Put the unimodal networks back: training in train mode changes the statistics of batch norm."""
         for backbone, start in zip(self.network.backbones(), self.backbones, strict=True):
             backbone.load_state_dict(start)
-            backbone.requires_grad_(False)
-
-    def _network(self, configuration: Configuration, step: int, place: int) -> FusionNetwork:
-        network = self.network
-        widths = [backbone.feature_widths for backbone in network.backbones()]
-        self._start_over()
-        torch.manual_seed(derive_seed(self.training.seed, "candidate", step, place))
-        network.add_central_weights(configuration, widths, network.settings)  # the same draw as on the feature bank
-        if self.shared:
-            self.shared.load_into(network)
-        return network.to(self.device)

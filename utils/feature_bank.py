@@ -134,14 +134,13 @@ def open_bank(
         identity: everything that the features depend on, as JSON values; its hash names the sub-folder.
         passes: how many tables of the split "train", each with the crops of its own training pass.
     """
-    widths = tuple(tuple(net.feature_widths) for net in network.backbones())
-    layout = FeatureLayout(widths, network.settings.num_outputs)
+    layout = network.feature_layout
     counts = {name: len(split) for name, split in splits.items()}
     content = {
         "format": 1,
         "device": device.type,
         "bfloat16": amp,
-        "widths": widths,
+        "widths": layout.widths,
         "counts": counts,
         **identity,
     }
@@ -237,7 +236,7 @@ def _computed(
     @torch.no_grad()
     def compute(inputs: Sequence[Tensor]) -> np.ndarray:
         with autocast(device, amp):
-            rows = feature_rows(network, [x.to(device) for x in inputs])
+            rows = network.feature_rows(*(x.to(device) for x in inputs))
         return rows.float().cpu().numpy()
 
     if not side_by_side:
@@ -252,9 +251,3 @@ def _computed(
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-
-
-def feature_rows(network: FusionNetwork, inputs: Iterable[Tensor]) -> Tensor:
-    """The rows (B, layout.total) of a batch: all features by modality, then the logits by modality."""
-    features, logits = network.unimodal(*inputs)
-    return torch.cat([x for modality in features for x in modality] + list(logits), dim=1)

@@ -15,8 +15,8 @@ from utils.training_state import SavedState, restore, training_state
 class SharedWeights:
     """`--weightsharing`: fusion layers start from where the last trained layer of the same place and shape ended.
 
-    The published code shares from one candidate to the next. So does the live evaluator; the candidates of a population
-    train together and share from step to step.
+    The published code shares from one candidate to the next. So does a live search, which then trains them one by one;
+    the candidates of a population on the feature bank share from step to step.
     """
 
     def __init__(self) -> None:

@@ -59,7 +59,8 @@ def add_network_flags(parser: argparse.ArgumentParser) -> None:
         "--features",
         choices=("cached", "live"),
         default="cached",
-        help="cached: networks fixed, their features computed once; live: as published, slow",
+        help="cached: networks fixed, their features computed once; live: they run in train mode, as published, in "
+        "every epoch of every step",
     )
     group.add_argument(
         "--bank_memory",
@@ -220,11 +221,10 @@ def _search(
                     journal.append("step", {"step": values.pop("index"), "candidates": len(step.candidates), **values})
                     if args.tensorboard:
                         write_search(journal.path.parent)
-                if (
-                    step.index == 0 and step.index not in ended and args.verbose
-                ):  # deeper steps take longer, but have fewer candidates
-                    whole = step.seconds * total / max(1, len(step.candidates))
-                    bar.write(f"the first step took {step.seconds:.1f} s, so all may take about {whole:.0f} s")
+                if step.index == 0 and step.index not in ended and args.verbose:
+                    like_it = len(settings.steps()) if evaluator.at_once else total / len(step.candidates)
+                    about = f"{step.seconds:.1f} s, so all may take about {like_it * step.seconds:.0f} s"
+                    bar.write(f"the first step took {about}")
         except BudgetSpent:
             if not any(journal.of_kind("candidate")):
                 raise SearchError("the budget was spent before a candidate was trained; give a larger one") from None
