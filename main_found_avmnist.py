@@ -46,7 +46,7 @@ def main() -> None:
     configuration = found.chosen_configuration(args, TASK)
 
     data = load_avmnist(args.datadir, args.num_outputs, args.limit_train, args.limit_dev, args.limit_test)
-    fusion_flags.check_batches(args, len(data["train"].labels))
+    fusion_flags.check_batches(args, len(data["train"].labels), args.use_dataparallel)
     splits = {name: ArraySplit((s.images, s.spectrograms), s.labels) for name, s in data.items()}
 
     found.run_found(

@@ -49,7 +49,7 @@ def main() -> None:
     data, facts = read_splits(args, names, ("rgb", "skeleton"), cli.limits(args))
     splits = loaded_splits(data, ("rgb", "skeleton"), normalise_clips, args)
     if not args.test_cp:
-        fusion_flags.check_batches(args, len(splits["train"]))
+        fusion_flags.check_batches(args, len(splits["train"]), args.use_dataparallel)
 
     found.run_found(
         args,

@@ -1,10 +1,11 @@
 """Do the feature bank and the networks themselves rank configurations alike?
 
+    python benchmarks/live_against_cached.py                                           # all samples
     python benchmarks/live_against_cached.py --limit_train 5500 --limit_dev 2500
 
-Trains all 30 one-layer configurations, and random four-layer ones, on AV-MNIST both ways: as populations on the feature
-bank (networks in eval mode), and one by one through both networks as published (networks in train mode). Same initial
-weights, same batches. Prints both dev accuracies, Spearman's rank correlation, and the mean difference (live minus
+Trains all 30 one-layer configurations, and random four-layer ones, on AV-MNIST both ways: on the feature bank (networks
+in eval mode), and through both networks as published (networks in train mode). Same initial weights, same batches; a
+pass through the networks serves all configurations of a group. Prints both dev accuracies, Spearman's rank correlation, and the mean difference (live minus
 cached) with its standard deviation.
 """
 

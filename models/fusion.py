@@ -148,20 +148,10 @@ class FusionHead(nn.Module):
     def forward(self, features: Sequence[Sequence[Tensor]], logits: Sequence[Tensor]) -> Tensor | tuple[Tensor, ...]:
         return self.outputs(self.fuse(features), logits)
 
-    def central_modules(self) -> dict[str, nn.Module]:
-        return {name: getattr(self, name) for name in ("alphas", "fusion_layers", "central_classifier")}
-
     def central_parameters(self) -> list[nn.Parameter]:
         """The weights that the search trains."""
-        return [p for module in self.central_modules().values() for p in module.parameters()]
-
-    def central_state(self) -> dict[str, Tensor]:
-        """The state of the central weights alone, under their published names."""
-        return {
-            f"{prefix}.{name}": value
-            for prefix, module in self.central_modules().items()
-            for name, value in module.state_dict().items()
-        }
+        central = (self.alphas, self.fusion_layers, self.central_classifier)
+        return [p for module in central for p in module.parameters()]
 
 
 class FusionNetwork(FusionHead):
@@ -192,6 +182,17 @@ class FusionNetwork(FusionHead):
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         features, logits = self.unimodal(*inputs)
         return self.outputs(self.fuse(features), logits)
+
+
+class FeatureRows(nn.Module):
+    """The unimodal networks of a fusion network alone, as a module that DataParallel can spread."""
+
+    def __init__(self, network: FusionNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.network.feature_rows(*inputs)
 
 
 class AudioImageNetwork(FusionNetwork):

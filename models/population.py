@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.fusion import SKIP, FeatureLayout, FusionHead, FusionNetwork
+from models.fusion import SKIP, FeatureLayout, FusionHead
 
 OTHERS = ((2, F.leaky_relu), (3, F.gelu))  # activations besides ReLU and sigmoid, by index
 
@@ -184,36 +184,22 @@ class Population(nn.Module):
         return {name: value.clone() for name, value in state.items()}
 
 
-class _FeatureRows(nn.Module):
-    """The unimodal networks of a fusion network as a module of their own, which may be spread over several devices."""
-
-    def __init__(self, network: FusionNetwork) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        return self.network.feature_rows(*inputs)
-
-
 class LivePopulation(nn.Module):
     """A population behind the unimodal networks that feed it: one pass through them serves all members."""
 
-    def __init__(
-        self, network: FusionNetwork, population: Population, wrap: Callable[[nn.Module], nn.Module] = lambda net: net
-    ) -> None:
+    def __init__(self, population: Population, backbones: Sequence[nn.Module], rows: Callable[..., Tensor]) -> None:
         """
         Args:
-            network: its unimodal networks are used, its central weights are not.
-            wrap: what runs in place of the unimodal networks, such as their DataParallel.
+            rows: gives rows (B, layout.total) through the backbones, whose modes and states belong to this module.
         """
         super().__init__()
-        self.unimodal, self.population = nn.ModuleList(network.backbones()), population
-        self._rows = (wrap(_FeatureRows(network)),)  # no submodule: the state has the same names with any wrapper
+        self.population, self.backbones = population, nn.ModuleList(backbones)
+        self._rows = (rows,)  # hidden from the state, whose names shall be the same whatever runs the backbones
 
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Inputs of the unimodal networks to logits (K, B, C); see `Population.forward`."""
         with torch.no_grad():
-            rows = self._rows[0](*inputs)  # (B, layout.total)
+            rows = self._rows[0](*inputs)
         return self.population(rows)
 
 

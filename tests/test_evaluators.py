@@ -11,6 +11,7 @@ from utils.evaluators import CachedEvaluator, LiveEvaluator, SharedWeights, Trai
 from utils.feature_bank import TableOnDisk, open_bank
 from utils.seeds import derive_seed
 from utils.training import ModelTraining, adam, on_device, train_and_evaluate
+from utils.training_state import SavedState
 
 CONFIGURATIONS = [((4, 2, 0),), ((0, 0, 1), (4, 1, 0)), ((2, 2, 1), (4, 2, 1), (2, 0, 1))]
 TRAINING = TrainingSettings(epochs=2, batchsize=16, eta_max=5e-2, seed=3)
@@ -100,7 +101,7 @@ def trained_alone(network, configuration, splits, step: int, place: int):
     whole.load_state_dict(whole.state_dict() | central.state_dict())
     train_pass = ModelTraining(whole, adam(whole.central_parameters(), TRAINING), whole.train)
     epochs = train_and_evaluate(whole, splits, TRAINING, train_pass, (step,), TRAINING.epochs)
-    return [float(epoch.dev_accuracy) for epoch in epochs], whole.central_state()
+    return [float(epoch.dev_accuracy) for epoch in epochs], whole.state_dict()
 
 
 @pytest.mark.parametrize("options", [{}, {"alphas": True, "multitask": True}, {"batchnorm": True}], ids=str)
@@ -148,6 +149,32 @@ def test_weight_sharing_carries_layers_from_step_to_step(tmp_path, splits):
     shared = [e.accuracies for e in cached(one, step=1)]
     assert shared == [e.accuracies for e in live(one, step=1)]
     assert shared != [e.accuracies for e in alone(one, step=1)]
+
+
+@pytest.mark.parametrize("known", [0, 1, 3])
+@pytest.mark.parametrize("saved_steps", [1, 2])
+def test_a_step_with_shared_weights_goes_on_from_what_the_journal_tells_of_it(tmp_path, splits, known, saved_steps):
+    """A process was killed when its journal told `known` candidates of step 1."""
+    head, cpu = HeadSettings(num_outputs=10, dropout=0.0), torch.device("cpu")
+    bank = open_bank(tmp_path, build(head, splits["train"])(CONFIGURATIONS[0]), splits, {}, cpu, verbose=False)
+
+    def evaluator(name: str) -> CachedEvaluator:
+        (tmp_path / name).mkdir(exist_ok=True)
+        return CachedEvaluator(bank, head, TRAINING, cpu, SharedWeights(), saved=SavedState(tmp_path / name))
+
+    def accuracies(evaluate: CachedEvaluator, step: int, known: int = 0) -> list[list[float]]:
+        return [e.accuracies for e in evaluate(CONFIGURATIONS, step, known)]
+
+    whole, killed = evaluator("whole"), evaluator("killed")
+    expected = [accuracies(whole, step) for step in range(3)]
+    for step in range(saved_steps):
+        accuracies(killed, step)
+    resumed = evaluator("killed")
+    resumed.catch_up(CONFIGURATIONS, 0, len(CONFIGURATIONS))
+    resumed.catch_up(CONFIGURATIONS, 1, known)
+    if known < len(CONFIGURATIONS):
+        assert accuracies(resumed, 1, known) == expected[1][known:]
+    assert accuracies(resumed, 2) == expected[2]
 
 
 @dataclasses.dataclass(frozen=True)

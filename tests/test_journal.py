@@ -9,12 +9,11 @@ import torch
 
 from utils.cli import UsageError
 from utils.configurations import Space
-from utils.evaluators import Evaluation
 from utils.journal import Journal, best_of, read_journal, write_csv
 from utils.journaled import JournaledEvaluator
 from utils.predictor import AccuracyPredictor
 from utils.progress import Progress
-from utils.search import SearchSettings, sequential_search
+from utils.search import Evaluation, SearchSettings, sequential_search
 
 OLD = Path(__file__).parent / "fixtures" / "journal_format1.jsonl"  # of the program's first version
 HEADER = {"search": "sequential", "modalities": ["audio", "image"], "sizes": [5, 3], "activations": ["relu", "sigmoid"]}

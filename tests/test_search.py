@@ -8,9 +8,9 @@ import pytest
 
 from utils import search
 from utils.configurations import Space
-from utils.evaluators import Evaluation
 from utils.predictor import AccuracyPredictor
 from utils.search import (
+    Evaluation,
     SearchSettings,
     Step,
     random_search,

@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 
 from models.lenet import _MaxPool2x2
 from utils.batches import ArraySplit
+from utils.fusion_flags import KeepsBfloat16
 from utils.metrics import accuracy, correct, f1_scores, losses, scores, weighted_f1
 from utils.seeds import derive_seed, generator
 from utils.training import evaluate, predict, train_epoch
@@ -209,6 +211,20 @@ def test_a_population_trains_each_member_by_its_own_loss():
     train_epoch(alone, split.batches(8), optimizer)
     train_epoch(together, split.batches(8), torch.optim.SGD([together.weight], lr=0.1))
     torch.testing.assert_close(alone.weight[0], together.weight[0])
+
+
+def test_a_thread_that_is_told_of_autocast_alone_computes_in_bfloat16():
+    """As DataParallel's threads are, whose own dtype is another."""
+
+    def run(network: nn.Module) -> torch.dtype:
+        with torch.autocast("cpu", torch.float16):
+            return network(torch.ones(2, 3)).dtype
+
+    layer = nn.Linear(3, 4)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(run, layer).result() == torch.float16
+        assert pool.submit(run, KeepsBfloat16(layer)).result() == torch.bfloat16
+    assert KeepsBfloat16(layer)(torch.ones(2, 3)).dtype == torch.float32
 
 
 def test_predicting_is_in_eval_mode_and_puts_every_mode_back():

@@ -1,5 +1,6 @@
 """A step of many small operations as one CUDA graph, so that a single call starts them all."""
 
+import functools
 import gc
 from collections.abc import Callable
 
@@ -45,8 +46,14 @@ class CapturedStep:
             self.graph.replay()
 
     def _warm_up(self, *inputs: Tensor | None) -> None:
-        side = torch.cuda.Stream()
+        side = _side_stream(torch.cuda.current_device())
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             self.step(*inputs)
         torch.cuda.current_stream().wait_stream(side)
+
+
+@functools.cache
+def _side_stream(device: int) -> torch.cuda.Stream:
+    """One for all warm-ups: libraries keep a workspace for every stream that they have seen."""
+    return torch.cuda.Stream(device)

@@ -7,7 +7,6 @@ they agree.
 
 import abc
 import copy
-import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from models.fusion import FeatureLayout, FusionHead, FusionNetwork, HeadSettings
+from models.fusion import FeatureLayout, FeatureRows, FusionHead, FusionNetwork, HeadSettings
 from models.population import LivePopulation, Population
 from models.population_gradient import PopulationGradient
 from utils.baselines import unimodal_logits
@@ -24,6 +23,7 @@ from utils.configurations import Configuration
 from utils.feature_bank import FeatureBank
 from utils.population_training import PopulationTraining
 from utils.resumable import Resumable, SharedWeights
+from utils.search import Evaluation
 from utils.seeds import derive_seed
 from utils.training import (
     EpochResult,
@@ -37,21 +37,6 @@ from utils.training import (
 from utils.training_state import SavedState
 
 ROWS_BATCH = 512  # dev rows of the bank at once
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """One trained candidate: dev accuracy after each epoch, and its share of the wall time."""
-
-    accuracies: list[float]
-    seconds: float
-    failed: str | None = None  # why it has no accuracy
-    correct: Tensor | None = None  # by dev sample (N,), in the best epoch; not known of one that was read back
-
-    @property
-    def accuracy(self) -> float:
-        """Of the best epoch; NaN of a candidate that failed."""
-        return math.nan if self.failed else max(self.accuracies)
 
 
 class PopulationEvaluator(abc.ABC):
@@ -94,9 +79,9 @@ class PopulationEvaluator(abc.ABC):
                 yield from self._train(group, step, place)[max(0, known - place) :]
 
     def catch_up(self, configurations: Sequence[Configuration], step: int, known: int) -> None:
-        """Take up the weights to share of a step whose first `known` evaluations the journal tells."""
+        """Take up the weights to share of what the journal tells wholly: the first `known` evaluations of a step."""
         for place, group in self._groups(configurations):
-            if place < known and self.resumable.lacks((step, place), group):
+            if place + len(group) <= known and self.resumable.lacks((step, place), group):
                 self._train(group, step, place)
 
     def _groups(self, configurations: Sequence[Configuration]) -> list[tuple[int, Sequence[Configuration]]]:
@@ -206,16 +191,17 @@ class LiveEvaluator(PopulationEvaluator):
         super().__init__(network.feature_layout, network.settings, training, splits, device, shared, saved)
         self.at_once = shared is None
         self.network = on_device(network, device).requires_grad_(False)
-        self.backbones = start or copy.deepcopy([backbone.state_dict() for backbone in network.backbones()])
-        self.frozen_mode, self.amp, self.wrap = frozen_mode, amp, wrap
+        self.rows = wrap(FeatureRows(self.network))
+        self.start = start or copy.deepcopy([backbone.state_dict() for backbone in network.backbones()])
+        self.frozen_mode, self.amp = frozen_mode, amp
 
     def prepare(self, population: Population) -> tuple[nn.Module, TrainPass]:
         self._start_over()
-        model = LivePopulation(self.network, population, self.wrap)
+        model = LivePopulation(population, self.network.backbones(), self.rows)
 
         def mode() -> None:
             model.train()
-            model.unimodal.train(self.frozen_mode == "train")
+            model.backbones.train(self.frozen_mode == "train")
 
         optimizer = adam(list(population.parameters()), self.training)
         return model, ModelTraining(model, optimizer, mode, self.amp)
@@ -226,5 +212,5 @@ class LiveEvaluator(PopulationEvaluator):
 
     def _start_over(self) -> None:
         """Put the unimodal networks back: training in train mode changes the statistics of batch norm."""
-        for backbone, start in zip(self.network.backbones(), self.backbones, strict=True):
+        for backbone, start in zip(self.network.backbones(), self.start, strict=True):
             backbone.load_state_dict(start)

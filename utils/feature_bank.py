@@ -145,6 +145,7 @@ def open_bank(
         **identity,
     }
     home = folder / hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    splits = {name: dataclasses.replace(split, device=device) for name, split in splits.items()}  # batches come there
     tables = {"dev": splits["dev"]} | {f"train-{i}": splits["train"].at_pass(i) for i in range(passes)}
 
     def missing() -> list[str]:
@@ -236,7 +237,7 @@ def _computed(
     @torch.no_grad()
     def compute(inputs: Sequence[Tensor]) -> np.ndarray:
         with autocast(device, amp):
-            rows = network.feature_rows(*(x.to(device) for x in inputs))
+            rows = network.feature_rows(*inputs)
         return rows.float().cpu().numpy()
 
     if not side_by_side:

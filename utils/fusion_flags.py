@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from models.fusion import FusionNetwork, HeadSettings
 from utils import cli
@@ -99,10 +99,13 @@ def training_settings(args: argparse.Namespace) -> TrainingSettings:
     )
 
 
-def check_batches(args: argparse.Namespace, count: int) -> None:
-    """Raise UsageError where batch norm would meet one of the `count` training samples alone, on one GPU of several."""
-    parallel = getattr(args, "use_dataparallel", False) and args.device != "cpu"
-    gpus = max(1, torch.cuda.device_count()) if parallel else 1
+def check_batches(args: argparse.Namespace, count: int, spread: bool = False) -> None:
+    """Raise UsageError where batch norm would meet one of the `count` training samples alone.
+
+    Args:
+        spread: whether the central weights run on every GPU of several, with a share of the batch each.
+    """
+    gpus = max(1, torch.cuda.device_count()) if spread and args.device != "cpu" else 1
     batches = {min(args.batchsize, count), count % args.batchsize or args.batchsize}
     alone = any(size % -(-size // gpus) == 1 or size <= gpus for size in batches)
     if args.batchnorm and alone:
@@ -119,7 +122,21 @@ def load_backbones(network: FusionNetwork, paths: Sequence[Path]) -> None:
         load_into(backbone, path)
 
 
+class KeepsBfloat16(nn.Module):
+    """Autocasts to bfloat16 where autocast is on: DataParallel's threads are told that it is, but not the dtype."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        kind = inputs[0].device.type
+        with torch.autocast(kind, torch.bfloat16, enabled=torch.is_autocast_enabled(kind)):
+            return self.network(*inputs)
+
+
 def data_parallel(network: nn.Module, wanted: bool) -> nn.Module:
     """`--use_dataparallel`: a network on a GPU wrapped where several are there, else itself."""
     on_gpu = next(network.parameters()).device.type == "cuda"
-    return nn.DataParallel(network) if wanted and on_gpu and torch.cuda.device_count() > 1 else network
+    several = wanted and on_gpu and torch.cuda.device_count() > 1
+    return nn.DataParallel(KeepsBfloat16(network)) if several else network

@@ -15,10 +15,10 @@ from utils import interrupts
 from utils.batches import Split
 from utils.cli import UsageError
 from utils.configurations import Configuration, as_configuration
-from utils.evaluators import Evaluation
 from utils.files import whole_file
 from utils.journal import Journal
 from utils.progress import Progress
+from utils.search import Evaluation
 
 
 class CandidateEvaluator(Protocol):

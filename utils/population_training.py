@@ -25,7 +25,6 @@ class PopulationTraining:
         weights = self.gradient.weights
         weights.grad = self.gradient.gradient
         self.optimizer = adam([weights], settings, capturable=weights.is_cuda)
-        self.optimizer._warned_capturable_if_run_uncaptured = True  # as it is for the first steps: no need to warn
         self.step = CapturedStep(self._step) if weights.is_cuda else self._step
 
     def __call__(self, batches: ArrayBatches, rates: Iterator[float]) -> EpochResult:

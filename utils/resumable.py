@@ -80,9 +80,10 @@ class Resumable:
         started, before, history, best, correct = time.perf_counter(), 0.0, [], None, None
         self.last = unit
         if self.is_at(unit, configurations):
-            restore(model, train_pass.optimizer, self.state)
-            history, before = self.state["history"], self.state["seconds"]
-            best, correct = self.state["best"], self.state["correct"]
+            state, self.state = self.state, {}  # taken once: training goes on in its very tensors
+            restore(model, train_pass.optimizer, state)
+            history, before = state["history"], state["seconds"]
+            best, correct = state["best"], state["correct"]
         for result in epochs(len(history)):
             history.append(result.dev_accuracy.tolist())
             reached, right = result.dev_accuracy.cpu(), result.dev_correct.cpu()

@@ -12,11 +12,27 @@ from typing import Protocol
 
 import numpy as np
 from scipy import stats
+from torch import Tensor
 
 from utils.configurations import Configuration, Space, random_configuration, sample, unfold
-from utils.evaluators import Evaluation
 from utils.schedules import temperature
 from utils.seeds import derive_seed
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """One trained candidate: dev accuracy after each epoch, and its share of the wall time."""
+
+    accuracies: list[float]
+    seconds: float
+    failed: str | None = None  # why it has no accuracy
+    correct: Tensor | None = None  # by dev sample (N,), in the best epoch; not known of one that was read back
+
+    @property
+    def accuracy(self) -> float:
+        """Of the best epoch; NaN of a candidate that failed."""
+        return math.nan if self.failed else max(self.accuracies)
+
 
 # Given configurations, the step's index, and what the surrogate predicts of them.
 Evaluator = Callable[[Sequence[Configuration], int, Sequence[float] | None], list[Evaluation]]

@@ -117,6 +117,7 @@ def run_search(
         logits, labels = evaluator.dev_logits(), evaluator.splits["dev"].labels
         best["baselines"] = search_baselines(modalities, logits, labels, run_dir / "best_dev.npy", args.seed)
         write_json(run_dir / "best.json", best)
+        del evaluator  # and the features that it keeps on the device: the random search has its own
         if args.with_random:
             best["random"] = _random_baseline(args, space, maker, header, run_dir)
         write_json(run_dir / "best.json", best)

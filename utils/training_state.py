@@ -13,6 +13,9 @@ from utils.checkpoints import read_checkpoint, write_checkpoint
 from utils.cli import UsageError
 
 
+FORMAT = 2  # 1: a live search saved one candidate
+
+
 class SavedState:
     """Values in `state.checkpoint` of a folder; the ones before are kept as `state.previous.checkpoint`.
 
@@ -25,7 +28,7 @@ class SavedState:
     def save(self, values: Mapping[str, object]) -> None:
         """Replace what is there, whole or not at all."""
         fresh = self.path.with_name("state.next.checkpoint")
-        write_checkpoint(fresh, values)
+        write_checkpoint(fresh, {"format": FORMAT, **values})
         with contextlib.suppress(FileNotFoundError):
             os.replace(self.path, self.previous)
         os.replace(fresh, self.path)
@@ -35,9 +38,9 @@ class SavedState:
         for path in (self.path, self.previous):
             try:
                 values = read_checkpoint(path) if path.exists() else None
-                if isinstance(values, dict) and {"model", "optimizer"} <= values.keys():
+                if isinstance(values, dict) and values.get("format") == FORMAT:
                     return values
-                reason = values is not None and f"{path} holds no state"
+                reason = values is not None and f"{path} holds no state of this version"
             except UsageError as error:
                 reason = str(error)
             if reason:

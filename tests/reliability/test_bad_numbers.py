@@ -11,13 +11,13 @@ import torch
 from models.fusion import FeatureLayout, HeadSettings
 from utils.batches import ArraySplit
 from utils.configurations import Space, sample
-from utils.evaluators import CachedEvaluator, Evaluation
+from utils.evaluators import CachedEvaluator
 from utils.feature_bank import BankedSplit, FeatureBank
 from utils.journal import Journal, best_of, read_journal
 from utils.journaled import JournaledEvaluator
 from utils.progress import Progress
 from utils.run_files import read_files
-from utils.search import SearchError, SearchSettings, random_search, sequential_search
+from utils.search import Evaluation, SearchError, SearchSettings, random_search, sequential_search
 from utils.training import Diverged, ModelTraining, TrainingSettings, train_and_evaluate
 
 LAYOUT = FeatureLayout(widths=((3, 6), (4, 5)), num_outputs=4)
