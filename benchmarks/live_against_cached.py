@@ -5,8 +5,8 @@
 
 Trains all 30 one-layer configurations, and random four-layer ones, on AV-MNIST both ways: on the feature bank (networks
 in eval mode), and through both networks as published (networks in train mode). Same initial weights, same batches; a
-pass through the networks serves all configurations of a group. Prints both dev accuracies, Spearman's rank correlation, and the mean difference (live minus
-cached) with its standard deviation.
+pass through the networks serves all configurations of a group. Prints both dev accuracies, Spearman's rank correlation,
+and the mean difference (live minus cached) with its standard deviation.
 """
 
 import statistics

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from utils.board import check_board, draw, write_search, write_training
 from utils.cli import UsageError
+from utils.report.board import check_board, draw, write_search, write_training
 
 SETTINGS = {"epochs": 3, "drpt": 0.5, "modality": "both", "alphas": False, "run_dir": "elsewhere", "test_cp": None}
 HEADER = {"kind": "header", "format": 1, "modalities": ["audio", "image"], "sizes": [5, 3], "activations": ["relu"]}

@@ -11,11 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.report_samples import ARGS, SIZES, found_run, report, search_run, update, write_lines
-from utils import svg
 from utils.cli import UsageError
 from utils.configurations import format_configuration
-from utils.page import duration
-from utils.report import write_report
+from utils.report import svg, write_report
+from utils.report.page import duration
 from utils.run_files import read_files
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.report_samples import checked, found_run, search_run, unimodal_run, update
 from utils.report import write_comparison
-from utils.report_compare import apart_by, group_runs, spread
+from utils.report.compare import apart_by, group_runs, spread
 from utils.run_files import read_files
 
 

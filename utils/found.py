@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from models.fusion import ACTIVATIONS, FusionNetwork
 from utils import cli, fusion_flags, interrupts
 from utils.batches import Split
-from utils.board import write_training
 from utils.checkpoints import load_into, names_file, save_state
 from utils.configurations import Configuration, Space, format_configuration, parse_configuration, read_search
 from utils.export import export_network
@@ -22,6 +21,7 @@ from utils.files import write_json
 from utils.found_results import Row, baseline_rows, baselines, checkpoint_name, test_found, write_results
 from utils.missing import evaluate_missing, format_missing
 from utils.progress import Progress
+from utils.report.board import write_training
 from utils.run_folder import open_run
 from utils.seeds import derive_seed
 from utils.training import ModelTraining, adam, on_device, train_and_evaluate

@@ -6,6 +6,9 @@ from pathlib import Path
 from utils.cli import UsageError, read_json
 from utils.journal import best_of, read_journal
 
+# Flags that may differ when a run goes on: those that leave the results as they are, and those that extend them.
+FREE = {"run_dir", "resume", "verbose", "num_workers", "device", "bank_memory", "tensorboard"}
+EXTENDED = {"max_candidates", "time_budget", "with_random", "evaluate_missing", "export"}
 FILES = ("args.json", "journal.jsonl", "best.json", "results.json")
 
 

@@ -16,13 +16,10 @@ import numpy as np
 import torch
 
 from utils import interrupts
-from utils.board import check_board
 from utils.cli import UsageError, read_json
 from utils.files import locked, sweep, write_json
-
-# Flags that may differ when a run goes on: those that leave the results as they are, and those that extend them.
-FREE = {"run_dir", "resume", "verbose", "num_workers", "device", "bank_memory", "tensorboard"}
-EXTENDED = {"max_candidates", "time_budget", "with_random", "evaluate_missing", "export"}
+from utils.report.board import check_board
+from utils.run_files import EXTENDED, FREE
 
 
 @contextlib.contextmanager

@@ -15,7 +15,6 @@ from models.fusion import ACTIVATION_NAMES, FusionNetwork, HeadSettings
 from utils import cli, fusion_flags
 from utils.baselines import difference, search_baselines
 from utils.batches import Split
-from utils.board import write_search
 from utils.configurations import Space, format_configuration
 from utils.evaluators import CachedEvaluator, LiveEvaluator
 from utils.feature_bank import FeatureBank, file_digest, open_bank
@@ -25,6 +24,7 @@ from utils.journaled import Budget, BudgetSpent, CandidateEvaluator, JournaledEv
 from utils.predictor import AccuracyPredictor
 from utils.progress import Progress
 from utils.report import write_report
+from utils.report.board import write_search
 from utils.resumable import SharedWeights
 from utils.run_folder import open_run
 from utils.search import SearchError, SearchSettings, random_search, sequential_search

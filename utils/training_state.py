@@ -12,7 +12,6 @@ from torch import nn
 from utils.checkpoints import read_checkpoint, write_checkpoint
 from utils.cli import UsageError
 
-
 FORMAT = 2  # 1: a live search saved one candidate
 
 

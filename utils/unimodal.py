@@ -13,11 +13,11 @@ from torch import nn
 
 from utils import cli, interrupts
 from utils.batches import Split
-from utils.board import write_training
 from utils.checkpoints import names_file, save_state
 from utils.files import write_json
 from utils.progress import Progress
 from utils.report import write_report
+from utils.report.board import write_training
 from utils.run_folder import open_run
 from utils.training import ModelTraining, evaluate, train_and_evaluate
 from utils.training_state import SavedState, restore, training_state

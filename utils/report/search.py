@@ -7,10 +7,10 @@ from itertools import accumulate, groupby
 from math import prod
 
 from models.fusion import ACTIVATION_NAMES, SKIP
-from utils import svg
 from utils.configurations import format_configuration
-from utils.page import duration, figure, grid, number, percent, section, table, tiles
-from utils.report_baselines import baselines
+from utils.report import svg
+from utils.report.baselines import baselines
+from utils.report.page import duration, figure, grid, number, percent, section, table, tiles
 from utils.run_files import RunFiles
 
 

@@ -1,21 +1,14 @@
-"""The report of a run as one page that needs no network: `RUN_DIR/report.html`, from the files of the run folder.
-
-python -m utils.report runs/main_searchable_avmnist-20250101-120000
-python -m utils.report runs/seed0 runs/seed1 runs/other --out compare.html
-
-Of several runs a page that compares them is written besides: those that differ in their seed alone are a group, with
-mean and standard deviation.
-"""
+"""The report of a run as one page that needs no network: `RUN_DIR/report.html`, from the files of the run folder."""
 
 from html import escape
 from pathlib import Path
 
-from utils.cli import UsageError, make_parser, run
+from utils.cli import UsageError
 from utils.files import write_text
-from utils.page import page, section, table
-from utils.report_compare import comparison
-from utils.report_found import training_sections
-from utils.report_search import search_sections
+from utils.report.compare import comparison
+from utils.report.found import training_sections
+from utils.report.page import page, section, table
+from utils.report.search import search_sections
 from utils.run_files import RunFiles, read_files
 
 STAND_IN = (
@@ -81,26 +74,3 @@ def write_comparison(run_dirs: list[Path], path: Path, ignored: set[str]) -> Pat
     except DAMAGED as error:
         raise UsageError(f"the files of a run are not as it writes them ({error!r})") from error
     return path
-
-
-def main() -> None:
-    parser = make_parser(__doc__)
-    parser.add_argument("run_dir", type=Path, nargs="+", help="folder of a search or of a training")
-    group = parser.add_argument_group("comparison of several runs")
-    group.add_argument("--out", type=Path, default=Path("compare.html"), help="page to write")
-    group.add_argument(
-        "--ignore", nargs="+", default=[], metavar="SETTING", help="in which a group's runs may differ, such as conf"
-    )
-    args = parser.parse_args()
-    folders = [folder.resolve() for folder in args.run_dir]
-    if len(set(folders)) < len(folders):
-        twice = next(given for given, folder in zip(args.run_dir, folders, strict=True) if folders.count(folder) > 1)
-        raise UsageError(f"each run is compared once, but {twice} is given more often")
-    for folder in args.run_dir:
-        print(write_report(folder))
-    if len(folders) > 1:
-        print(write_comparison(args.run_dir, args.out, set(args.ignore)))
-
-
-if __name__ == "__main__":
-    run(main)

@@ -6,7 +6,7 @@ Light or dark as the reader's system is; the colours are told apart by colour-bl
 from collections.abc import Collection, Iterable, Sequence
 from html import escape
 
-from utils import svg
+from utils.report import svg
 
 STYLE = """
 :root{color-scheme:light dark;--page:#fcfcfb;--ink:#1c1c1e;--soft:#5d5f66;--rule:#dfe0e3;--band:#f0f1f3;

@@ -2,8 +2,8 @@
 
 from itertools import accumulate
 
-from utils import svg
-from utils.page import figure, grid, percent, table
+from utils.report import svg
+from utils.report.page import figure, grid, percent, table
 from utils.run_files import RunFiles
 
 

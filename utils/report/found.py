@@ -3,10 +3,10 @@
 import math
 from html import escape
 
-from utils import svg
 from utils.configurations import format_configuration
-from utils.page import duration, figure, grid, percent, section, table, tiles
-from utils.report_search import draw_network
+from utils.report import svg
+from utils.report.page import duration, figure, grid, percent, section, table, tiles
+from utils.report.search import draw_network
 from utils.run_files import RunFiles
 
 FOUND = "found network"

@@ -6,11 +6,10 @@ from itertools import accumulate
 from pathlib import Path
 from statistics import mean, stdev
 
-from utils import svg
-from utils.page import duration, figure, grid, page, percent, section, table, tiles
-from utils.report_found import found_row
-from utils.run_files import RunFiles
-from utils.run_folder import FREE
+from utils.report import svg
+from utils.report.found import found_row
+from utils.report.page import duration, figure, grid, page, percent, section, table, tiles
+from utils.run_files import FREE, RunFiles
 
 APART = FREE - {"device"} | {"seed", "with_random", "evaluate_missing", "export"}  # in which runs of a group may differ
 CANDIDATES = "candidates trained"
