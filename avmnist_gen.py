@@ -122,7 +122,7 @@ def main() -> None:
     )
     if args.verbose:
         noise = "no noise" if snr_db is None else f"noise at {snr_db:g} dB"
-        print(f"building {args.datadir}: preset {name}, {components} image components, {noise}, seed {args.seed}")
+        print(f"{args.datadir}: preset {name}, {components} image components, {noise}, seed {args.seed}")
         if args.source == "embedded":
             print("this is a stand-in for AV-MNIST: its figures do not compare with published ones")
 

@@ -15,7 +15,7 @@ from datasets.features import load_features
 from models.fusion import FeatureLayout, FeatureNetwork
 from utils import cli, found, fusion_flags
 from utils.configurations import Space
-from utils.export import check_export
+from utils.export import check_export, export_network
 from utils.feature_bank import data_identity, feature_splits
 
 
@@ -44,6 +44,11 @@ def main() -> None:
     if not args.test_cp:
         fusion_flags.check_batches(args, len(splits["train"]))
 
+    def export(network: FeatureNetwork) -> str:
+        columns = sum(map(sum, data.widths))
+        said = export_network(network.over_features(), torch.from_numpy(data.rows["test"][:2, :columns]), args.export)
+        return f"{said}\nits input: {columns} columns, which are {', '.join(data.feature_names)} side by side"
+
     task = found.Task(data.modalities, Space(tuple(map(len, data.widths)), allow_skip=True), published=())
     configuration = found.chosen_configuration(args, task)
     found.run_found(
@@ -54,7 +59,7 @@ def main() -> None:
         checkpoints=[],
         facts={},
         data_identity=data_identity(args.datadir, [f"{name}.npz" for name in names]),
-        export=(args.export, torch.from_numpy(data.rows["test"][:2])) if args.export else None,
+        export=export if args.export else None,
     )
 
 

@@ -31,6 +31,13 @@ class FeatureData:
     rows: Mapping[str, np.ndarray]  # by split
     labels: Mapping[str, np.ndarray]  # by split, int64 (N,) or float32 (N, C)
 
+    @property
+    def feature_names(self) -> list[str]:
+        """NAME.INDEX of the features, in the order of a row."""
+        return [
+            f"{name}.{i}" for name, widths in zip(self.modalities, self.widths, strict=True) for i in range(len(widths))
+        ]
+
 
 def load_features(folder: Path, splits: Sequence[str], limits: Mapping[str, int | None]) -> FeatureData:
     """Read the named splits; the limits keep the first samples of each.

@@ -6,6 +6,7 @@ Parameter names are the published ones. New here: any number of modalities, and 
 out of a layer.
 """
 
+import copy
 import dataclasses
 import itertools
 from collections.abc import Sequence
@@ -249,6 +250,12 @@ class FeatureNetwork(FusionNetwork):
 
     def unimodal(self, rows: Tensor) -> tuple[list[list[Tensor]], list[Tensor]]:
         return self.layout.split(rows)  # (B, layout.total) -> by modality each (B, D_i); (B, C) each
+
+    def over_features(self) -> "FeatureNetwork":
+        """A copy whose rows end with the features: logits are no input of the central weights."""
+        alone = copy.deepcopy(self)
+        alone.layout = dataclasses.replace(self.layout, has_logits=False)
+        return alone
 
     def modality_input(self, modality: int) -> tuple[int, slice]:
         ends = list(itertools.accumulate(map(sum, self.layout.widths), initial=0))

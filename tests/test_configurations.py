@@ -257,7 +257,9 @@ def test_bad_search_result(tmp_path, content, message):
         assert f"{path} is not a search's best.json" in str(caught.value)
 
 
-def test_a_folder_is_no_configuration(tmp_path):
-    with pytest.raises(UsageError, match="Is a directory") as caught:
+def test_a_run_folder_names_its_search_result(tmp_path):
+    with pytest.raises(UsageError, match="there is no file") as caught:
         parse_configuration(str(tmp_path), PUBLISHED)
-    assert str(tmp_path) in str(caught.value)
+    assert str(tmp_path / "best.json") in str(caught.value)
+    (tmp_path / "best.json").write_text('{"configurations": [{"configuration": [[1, 2, 0]]}]}')
+    assert parse_configuration(str(tmp_path), PUBLISHED) == ((1, 2, 0),)

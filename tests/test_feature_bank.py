@@ -70,7 +70,7 @@ def test_a_head_on_the_bank_tells_what_the_whole_network_tells(tmp_path, network
 def test_a_second_opening_computes_nothing(tmp_path, network, splits):
     first = open_bank(tmp_path, network, splits, {"audio": "aa"}, CPU, verbose=False)
     times = {path: path.stat().st_mtime_ns for path in first.folder.iterdir()}
-    assert {path.name for path in times} == {"train-0.npy", "dev.npy", "bank.json", ".lock"}
+    assert {path.name for path in times} == {"train-0.npy", "dev.npy", "bank.json", "seconds.json", ".lock"}
     first.splits["dev"].inputs[0].zero_()  # a copy in memory, the file stays
     second = open_bank(tmp_path, network, splits, {"audio": "aa"}, CPU, verbose=False)
     assert second.reused
@@ -149,7 +149,13 @@ def test_an_extraction_that_was_cut_off_goes_on_where_it_stopped(tmp_path, netwo
         bank = open_bank(home.parent, network, splits, {}, CPU, verbose=False)
         assert bank.folder == home
         assert (home / "train-0.npy").read_bytes() == table
-        assert {path.name for path in home.iterdir()} == {"train-0.npy", "dev.npy", "bank.json", ".lock"}
+        assert {path.name for path in home.iterdir()} == {
+            "train-0.npy",
+            "dev.npy",
+            "bank.json",
+            "seconds.json",
+            ".lock",
+        }
 
 
 def test_an_extraction_goes_on_without_computing_what_is_there(tmp_path, network, splits, monkeypatch):

@@ -181,10 +181,9 @@ def test_modalities_are_muted_and_noisy(found, home):
 
 
 def exported_scores(home: Path, path: str) -> np.ndarray:
-    """What an exported file makes of the test split's features; behind them are the logits, which it does not read."""
+    """What an exported file makes of the test split's features, without logits."""
     with np.load(home / "data/digits/test.npz") as arrays:
-        columns = [f"{name}.{i}" for name in ("top", "bottom", "edges") for i in (0, 1, 2, "logits")]
-        columns.sort(key=lambda name: name.endswith("logits"))
+        columns = [f"{name}.{i}" for name in ("top", "bottom", "edges") for i in (0, 1, 2)]
         rows = np.concatenate([arrays[name] for name in columns], axis=1)
         right = arrays["label"]
     if path.endswith(".onnx"):
@@ -208,6 +207,7 @@ def test_a_checkpoint_tests_the_same_and_exports_the_same(found, home, run):
     assert done.stderr == ""
     for path, output in (("out/found.onnx", found.stdout), ("out/found.pt2", done.stdout)):
         assert re.search(rf"{path}: outputs equal torch's to \d", output)
+        assert "columns, which are top.0, top.1, top.2, bottom.0, " in output
         assert exported_scores(home, path).mean() == pytest.approx(trained["rows"][-1]["test"], abs=1e-6)
 
 
@@ -286,13 +286,15 @@ def test_a_search_ends_at_so_many_candidates_and_goes_on_as_if_it_had_not(whole,
 
 
 def test_a_search_ends_when_its_time_is_over(notes, home, run_here):
-    flags = ("--search_iterations", 9999, "--time_budget", "1s", "--run_dir", "runs/second")
+    flags = ("--search_iterations", 9999, "--time_budget", "1s", "--with_random", "--run_dir", "runs/second")
     printed = run_here(SEARCH, *NOTES, *SMALL, *flags, "--no-verbose")
     best = read(home / "runs/second/best.json")
     assert best["whole"] is False
     assert 8 <= best["candidates_trained"] < 9999
     assert best["configurations"]
     assert best["seconds"] < 3
+    assert best["random"]["candidates_trained"] == best["candidates_trained"]
+    assert f"random search, {best['candidates_trained']} candidates" in printed
     assert ", where the budget ended" in printed
     assert "This search ended where its budget did" in (home / "runs/second/report.html").read_text()
     with pytest.raises(SearchError, match="the budget was spent before a candidate was trained"):
@@ -306,6 +308,7 @@ def test_a_search_ends_when_its_time_is_over(notes, home, run_here):
     ("script", "flags", "message"),
     [
         (SEARCH, ("--datadir", "data"), "train.npz is missing; docs/own_data.md tells what belongs there"),
+        (SEARCH, (*DIGITS, "--randsearch", "--with_random"), "is a random search already"),
         (FOUND, (*DIGITS, "--conf", "[[-1,-1,-1,0]]"), "not all of them, but got [-1, -1, -1, 0]"),
     ],
     ids=lambda value: str(value)[-20:],

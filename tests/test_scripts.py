@@ -175,6 +175,21 @@ def test_found_trains_the_best_and_its_checkpoint_tests_the_same(run, home, sear
     assert read(home / "checkpoints/avmnist" / checkpoint.replace(".checkpoint", ".json"))["head"]["inner_size"] == 32
     run("main_found_avmnist.py", *found, "--test_cp", checkpoint, "--run_dir", "runs/tested")
     assert read(home / "runs/tested/results.json")["rows"][0]["test"] == row["test"]
+    other = [[*r[:-1], 1 - r[-1]] for r in row["configuration"]]  # its weights have the same shapes
+    refused = run("main_found_avmnist.py", "--conf", other, *found[2:], "--test_cp", checkpoint, code=2)
+    assert f"was trained with --conf {row['configuration']}, not {other}" in refused.stderr
+
+
+@pytest.mark.slow
+def test_found_tells_of_networks_that_are_not_those_of_the_search(run, home, search):
+    few = ("--conf", "runs/search", "--inner_representation_size", 8, "--epochs", 1, "--limit_train", 64)
+    same = run("main_found_avmnist.py", *few, "--run_dir", "runs/same", "--no-verbose")
+    state = torch.load(home / "checkpoints/avmnist/image_model.pkl", weights_only=True)
+    torch.save({name: value + 1 for name, value in state.items()}, home / "checkpoints/avmnist/other.pkl")
+    other = run("main_found_avmnist.py", *few, "--rgb_cp", "other.pkl", "--run_dir", "runs/other_nets", "--no-verbose")
+    assert "warning" not in same.stderr
+    assert "fused other unimodal networks than these" in other.stderr
+    assert "McNemar" in other.stdout
 
 
 @pytest.mark.slow

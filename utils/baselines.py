@@ -40,7 +40,7 @@ def unimodal_logits(network: FusionNetwork, split: Split) -> list[Tensor]:
 def search_baselines(
     modalities: Sequence[str], logits: Sequence[Tensor], labels: Tensor, best: Path, seed: int
 ) -> list[dict[str, object]]:
-    """Dev accuracy of the baselines, each with how much better the best candidate is.
+    """Dev accuracy of the baselines, each with how much better the best candidate is: see `difference`.
 
     Args:
         logits: of each unimodal network on dev, in the order of a row; none gives no baselines.
@@ -51,16 +51,23 @@ def search_baselines(
         {
             "name": name,
             "dev": float(accuracy(one, labels)),
-            "difference": difference(best, correct(one, labels).cpu().numpy(), seed),
+            "difference": difference(best, correct(one, labels), labels, seed),
         }
         for name, one in scores.items()
     ]
 
 
-def difference(best: Path, other: np.ndarray, seed: int) -> Mapping[str, float] | None:
-    """By how much the best candidate is better than another on dev, with a paired bootstrap's confidence interval."""
-    if not best.exists():  # of a search that an older version began
+def difference(best: Path, other: Tensor, labels: Tensor, seed: int) -> Mapping[str, float] | None:
+    """By how much the best candidate is better than another on dev, with a paired bootstrap's confidence interval.
+
+    None where there is none such: weighted F1 of several labels a sample is no mean over samples.
+
+    Args:
+        best: the file that tells which dev samples that candidate has right; an older version's search has none.
+        other: which of them the other has right, (N,).
+    """
+    if labels.ndim == 2 or not best.exists():
         return None
     draw = derive_seed(seed, "bootstrap")
-    found = paired_bootstrap(np.load(best), other, draw, RESAMPLES, CONFIDENCE)
+    found = paired_bootstrap(np.load(best), other.cpu().numpy(), draw, RESAMPLES, CONFIDENCE)
     return {**found._asdict(), "confidence": CONFIDENCE, "resamples": RESAMPLES}

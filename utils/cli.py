@@ -215,9 +215,9 @@ def add_feature_data(parser: argparse.ArgumentParser) -> None:
 
 def _add_limits(group: argparse._ArgumentGroup) -> None:
     for split in ("train", "dev", "test"):
-        group.add_argument(
-            f"--limit_{split}", type=positive_int, default=None, help=f"use only the first samples of {split}"
-        )
+        without = ", which a search does not read" if split == "test" else ""
+        words = f"use only the first so many samples of {split}{without}"
+        group.add_argument(f"--limit_{split}", type=positive_int, default=None, help=words)
 
 
 def limits(args: argparse.Namespace) -> dict[str, int | None]:

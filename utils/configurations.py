@@ -138,8 +138,10 @@ def parse_configuration(text: str, published: Sequence[Configuration]) -> Config
 
 
 def read_search(text: str) -> dict:
-    """The best.json that `--conf` names, see `read_best`; empty where it names a configuration itself."""
-    return {} if _is_number(text) or _is_list(text) else read_best(Path(text))
+    """The best.json that `--conf` or its folder names, see `read_best`; empty where it is a configuration itself."""
+    if _is_number(text) or _is_list(text):
+        return {}
+    return read_best(Path(text))
 
 
 def _is_number(text: str) -> bool:
@@ -151,12 +153,13 @@ def _is_list(text: str) -> bool:
 
 
 def read_best(path: Path) -> dict:
-    """The content of a search's best.json, its configurations as tuples, best first.
+    """The content of a search's best.json, or of that in its run folder; configurations as tuples, best first.
 
     Raises:
         UsageError: the file is missing or not a best.json.
     """
     try:
+        path = path / "best.json" if path.is_dir() else path
         content = json.loads(path.read_text())
         for entry in content["configurations"]:
             entry["configuration"] = as_configuration(entry["configuration"])

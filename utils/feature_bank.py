@@ -5,12 +5,14 @@ differ - in a folder named by a key over everything that the features depend on:
 with the same key is opened, not computed; one that was cut off goes on where it stopped.
 """
 
+import contextlib
 import dataclasses
 import errno
 import hashlib
 import io
 import json
 import os
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,6 +30,7 @@ from utils.progress import Progress
 from utils.training import autocast, on_device, threads
 
 EXTRACTION_BATCH = 32  # small enough for the feature maps of a batch to stay in cache
+SECONDS = "seconds.json"  # in a bank's folder: what its extraction took
 SYNC_EVERY = 1 << 22  # bytes of a table between two syncs to disk
 
 
@@ -85,6 +88,7 @@ class FeatureBank:
     splits: Mapping[str, ArraySplit | BankedSplit]  # train, dev
     folder: Path
     reused: bool
+    seconds: float = 0.0  # that its extraction took, in all processes that worked on it
 
     def on(self, device: torch.device, memory: float = float("inf")) -> dict[str, ArraySplit | BankedSplit]:
         """The splits for training on `device`: whole, if they take at most `memory` bytes there.
@@ -154,7 +158,7 @@ def open_bank(
     reused = not missing()
     if not reused:
         on_device(network, device)
-        with locked(home):
+        with locked(home), _clocked(home / SECONDS):
             write_json(home / "bank.json", content)
             for name in missing():
                 _extract(network, tables[name], layout, device, home / f"{name}.npy", verbose, amp)
@@ -164,7 +168,25 @@ def open_bank(
         return ArraySplit((torch.from_numpy(table),), tables[name].labels)
 
     train = BankedSplit(tuple(banked(f"train-{i}") for i in range(passes)))
-    return FeatureBank(layout, {"train": train, "dev": banked("dev")}, home, reused)
+    return FeatureBank(layout, {"train": train, "dev": banked("dev")}, home, reused, _seconds(home / SECONDS))
+
+
+def _seconds(path: Path) -> float:
+    """What the file tells; 0 where there is none, or none that is whole."""
+    try:
+        return float(json.loads(path.read_text())["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0.0
+
+
+@contextlib.contextmanager
+def _clocked(path: Path) -> Iterator[None]:
+    """Add the seconds within to those that the file tells, also where the work is interrupted."""
+    before, started = _seconds(path), time.perf_counter()
+    try:
+        yield
+    finally:
+        write_json(path, {"seconds": before + time.perf_counter() - started})
 
 
 def feature_splits(rows: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray]) -> dict[str, ArraySplit]:

@@ -3,22 +3,32 @@
 import argparse
 import copy
 import dataclasses
+import functools
+import json
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from models.fusion import ACTIVATIONS, FusionNetwork
 from utils import cli, fusion_flags, interrupts
 from utils.batches import Split
 from utils.checkpoints import load_into, names_file, save_state
 from utils.configurations import Configuration, Space, format_configuration, parse_configuration, read_search
-from utils.export import export_network
 from utils.feature_bank import file_digest
 from utils.files import write_json
-from utils.found_results import Row, baseline_rows, baselines, checkpoint_name, test_found, write_results
+from utils.found_results import (
+    Row,
+    baseline_rows,
+    baselines,
+    checkpoint_name,
+    record_results,
+    test_found,
+    write_results,
+)
 from utils.missing import evaluate_missing, format_missing
 from utils.progress import Progress
 from utils.report.board import write_training
@@ -74,7 +84,7 @@ def run_found(
     checkpoints: Sequence[Path],
     facts: Mapping[str, object],
     data_identity: object,
-    export: tuple[Path, Tensor] | None = None,
+    export: Callable[[FusionNetwork], str] | None = None,
 ) -> None:
     """Train the network and set it beside its baselines - or only test it, with `--test_cp` - and write the results.
 
@@ -84,55 +94,73 @@ def run_found(
         checkpoints: of the unimodal networks, in the order of a row.
         facts: what else the results should hold, such as {"stand_in": False}.
         data_identity: what tells this data set from another, as JSON values.
-        export: file to export the network to, and an input for it.
+        export: writes the network, on the CPU, for other programs; returns what to say of it.
     """
     device = cli.resolve_device(args.device)
     amp = cli.use_amp(args.amp, device) if "amp" in args else False
     splits = {name: split.to(device) for name, split in splits.items()}
+    tested = _tested(args)
     torch.manual_seed(derive_seed(args.seed, "found network"))
-    network = build()
-    tested = Path(args.test_cp) if Path(args.test_cp).is_file() else args.checkpointdir / args.test_cp
-    if args.test_cp:
-        load_into(network, tested)
-    else:
-        fusion_flags.load_backbones(network, checkpoints)
-    on_device(network, device)
+    network = on_device(_loaded(build(), tested, checkpoints), device)
     model = fusion_flags.data_parallel(network, getattr(args, "use_dataparallel", False))
-    took = [] if args.test_cp else recorded_seconds(checkpoints)
 
-    files = [tested] if args.test_cp else checkpoints
-    digests = [file_digest(path) for path in files]
+    digests = [file_digest(path) for path in ([tested] if tested else checkpoints)]
     inputs = {"configuration": network.configuration, "checkpoints": digests, "data": data_identity}
+    results = {
+        "modalities": task.modalities,
+        "sizes": task.space.sizes,
+        "configuration": network.configuration,
+        "head": dataclasses.asdict(network.settings),
+        "bfloat16": amp,
+        **facts,
+    }
+    row, rows, against, lines = Row("found network", configuration=network.configuration), [], {}, []
     with open_run(args, inputs) as run_dir, names_file(run_dir / "best.checkpoint"):
-        against, lines = {}, []
-        row = Row("found network", configuration=network.configuration)
-        if not args.test_cp:
+        if not tested:
+            took, searched = recorded_seconds(checkpoints), read_search(args.conf)
+            if searched.get("inputs", {}).get("checkpoints", digests) != digests:
+                print(f"warning: the search of {args.conf} fused other unimodal networks than these", file=sys.stderr)
             if args.verbose:
                 name, count = format_configuration(network.configuration), sum(n for *_, n in phases(network, args))
                 print(
                     f"training {name} on {len(splits['train'])} samples, {count} epochs, {device}{', bfloat16' * amp}"
                 )
             against = baselines(network, splits, task.modalities)  # before their networks are trained further
-            lines, row.seconds = train_found(network, model, splits, args, amp, run_dir)
-            searched = read_search(args.conf)
+            rows = baseline_rows(against, splits, task.modalities, took)
+            tell = functools.partial(record_results, run_dir, results, ())
+            lines, row.seconds = train_found(network, model, splits, args, amp, run_dir, tell)
             row.seconds += searched.get("seconds", 0) + sum(value or 0 for value in took)
             row.candidates_trained = searched.get("candidates_trained")
-        figures = test_found(row, model, splits, against)
+        results |= test_found(row, model, splits, against)
         if args.evaluate_missing:
-            figures["missing"] = evaluate_missing(network, model, splits["test"], task.modalities, args.seed)
-        rows = [*baseline_rows(against, splits, task.modalities, took), row]
-        results = {
-            "modalities": task.modalities,
-            "sizes": task.space.sizes,
-            "configuration": network.configuration,
-            "head": dataclasses.asdict(network.settings),
-            "bfloat16": amp,
-            **facts,
-            **figures,
-        }
-        finish(args, results, rows, lines, network, tested, run_dir)
+            results["missing"] = evaluate_missing(network, model, splits["test"], task.modalities, args.seed)
+        finish(args, results, [*rows, row], lines, network, tested, run_dir)
         if export:
-            print(export_network(network.cpu().eval(), export[1], export[0]))
+            print(export(network.cpu()))
+
+
+def _tested(args: argparse.Namespace) -> Path | None:
+    """The checkpoint that `--test_cp` names; None: a network is to be trained."""
+    if not args.test_cp:
+        return None
+    return Path(args.test_cp) if Path(args.test_cp).is_file() else args.checkpointdir / args.test_cp
+
+
+def _loaded(network: FusionNetwork, tested: Path | None, checkpoints: Sequence[Path]) -> FusionNetwork:
+    """The network with the weights of the checkpoint to be tested, or with those of its unimodal networks.
+
+    Raises:
+        UsageError: a checkpoint does not fit, or the record beside it tells another configuration.
+    """
+    if tested is None:
+        fusion_flags.load_backbones(network, checkpoints)
+        return network
+    record, own = tested.with_suffix(".json"), [list(row) for row in network.configuration]
+    trained = cli.read_json(record).get("configuration", own) if record.exists() else own
+    if trained != own:  # the weights do not tell activations
+        raise cli.UsageError(f"{tested} was trained with --conf {json.dumps(trained)}, not {json.dumps(own)}")
+    load_into(network, tested)
+    return network
 
 
 def recorded_seconds(checkpoints: Sequence[Path]) -> list[float | None]:
@@ -156,24 +184,24 @@ def finish(
     rows: Sequence[Row],
     lines: Sequence[Mapping[str, object]],
     network: FusionNetwork,
-    tested: Path,
+    tested: Path | None,
     run_dir: Path,
 ) -> None:
     """Save the network unless it was only tested, write the results, print them."""
-    if not args.test_cp:
-        tested = args.checkpointdir / checkpoint_name(network.configuration, rows[-1].test)
-        save_state(tested, network.state_dict())
-    results["checkpoint"] = str(tested)
+    checkpoint = tested or args.checkpointdir / checkpoint_name(network.configuration, rows[-1].test)
+    if not tested:
+        save_state(checkpoint, network.state_dict())
+    results["checkpoint"] = str(checkpoint)
     if args.evaluate_missing:
         print(format_missing(results["missing"], rows[-1].test))
     report = write_results(run_dir, results, rows, lines)
     if args.tensorboard:
         write_training(run_dir)
-    if not args.test_cp:
-        write_json(tested.with_suffix(".json"), results | {"test_accuracy": rows[-1].test, "run_dir": str(run_dir)})
+    if not tested:
+        write_json(checkpoint.with_suffix(".json"), results | {"test_accuracy": rows[-1].test, "run_dir": str(run_dir)})
     if results.get("stand_in"):
         print("the data set is a stand-in: these figures are not results on the real one")
-    print(f"checkpoint: {tested}\nreport: {report}")
+    print(f"checkpoint: {checkpoint}\nreport: {report}")
 
 
 def phases(network: FusionNetwork, args: argparse.Namespace) -> list[tuple[str, list[nn.Parameter], int]]:
@@ -190,6 +218,7 @@ def train_found(
     args: argparse.Namespace,
     amp: bool,
     run_dir: Path,
+    tell: Callable[[Sequence[Mapping[str, object]]], None],
 ) -> tuple[list[dict[str, object]], float]:
     """One epoch of central weights, then `--epochs` of all weights (published), or what an earlier process left of it.
 
@@ -198,6 +227,7 @@ def train_found(
 
     Args:
         model: `network` itself or its DataParallel wrapper.
+        tell: called with the lines so far after every epoch.
     """
     settings = fusion_flags.training_settings(args)
     saved, started = SavedState(run_dir), time.perf_counter()
@@ -232,6 +262,7 @@ def train_found(
                 lines.append(line)
                 values = {"lines": lines, "best": best, "seconds": before + time.perf_counter() - started}
                 saved.save(values | training_state(network, train_pass.optimizer))
+                tell(lines)
                 interrupts.check()
                 reached = max(line["dev_accuracy"] for line in lines)
                 progress.set_postfix_str(f"{phase}, on dev {line['dev_accuracy']:.4f}, best {reached:.4f}")

@@ -14,6 +14,7 @@ from utils.configurations import Configuration, format_configuration
 from utils.files import write_json
 from utils.metrics import accuracy, correct, f1_scores
 from utils.report import write_report
+from utils.report.found import significance
 from utils.statistics import mcnemar
 from utils.training import predict
 
@@ -84,22 +85,23 @@ def test_found(
     return figures
 
 
+def record_results(
+    run_dir: Path, results: Mapping[str, object], rows: Sequence[Row], epochs: Sequence[Mapping[str, object]]
+) -> None:
+    """Write results.json; without rows it is of a training that goes on."""
+    best_epoch = max(epochs, key=lambda e: e["dev_accuracy"])["epoch"] if epochs else None
+    told = {"rows": [dataclasses.asdict(row) for row in rows], "epochs": epochs, "best_epoch": best_epoch}
+    write_json(run_dir / "results.json", {**results, **told})
+
+
 def write_results(
-    run_dir: Path,
-    results: Mapping[str, object],
-    rows: Sequence[Row],
-    epochs: Sequence[Mapping[str, object]],
+    run_dir: Path, results: Mapping[str, object], rows: Sequence[Row], epochs: Sequence[Mapping[str, object]]
 ) -> Path:
     """Print the table, write results.json and the report, and return the report's path."""
-    best_epoch = max(epochs, key=lambda e: e["dev_accuracy"])["epoch"] if epochs else None
-    content = {
-        **results,
-        "rows": [dataclasses.asdict(row) for row in rows],
-        "epochs": epochs,
-        "best_epoch": best_epoch,
-    }
-    write_json(run_dir / "results.json", content)
+    record_results(run_dir, results, rows, epochs)
     print(format_table(rows))
+    if "mcnemar" in results:
+        print(significance(results["mcnemar"]))
     return write_report(run_dir)
 
 

@@ -57,9 +57,8 @@ class JournaledEvaluator:
     ) -> None:
         self.evaluate, self.journal, self.progress, self.budget = evaluate, journal, progress, budget
         self.best = -1.0
-        spent = (
-            journal.seconds("features") + journal.seconds("candidate") + journal.seconds("step", "surrogate_seconds")
-        )
+        spent = sum(line["seconds"] for line in journal.of_kind("features") if not line.get("reused"))
+        spent += journal.seconds("candidate") + journal.seconds("step", "surrogate_seconds")
         self.started = time.perf_counter() - spent
         self.count = 0  # candidates that the search asked for
 

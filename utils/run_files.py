@@ -40,6 +40,11 @@ class RunFiles:
         return next((part["score"] for part in (self.results, self.best, self.header) if "score" in part), "accuracy")
 
     @property
+    def stand_in(self) -> bool:
+        """Whether its data are made without the original recordings."""
+        return bool(self.results.get("stand_in", self.best.get("stand_in")))
+
+    @property
     def modalities(self) -> list[str]:
         """Their names, in the order of a configuration row."""
         return (self.header or self.results or self.best)["modalities"]

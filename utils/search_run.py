@@ -5,11 +5,12 @@ import copy
 import dataclasses
 import functools
 import itertools
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from models.fusion import ACTIVATION_NAMES, FusionNetwork, HeadSettings
 from utils import cli, fusion_flags
@@ -43,12 +44,18 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--lr_surrogate", type=cli.positive_float, default=1e-3, help="learning rate of the surrogate")
     group.add_argument("--epochs_surrogate", type=cli.positive_int, default=50, help="epochs of the surrogate a step")
     group.add_argument("--randsearch", action="store_true", help="random search with as many trainings")
-    group.add_argument("--with_random", action="store_true", help="besides, random search on the same features")
+    group.add_argument(
+        "--with_random", action="store_true", help="besides, random search with as many trainings, on the same features"
+    )
     group.add_argument(
         "--max_candidates", type=cli.positive_int, default=None, help="end after so many (default: when it is done)"
     )
     group.add_argument(
-        "--time_budget", type=cli.duration, default=None, metavar="30m", help="end after that time (s, m, h, d)"
+        "--time_budget",
+        type=cli.duration,
+        default=None,
+        metavar="30m",
+        help="begin nothing after that time (s, m, h, d)",
     )
 
 
@@ -107,19 +114,23 @@ def run_search(
         "sizes": list(space.sizes),
         "activations": [ACTIVATION_NAMES[a] for a in space.activations],
     }
+    if args.randsearch and args.with_random:
+        raise cli.UsageError("--randsearch is a random search already; leave out --with_random")
     if args.verbose:
         print(f"searching {len(space.rows())} rows a level of {' and '.join(modalities)} features")
     with open_run(args, maker.inputs) as run_dir:
         with Journal(run_dir / "journal.jsonl", header) as journal:
             evaluator = maker.make(_workplace(args, run_dir, journal))
-            whole = _search(args, space, evaluator, journal, args.randsearch)
-        best = _best(journal) | {"whole": whole} | facts
+            budget = Budget(args.max_candidates, args.time_budget)
+            whole = _search(args, space, evaluator, journal, budget, args.randsearch)
+        best = _best(journal) | {"whole": whole, "inputs": maker.inputs} | facts
         logits, labels = evaluator.dev_logits(), evaluator.splits["dev"].labels
         best["baselines"] = search_baselines(modalities, logits, labels, run_dir / "best_dev.npy", args.seed)
         write_json(run_dir / "best.json", best)
         del evaluator  # and the features that it keeps on the device: the random search has its own
         if args.with_random:
-            best["random"] = _random_baseline(args, space, maker, header, run_dir)
+            budget = Budget(best["candidates_trained"])
+            best["random"] = _random_baseline(args, space, maker, header, run_dir, budget, labels)
         write_json(run_dir / "best.json", best)
         write_csv(run_dir / "results.csv", journal.of_kind("candidate"))
         if args.tensorboard:
@@ -169,11 +180,10 @@ def through_networks(
                 saved=place.saved,
                 start=start,
             )
-        started = time.perf_counter()
         folder = args.checkpointdir / "feature_bank"
         bank = open_bank(folder, network, splits, inputs, device, args.verbose, passes, amp)
         if not any(place.journal.of_kind("features")):
-            place.journal.append("features", {"seconds": time.perf_counter() - started})
+            place.journal.append("features", {"seconds": bank.seconds, "reused": bank.reused})
         if args.verbose and bank.reused:
             print(f"feature bank {bank.folder} reused")
         memory = args.bank_memory * 1e9
@@ -200,12 +210,17 @@ def _settings(args: argparse.Namespace) -> SearchSettings:
 
 
 def _search(
-    args: argparse.Namespace, space: Space, evaluator: CandidateEvaluator, journal: Journal, at_random: bool
+    args: argparse.Namespace,
+    space: Space,
+    evaluator: CandidateEvaluator,
+    journal: Journal,
+    budget: Budget,
+    at_random: bool,
 ) -> bool:
     """Run the search, or what is left of it, and journal every step as it ends; returns whether it came to its end."""
     settings = _settings(args)
     ended = {line["step"] for line in journal.of_kind("step")}
-    total, budget = settings.trainings(space), Budget(args.max_candidates, args.time_budget)
+    total = settings.trainings(space)
     name = "candidates at random" if at_random else "candidates"
     # Made before the clock of the budget starts: the first optimizer of a process takes a second to import.
     predictor = AccuracyPredictor(len(space.sizes) + 1, args.seed, args.lr_surrogate, args.epochs_surrogate)
@@ -234,19 +249,29 @@ def _search(
 
 
 def _random_baseline(
-    args: argparse.Namespace, space: Space, maker: EvaluatorMaker, header: Mapping[str, object], run_dir: Path
+    args: argparse.Namespace,
+    space: Space,
+    maker: EvaluatorMaker,
+    header: Mapping[str, object],
+    run_dir: Path,
+    budget: Budget,
+    labels: Tensor,
 ) -> dict[str, object]:
-    """A random search with as many trainings on the same features, journaled in a folder of its own."""
+    """A random search on the same features, journaled in a folder of its own.
+
+    Args:
+        labels: of the dev split.
+    """
     folder = run_dir / "random"
     folder.mkdir(exist_ok=True)
     with Journal(folder / "journal.jsonl", {**header, "search": "random"}) as journal:
-        _search(args, space, maker.make(_workplace(args, folder, journal)), journal, at_random=True)
+        _search(args, space, maker.make(_workplace(args, folder, journal)), journal, budget, at_random=True)
     lines, right = list(journal.of_kind("candidate")), folder / "best_dev.npy"
     return {
         "configurations": best_of(lines),
         "candidates_trained": len(lines),
         "accuracies": list(itertools.accumulate((max(line["accuracies"], default=0.0) for line in lines), max)),
-        "difference": difference(run_dir / "best_dev.npy", np.load(right), args.seed) if right.exists() else None,
+        "difference": difference(run_dir / "best_dev.npy", torch.from_numpy(np.load(right)), labels, args.seed),
     }
 
 
@@ -274,6 +299,12 @@ def _print_best(best: dict, run_dir: Path, report: Path) -> None:
     print(f"{best['candidates_trained']} candidates trained in {best['seconds']:.1f} s{ended}; the best on dev:")
     for rank, entry in enumerate(best["configurations"], start=1):
         print(f"  {rank}. {entry['accuracy']:.4f}  {format_configuration(entry['configuration'])}")
+    others = [(line["dev"], line["name"]) for line in best["baselines"]]
+    if random := best.get("random"):
+        reached = random["configurations"][0]["accuracy"]
+        others.append((reached, f"random search, {random['candidates_trained']} candidates"))
+    if others:
+        print("beside them:", *(f"     {dev:.4f}  {name}" for dev, name in others), sep="\n")
     if best.get("stand_in"):
         print("the data set is a stand-in: these figures are not results on the real one")
     print(f"configurations: {run_dir / 'best.json'}\nreport: {report}")

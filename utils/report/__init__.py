@@ -53,7 +53,7 @@ def _content(files: RunFiles, name: str) -> str:
     return page(
         title,
         f"<h1>{escape(title)}</h1>",
-        STAND_IN if files.results.get("stand_in", files.best.get("stand_in")) else "",
+        STAND_IN if files.stand_in else "",
         *training_sections(files),
         *search_sections(files),
         section("How it was run", about(files)),

@@ -18,13 +18,12 @@ def baselines(files: RunFiles) -> str:
         return ""
     own = f"best of this search, {best['candidates_trained']} candidates"
     told = next((difference for *_, difference in entries if difference), {})
-    unit = "points" if files.score == "accuracy" else "points of right labels"
     rows = [(name, percent(dev), *ahead(difference)) for name, dev, difference in entries]
     rows.append((own, percent(best["configurations"][0]["accuracy"]), "", ""))
     head = [
         "",
         f"dev {files.score}",
-        f"the best is ahead by ({unit})",
+        "the best is ahead by (points)",
         f"{100 * told.get('confidence', 0.95):g} % interval",
     ]
     words = "The best candidate was chosen on dev, so its own figure there flatters it; test decides."

@@ -13,6 +13,7 @@ from utils.run_files import FREE, RunFiles
 
 APART = FREE - {"device"} | {"seed", "with_random", "evaluate_missing", "export"}  # in which runs of a group may differ
 CANDIDATES = "candidates trained"
+STAND_IN = '<p class="note">Some of these runs are on a stand-in for AV-MNIST: they are no results on the real one.</p>'
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -192,6 +193,7 @@ def comparison(runs: Mapping[Path, RunFiles], ignored: Iterable[str] = ()) -> st
         f"<h1>{title}</h1>",
         tiles([("runs", str(len(runs))), ("groups", str(len(groups)))]),
         f'<p class="soft">{words}</p>',
+        STAND_IN if any(files.stand_in for files in runs.values()) else "",
         section("Runs", runs_table(groups)),
         section("Curves", grid(curves(searches, CANDIDATES), curves(trainings, "epochs"))),
         section("What differs between the groups", differences(groups)),

@@ -1,6 +1,7 @@
 """The sections of a report that tell of a trained network, found or unimodal; "" where there is nothing to say."""
 
 import math
+from collections.abc import Mapping
 from html import escape
 
 from utils.configurations import format_configuration
@@ -11,6 +12,7 @@ from utils.run_files import RunFiles
 
 FOUND = "found network"
 BARS = 20  # of a figure at most
+UNFINISHED = '<p class="note">This training has not tested its network: it is unfinished.</p>'
 
 
 def training_headline(files: RunFiles) -> str:
@@ -18,7 +20,7 @@ def training_headline(files: RunFiles) -> str:
         return unimodal_headline(files)
     found = found_row(files)
     if not found:
-        return ""
+        return UNFINISHED if files.kind == "found network" else ""
     values = [(f"test {files.score} of the found network", percent(found["test"]))]
     values.append((f"dev {files.score}", percent(found["dev"])))
     late = [row for row in files.results["rows"] if row["name"].startswith("late fusion") and row["test"] is not None]
@@ -37,8 +39,7 @@ def unimodal_headline(files: RunFiles) -> str:
         ("dev accuracy", percent(results.get("dev_accuracy"))),
     ]
     values += [("network", results["network"]), ("time", duration(results.get("seconds")))]
-    unfinished = '<p class="note">This training has not tested its network: it is unfinished.</p>'
-    return ("" if "test_accuracy" in results else unfinished) + tiles(values)
+    return ("" if "test_accuracy" in results else UNFINISHED) + tiles(values)
 
 
 def found_row(files: RunFiles) -> dict:
@@ -55,22 +56,19 @@ def results_table(files: RunFiles) -> str:
         shown = [percent(row["dev"]), percent(row["test"]), "-" if trained is None else trained]
         shown += [duration(row.get("seconds")), format_configuration(configuration) if configuration else "-"]
         rows.append((row["name"], *shown))
-    return table(head, rows, left=(0, 5), strong=(FOUND,)) if rows else ""
+    words = '<p class="soft">Time: all training that it took, of the unimodal networks and in the search too.</p>'
+    return table(head, rows, left=(0, 5), strong=(FOUND,)) + words if rows else ""
 
 
-def significance(files: RunFiles) -> str:
-    """McNemar's test in a sentence."""
-    test = files.results.get("mcnemar")
-    if not test:
-        return ""
+def significance(test: Mapping[str, object]) -> str:
+    """McNemar's test of results.json in words."""
     p = "p < 0.001" if test["p"] < 0.001 else f"p = {test['p']:.3f}"
     verdict = "chance alone hardly gives" if test["p"] < 0.05 else "chance alone may give"
-    words = (
+    return (
         f"Only the found network is right on {test['only_found_right']} of the test samples, only the baseline "
         f"({test['against']}) on {test['only_baseline_right']}. McNemar's exact test: {p}; "
         f"{verdict} a difference as large."
     )
-    return f"<p>{escape(words)}</p>"
 
 
 def found_network(files: RunFiles) -> str:
@@ -172,9 +170,10 @@ def curve(epochs: list[dict], best: int | None, label: str, lines: dict[str, str
 
 
 def training_sections(files: RunFiles) -> list[str]:
+    test = files.results.get("mcnemar")
     return [
         training_headline(files),
-        section("Results", results_table(files), significance(files)),
+        section("Results", results_table(files), f"<p>{escape(significance(test))}</p>" if test else ""),
         section("The network", found_network(files)),
         section("Missing and noisy modalities", missing(files)),
         section("Training", curves(files)),
