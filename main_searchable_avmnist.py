@@ -11,7 +11,7 @@ args.json, journal.jsonl (every trained candidate), best.json (give it to main_f
 from datasets.avmnist import MODALITIES, is_stand_in, load_avmnist
 from models.fusion import AudioImageNetwork
 from models.lenet import AudioLeNet, ImageLeNet
-from utils import cli, fusion_flags, search_run
+from utils import cli, fusion_flags, search_flags, search_run
 from utils.batches import ArraySplit
 from utils.configurations import Space
 from utils.feature_bank import data_identity
@@ -21,8 +21,8 @@ def main() -> None:
     parser = cli.make_parser(__doc__)
     cli.add_avmnist_data(parser)
     cli.add_avmnist_checkpoints(parser)
-    search_run.add_flags(parser)
-    search_run.add_network_flags(parser)
+    search_flags.add_flags(parser)
+    search_flags.add_network_flags(parser)
     fusion_flags.add_flags(parser, inner=16, epochs=3, batchsize=32, period=1, dropout=0.5, multitask=False)
     cli.add_run_flags(parser)
     args = parser.parse_args()

@@ -11,7 +11,7 @@ results.csv and report.html.
 
 from datasets.features import load_features
 from models.fusion import ACTIVATION_NAMES, FeatureLayout
-from utils import cli, fusion_flags, search_run
+from utils import cli, fusion_flags, search_flags, search_run
 from utils.configurations import Space
 from utils.feature_bank import bank_of_features, data_identity, feature_splits
 
@@ -19,7 +19,7 @@ from utils.feature_bank import bank_of_features, data_identity, feature_splits
 def main() -> None:
     parser = cli.make_parser(__doc__)
     cli.add_feature_data(parser)
-    search_run.add_flags(parser)
+    search_flags.add_flags(parser)
     space_flags = parser.add_argument_group("space")
     space_flags.add_argument(
         "--activations", nargs="+", choices=ACTIVATION_NAMES, default=["relu", "sigmoid"], help="of a fusion layer"

@@ -15,7 +15,7 @@ from datasets.ntu_splits import read_splits
 from models.fusion import SkeletonRGBNetwork
 from models.hcn import SkeletonNet
 from models.inflated_resnet import InflatedResNet50
-from utils import cli, fusion_flags, search_run
+from utils import cli, fusion_flags, search_flags, search_run
 from utils.batches import loaded_splits
 from utils.checkpoints import find_checkpoints
 from utils.configurations import Space
@@ -25,8 +25,8 @@ def main() -> None:
     parser = cli.make_parser(__doc__)
     cli.add_ntu_data(parser)
     cli.add_ntu_checkpoints(parser)
-    search_run.add_flags(parser)
-    search_run.add_network_flags(parser)
+    search_flags.add_flags(parser)
+    search_flags.add_network_flags(parser)
     fusion_flags.add_flags(parser, inner=16, epochs=3, batchsize=20, period=1, dropout=0.5, multitask=False, amp="off")
     cli.add_run_flags(parser)
     args = parser.parse_args()

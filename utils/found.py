@@ -1,12 +1,10 @@
 """Training of a found configuration to the end, and the table that sets it beside its baselines."""
 
 import argparse
-import copy
 import dataclasses
 import functools
 import json
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -35,7 +33,7 @@ from utils.report.board import write_training
 from utils.run_folder import open_run
 from utils.seeds import derive_seed
 from utils.training import ModelTraining, adam, on_device, train_and_evaluate
-from utils.training_state import SavedState, restore, training_state
+from utils.training_record import TrainingRecord
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,11 +227,8 @@ def train_found(
         model: `network` itself or its DataParallel wrapper.
         tell: called with the lines so far after every epoch.
     """
-    settings = fusion_flags.training_settings(args)
-    saved, started = SavedState(run_dir), time.perf_counter()
-    state = saved.load()
-    lines, best, before = state.get("lines", []), state.get("best", {}), state.get("seconds", 0.0)
-    plan = phases(network, args)
+    settings, kept = fusion_flags.training_settings(args), TrainingRecord(network, run_dir)
+    lines, plan = kept.lines, phases(network, args)
     total, first = sum(count for *_, count in plan), 0
     with Progress(total=total, initial=len(lines), desc="epochs", verbose=args.verbose) as progress:
         for phase, parameters, count in plan:  # each with an optimizer and a cosine cycle of its own
@@ -243,7 +238,7 @@ def train_found(
                 parameter.requires_grad_(True)
             train_pass = ModelTraining(model, adam(parameters, settings), network.train, amp)
             if done and lines[-1]["phase"] == phase:
-                restore(network, train_pass.optimizer, state)
+                kept.restore(train_pass.optimizer)
             epochs = train_and_evaluate(
                 model, splits, settings, train_pass, ("found", phase), count, first_pass=first, done=done
             )
@@ -256,17 +251,12 @@ def train_found(
                     "dev_accuracy": float(result.dev_accuracy),
                     "learning_rate": result.rate,
                 }
-                if not best or line["dev_accuracy"] > max(earlier["dev_accuracy"] for earlier in lines):
-                    best = copy.deepcopy(network.state_dict())
-                    save_state(run_dir / "best.checkpoint", best)
-                lines.append(line)
-                values = {"lines": lines, "best": best, "seconds": before + time.perf_counter() - started}
-                saved.save(values | training_state(network, train_pass.optimizer))
+                kept.add(line, train_pass.optimizer)
                 tell(lines)
                 interrupts.check()
-                reached = max(line["dev_accuracy"] for line in lines)
-                progress.set_postfix_str(f"{phase}, on dev {line['dev_accuracy']:.4f}, best {reached:.4f}")
+                best = kept.best_line["dev_accuracy"]
+                progress.set_postfix_str(f"{phase}, on dev {line['dev_accuracy']:.4f}, best {best:.4f}")
                 progress.update()
             first += count
-    network.load_state_dict(best)
-    return lines, before + time.perf_counter() - started
+    kept.keep_best()
+    return lines, kept.seconds

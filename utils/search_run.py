@@ -1,4 +1,4 @@
-"""Runs a search to its end and writes what it found: flags, journal, best.json, report. The same for all data sets."""
+"""Runs a search to its end and writes what it found: journal, best.json, report. The same for all data sets."""
 
 import argparse
 import copy
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from models.fusion import ACTIVATION_NAMES, FusionNetwork, HeadSettings
-from utils import cli, fusion_flags
+from utils import cli, fusion_flags, search_flags
 from utils.baselines import difference, search_baselines
 from utils.batches import Split
 from utils.configurations import Space, format_configuration
@@ -28,53 +28,8 @@ from utils.report import write_report
 from utils.report.board import write_search
 from utils.resumable import SharedWeights
 from utils.run_folder import open_run
-from utils.search import SearchError, SearchSettings, random_search, sequential_search
+from utils.search import SearchError, random_search, sequential_search
 from utils.training_state import SavedState
-
-
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Flags of the search itself (published names and defaults)."""
-    group = parser.add_argument_group("search")
-    group.add_argument("--max_fusions", type=cli.positive_int, default=4, help="most fusion layers of a configuration")
-    group.add_argument("--search_iterations", type=cli.positive_int, default=3, help="passes over the levels")
-    group.add_argument("--num_samples", type=cli.positive_int, default=15, help="candidates trained in a step")
-    group.add_argument("--initial_temperature", type=cli.positive_float, default=10, help="of the first sampling")
-    group.add_argument("--final_temperature", type=cli.positive_float, default=0.2, help="approached as it cools")
-    group.add_argument("--temperature_decay", type=cli.positive_float, default=4, help="larger cools more slowly")
-    group.add_argument("--lr_surrogate", type=cli.positive_float, default=1e-3, help="learning rate of the surrogate")
-    group.add_argument("--epochs_surrogate", type=cli.positive_int, default=50, help="epochs of the surrogate a step")
-    group.add_argument("--randsearch", action="store_true", help="random search with as many trainings")
-    group.add_argument(
-        "--with_random", action="store_true", help="besides, random search with as many trainings, on the same features"
-    )
-    group.add_argument(
-        "--max_candidates", type=cli.positive_int, default=None, help="end after so many (default: when it is done)"
-    )
-    group.add_argument(
-        "--time_budget",
-        type=cli.duration,
-        default=None,
-        metavar="30m",
-        help="begin nothing after that time (s, m, h, d)",
-    )
-
-
-def add_network_flags(parser: argparse.ArgumentParser) -> None:
-    """Flags of searches that run unimodal networks."""
-    group = parser.add_argument_group("features")
-    group.add_argument(
-        "--features",
-        choices=("cached", "live"),
-        default="cached",
-        help="cached: networks fixed, their features computed once; live: they run in train mode, as published, in "
-        "every epoch of every step",
-    )
-    group.add_argument(
-        "--bank_memory",
-        type=cli.positive_float,
-        default=4,
-        help="GB that cached features may take; those of a larger set are read from disk as they are needed",
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,10 +160,6 @@ def _workplace(args: argparse.Namespace, folder: Path, journal: Journal) -> Work
     return Workplace(journal, SavedState(folder), SharedWeights() if args.weightsharing else None)
 
 
-def _settings(args: argparse.Namespace) -> SearchSettings:
-    return SearchSettings(**{field.name: getattr(args, field.name) for field in dataclasses.fields(SearchSettings)})
-
-
 def _search(
     args: argparse.Namespace,
     space: Space,
@@ -218,7 +169,7 @@ def _search(
     at_random: bool,
 ) -> bool:
     """Run the search, or what is left of it, and journal every step as it ends; returns whether it came to its end."""
-    settings = _settings(args)
+    settings = search_flags.search_settings(args)
     ended = {line["step"] for line in journal.of_kind("step")}
     total = settings.trainings(space)
     name = "candidates at random" if at_random else "candidates"

@@ -1,10 +1,8 @@
 """Training of a unimodal network; shared by the train_* scripts, which choose data, network and optimizer."""
 
 import argparse
-import copy
 import dataclasses
 import itertools
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -20,7 +18,7 @@ from utils.report import write_report
 from utils.report.board import write_training
 from utils.run_folder import open_run
 from utils.training import ModelTraining, evaluate, train_and_evaluate
-from utils.training_state import SavedState, restore, training_state
+from utils.training_record import TrainingRecord
 
 
 def add_flags(
@@ -113,15 +111,10 @@ def _train(
 
     The best dev epoch is what `network` holds in the end.
     """
-    saved, started = SavedState(run_dir), time.perf_counter()
-    state = saved.load()
-    told, before, best = {"epochs": []}, 0.0, {}
-    if state:
-        restore(network, train_pass.optimizer, state)
-        told, best = state["told"], state["best"]
-        before = told["seconds"]
+    kept = TrainingRecord(network, run_dir)
+    kept.restore(train_pass.optimizer)
     schedule = _Schedule(args.seed, args.batchsize, rates or (lambda batches: itertools.repeat(args.lr)))
-    done = len(told["epochs"])
+    done = len(kept.lines)
     epochs = train_and_evaluate(network, splits, schedule, train_pass, (), args.epochs, done=done)
     progress = Progress(epochs, desc="epochs", total=args.epochs, initial=done, verbose=args.verbose)
     for epoch, result in enumerate(progress, done):
@@ -137,15 +130,17 @@ def _train(
             progress.write(
                 "  ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v:3d}" for k, v in line.items())
             )
-        told = told | {"epochs": [*told["epochs"], line], "seconds": before + time.perf_counter() - started}
-        if not best or line["dev_accuracy"] > told["dev_accuracy"]:
-            told |= {"best_epoch": epoch, "dev_accuracy": line["dev_accuracy"]}
-            best = copy.deepcopy(network.state_dict())
-            save_state(run_dir / "best.checkpoint", best)
-        saved.save({"told": told, "best": best} | training_state(network, train_pass.optimizer))
-        write_json(run_dir / "results.json", {**record, **told})
+        kept.add(line, train_pass.optimizer)
+        write_json(run_dir / "results.json", {**record, **_told(kept)})
         if args.tensorboard:
             write_training(run_dir)
         interrupts.check()
-    network.load_state_dict(best)
-    return told
+    kept.keep_best()
+    return _told(kept)
+
+
+def _told(kept: TrainingRecord) -> dict[str, object]:
+    """What the record of the run says of its epochs."""
+    best = kept.best_line
+    told = {"best_epoch": best["epoch"], "dev_accuracy": best["dev_accuracy"]}
+    return {"epochs": kept.lines, "seconds": kept.seconds, **told}
