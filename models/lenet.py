@@ -74,7 +74,7 @@ class _LeNet(nn.Module):
         for i in range(1, self.depth + 1):
             x = self.get_submodule(f"conv{i}")(x).contiguous()  # (B, c 2^(i-1), h, w)
             out = F.relu(self.get_submodule(f"bn{i}")(x))  # (B, c 2^(i-1), h, w)
-            x = _MaxPool2x2.apply(out)  # (B, c 2^(i-1), h/2, w/2)
+            x = F.max_pool2d(out, 2) if out.is_cuda else _MaxPool2x2.apply(out)  # (B, c 2^(i-1), h/2, w/2)
             source = x if i == 1 and self.first_feature_pooled else out
             features.append(source.mean(dim=(2, 3)))  # (B, c 2^(i-1))
         return features, self.classifier(features[-1])
