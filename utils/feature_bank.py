@@ -155,7 +155,7 @@ def open_bank(
     def missing() -> list[str]:
         return [name for name in tables if not _is_whole(home / f"{name}.npy", (len(tables[name]), layout.total))]
 
-    reused = not missing()
+    reused = not missing() and (home / SECONDS).exists()
     if not reused:
         on_device(network, device)
         with locked(home), _clocked(home / SECONDS):

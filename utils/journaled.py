@@ -40,7 +40,7 @@ class BudgetSpent(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """What a search may spend, over all processes that work on it; None: any amount."""
+    """What a search may spend once it has its features, over all processes that work on it; None: any amount."""
 
     candidates: int | None = None
     seconds: float | None = None
@@ -57,8 +57,7 @@ class JournaledEvaluator:
     ) -> None:
         self.evaluate, self.journal, self.progress, self.budget = evaluate, journal, progress, budget
         self.best = -1.0
-        spent = sum(line["seconds"] for line in journal.of_kind("features") if not line.get("reused"))
-        spent += journal.seconds("candidate") + journal.seconds("step", "surrogate_seconds")
+        spent = journal.seconds("candidate") + journal.seconds("step", "surrogate_seconds")
         self.started = time.perf_counter() - spent
         self.count = 0  # candidates that the search asked for
 

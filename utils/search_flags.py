@@ -30,7 +30,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         type=cli.duration,
         default=None,
         metavar="30m",
-        help="begin nothing after that time (s, m, h, d)",
+        help="begin no training after that time, features not counted (s, m, h, d)",
     )
 
 

@@ -138,7 +138,7 @@ def through_networks(
         folder = args.checkpointdir / "feature_bank"
         bank = open_bank(folder, network, splits, inputs, device, args.verbose, passes, amp)
         if not any(place.journal.of_kind("features")):
-            place.journal.append("features", {"seconds": bank.seconds, "reused": bank.reused})
+            place.journal.append("features", {"seconds": bank.seconds})
         if args.verbose and bank.reused:
             print(f"feature bank {bank.folder} reused")
         memory = args.bank_memory * 1e9
