@@ -124,6 +124,16 @@ def test_a_live_step_trains_every_candidate_as_published(splits, options):
             assert (value - central[name]).abs().float().mean() < 1e-3, f"member {place}, {name}"
 
 
+def test_large_steps_train_in_several_populations(tmp_path, splits):
+    cached, live = cached_and_live(tmp_path, splits, HeadSettings(num_outputs=10, dropout=0.0), frozen_mode="eval")
+    whole = [e.accuracies for e in cached(CONFIGURATIONS, step=0)]
+    cached.together = live.together = 2
+    for evaluator in (cached, live):
+        assert [e.accuracies for e in evaluator(CONFIGURATIONS, step=0)] == whole
+        assert [e.accuracies for e in evaluator(CONFIGURATIONS, step=0, known=1)] == whole[1:]
+        assert [e.accuracies for e in evaluator(CONFIGURATIONS, step=0, known=2)] == whole[2:]
+
+
 def test_live_as_published_trains_in_train_mode(tmp_path, splits):
     head = HeadSettings(num_outputs=10, dropout=0.5)
     cached, live = cached_and_live(tmp_path, splits, head)
@@ -151,10 +161,16 @@ def test_weight_sharing_carries_layers_from_step_to_step(tmp_path, splits):
     assert shared != [e.accuracies for e in alone(one, step=1)]
 
 
-@pytest.mark.parametrize("known", [0, 1, 3])
-@pytest.mark.parametrize("saved_steps", [1, 2])
-def test_a_step_with_shared_weights_goes_on_from_what_the_journal_tells_of_it(tmp_path, splits, known, saved_steps):
+@pytest.mark.parametrize(
+    ("together", "saved_steps", "known"),
+    [(3, steps, known) for steps in (1, 2) for known in (0, 1, 3)]
+    + [(2, 1, 0), (2, 1, 1), (2, 1, 2), (2, 2, 2), (2, 2, 3)],  # the first two are told before the third trains
+)
+def test_a_step_with_shared_weights_goes_on_from_what_the_journal_tells_of_it(
+    tmp_path, splits, monkeypatch, together, saved_steps, known
+):
     """A process was killed when its journal told `known` candidates of step 1."""
+    monkeypatch.setattr(CachedEvaluator, "together", together)
     head, cpu = HeadSettings(num_outputs=10, dropout=0.0), torch.device("cpu")
     bank = open_bank(tmp_path, build(head, splits["train"])(CONFIGURATIONS[0]), splits, {}, cpu, verbose=False)
 

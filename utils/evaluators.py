@@ -37,12 +37,13 @@ from utils.training import (
 from utils.training_state import SavedState
 
 ROWS_BATCH = 512  # dev rows of the bank at once
+TOGETHER = 256  # candidates of a population at most: the first step of many modalities has thousands
 
 
 class PopulationEvaluator(abc.ABC):
-    """Trains the configurations of a step together; subclasses say on what."""
+    """Trains the configurations of a step together, in populations of at most `together`; subclasses say on what."""
 
-    at_once = True  # False: one after the other, each as a population of its own
+    together = TOGETHER
     dev_batch: int | None = None  # dev samples at once; None: as the split says
 
     def __init__(
@@ -72,6 +73,11 @@ class PopulationEvaluator(abc.ABC):
     def dev_logits(self) -> list[Tensor]:
         """What each unimodal network says of the dev samples, (N, C); empty where that is not known."""
 
+    @property
+    def at_once(self) -> bool:
+        """Whether candidates come many at a time."""
+        return self.together > 1
+
     def __call__(self, configurations: Sequence[Configuration], step: int, known: int = 0) -> Iterator[Evaluation]:
         """Evaluations of the candidates from number `known` on."""
         for place, group in self._groups(configurations):
@@ -81,13 +87,13 @@ class PopulationEvaluator(abc.ABC):
     def catch_up(self, configurations: Sequence[Configuration], step: int, known: int) -> None:
         """Take up the weights to share of what the journal tells wholly: the first `known` evaluations of a step."""
         for place, group in self._groups(configurations):
-            if place + len(group) <= known and self.resumable.lacks((step, place), group):
+            if place + len(group) <= known and self.resumable.lacks((step, place // self.together), group):
                 self._train(group, step, place)
 
     def _groups(self, configurations: Sequence[Configuration]) -> list[tuple[int, Sequence[Configuration]]]:
         """What trains together, each with its place in the step."""
-        size = len(configurations) if self.at_once else 1
-        return [(place, configurations[place : place + size]) for place in range(0, len(configurations), size)]
+        places = range(0, len(configurations), self.together)
+        return [(place, configurations[place : place + self.together]) for place in places]
 
     def _train(self, configurations: Sequence[Configuration], step: int, place: int) -> list[Evaluation]:
         heads = [self._head(configuration, step, k) for k, configuration in enumerate(configurations, place)]
@@ -106,7 +112,7 @@ class PopulationEvaluator(abc.ABC):
                     self.shared.store(configuration, population.member_state(k))
 
         history, correct, seconds = self.resumable.train(
-            (step, place), configurations, model, train_pass, epochs, store
+            (step, place // self.together), configurations, model, train_pass, epochs, store
         )
         share = seconds / len(configurations)
         return [_evaluation(accuracies, right, share) for *accuracies, right in zip(*history, correct, strict=True)]
@@ -189,7 +195,7 @@ class LiveEvaluator(PopulationEvaluator):
         """
         splits = {name: split.to(device) for name, split in splits.items()}
         super().__init__(network.feature_layout, network.settings, training, splits, device, shared, saved)
-        self.at_once = shared is None
+        self.together = TOGETHER if shared is None else 1
         self.network = on_device(network, device).requires_grad_(False)
         self.rows = wrap(FeatureRows(self.network))
         self.start = start or copy.deepcopy([backbone.state_dict() for backbone in network.backbones()])

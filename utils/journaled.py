@@ -24,7 +24,7 @@ from utils.search import Evaluation
 class CandidateEvaluator(Protocol):
     """What trains candidates; see `utils.evaluators`."""
 
-    at_once: bool  # whether all candidates of a step come together
+    at_once: bool  # whether candidates come many at a time
     splits: Mapping[str, Split]
 
     def dev_logits(self) -> list[Tensor]: ...

@@ -49,7 +49,7 @@ class Resumable:
             shared.layers = self.state["shared"]
 
     def is_at(self, unit: tuple[int, int], configurations: Sequence[Configuration]) -> bool:
-        """Whether the saved training is the one of these candidates as this unit (step, place in the step)."""
+        """Whether the saved training is the one of these candidates as this unit (step, number in the step)."""
         return self.state.get("unit") == unit and self.state.get("configurations") == list(configurations)
 
     def lacks(self, unit: tuple[int, int], configurations: Sequence[Configuration]) -> bool:
@@ -57,8 +57,8 @@ class Resumable:
 
         So it is where a process was killed between its last epoch and the next unit's first, or where a state is lost.
         """
-        step, place = unit
-        follows = self.last == (step, place - 1) if place else (self.last or (-1, 0))[0] == step - 1
+        step, number = unit
+        follows = self.last == (step, number - 1) if number else (self.last or (-1, 0))[0] == step - 1
         return self.shared is not None and (self.is_at(unit, configurations) or follows)
 
     def train(
