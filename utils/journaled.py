@@ -91,14 +91,18 @@ class JournaledEvaluator:
                 "predicted": predicted and predicted[place],
                 "seconds": evaluation.seconds,
             }
-            if not evaluation.failed and evaluation.accuracy > self.best:
+            if evaluation.accuracy > self.best:  # never of one that failed: it has none
                 write_correct(self.journal.path, evaluation.correct)
+                self.best = evaluation.accuracy
             self.journal.append("candidate", values | ({"failed": evaluation.failed} if evaluation.failed else {}))
             evaluations.append(evaluation)
-            self._show(step, [evaluation])
+            if not self.evaluate.at_once:
+                self._show(step, [evaluation])
             interrupts.check()
             if self._time_is_up() and not self.evaluate.at_once:
                 break
+        if self.evaluate.at_once:  # one by one they would look as if each but the first took no time
+            self._show(step, evaluations[len(lines) :])
         self.count += len(evaluations)
         if len(evaluations) < len(configurations):
             raise BudgetSpent
