@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 ROOT = Path(__file__).parents[1]
 GUIDE = (ROOT / "docs" / "own_data.md").read_text()
 torch.set_num_threads(1)
+settings.register_profile("project", deadline=None)  # no test asserts on time
+settings.load_profile("project")
 
 
 def _run_script(cwd: Path, script: str, *args: object, code: int = 0) -> subprocess.CompletedProcess:

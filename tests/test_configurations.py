@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from utils.cli import UsageError
@@ -27,7 +27,6 @@ SPACES = st.builds(
 PUBLISHED = [((3, 2, 1), (2, 0, 1)), ((3, 2, 0),)]
 
 
-@settings(deadline=None)
 @given(SPACES)
 def test_rows_are_all_combinations_last_index_fastest(space):
     rows = space.rows()
@@ -47,7 +46,6 @@ def test_check_names_the_limits_and_the_row(row):
     assert str(caught.value) == (f"a configuration row needs 3 numbers from 0 to [4, 2, 2], but got {list(row)}")
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=5).map(tuple), st.sampled_from([(0, 1), (0, 3), (2,)]))
 def test_with_skips_a_row_may_leave_out_modalities_but_not_all(sizes, activations):
     space = Space(sizes, activations, allow_skip=True)
@@ -77,7 +75,6 @@ def test_with_skips_check_tells_that_some_may_be_left_out(row):
 # Unfolding
 
 
-@settings(deadline=None)
 @given(SPACES, st.integers(0, 3), st.data())
 def test_unfolding_replaces_or_appends_every_row(space, level, data):
     rows = space.rows()
@@ -104,7 +101,6 @@ def test_unfolding_nothing_gives_the_one_layer_configurations():
 # Sampling
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.floats(0, 1), max_size=20),
     st.integers(0, 25),
@@ -119,7 +115,6 @@ def test_a_sample_is_without_replacement_and_never_warns(accuracies, count, temp
     assert all(type(i) is int and 0 <= i < len(accuracies) for i in chosen)
 
 
-@settings(deadline=None)
 @given(st.permutations([0.0, 0.1, 0.3, 0.5, 0.52, 0.9]), st.integers(0, 100))
 def test_near_temperature_zero_the_best_are_taken_in_order(accuracies, seed):
     chosen = sample(accuracies, accuracies, 4, 1e-6, np.random.default_rng(seed))
@@ -156,7 +151,6 @@ def test_random_configurations_vary_in_length_and_row():
 # Parsing
 
 
-@settings(deadline=None)
 @given(st.integers(1, 4).flatmap(lambda n: st.lists(st.tuples(*[st.integers(0, 99)] * n), min_size=1, max_size=5)))
 def test_parsing_reads_what_formatting_writes(rows):
     text = format_configuration(rows)

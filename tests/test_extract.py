@@ -48,7 +48,7 @@ def network() -> nn.Module:
     return network
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(shape=st.lists(st.integers(1, 4), min_size=2, max_size=5), last=st.booleans())
 def test_pooling_averages_over_all_but_batch_and_channel(shape, last):
     x = torch.arange(float(np.prod(shape))).reshape(shape)

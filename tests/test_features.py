@@ -261,7 +261,7 @@ def damaged(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("damaged")
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=2000)
 @given(content=st.sampled_from(WHOLE), patches=PATCHES, cut=st.none() | st.integers(0, len(WHOLE[0])))
 def test_damaged_bytes_give_the_arrays_or_one_message(damaged, content, patches, cut):
     changed = bytearray(content[:cut])
@@ -278,7 +278,7 @@ def test_damaged_bytes_give_the_arrays_or_one_message(damaged, content, patches,
         assert data.labels["train"].tolist() == [0, 1]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     text=st.text("{}()[],:'descr<f4iuO|boltranhsp_e 0123456789L\n", max_size=60)
     | st.builds(

@@ -26,7 +26,7 @@ def expected_joints(frames: list[np.ndarray]) -> np.ndarray:
     return joints
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(counts=st.lists(st.integers(0, 4), max_size=6))
 def test_what_was_written_is_read(tmp_path_factory, counts):
     path = tmp_path_factory.mktemp("skeleton") / "x.skeleton"
@@ -124,7 +124,7 @@ def resized(joints: np.ndarray, frames: int) -> np.ndarray:
     return joints[:, below] * (1 - share) + joints[:, above] * share
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(count=st.integers(1, 90), frames=st.sampled_from([8, 20, 32]), bodies=st.integers(1, 2), centre=st.booleans())
 def test_the_input_is_centred_and_resized(count, frames, bodies, centre):
     raw = np.random.default_rng(count).normal(0, 1, (3, count, 25, bodies)).astype(np.float32)

@@ -84,7 +84,7 @@ def test_window_plan_refuses_short_signals():
         window_plan(111)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(SIZE, 5000), st.integers(0, 2**32 - 1))
 def test_a_spectrogram_does_not_depend_on_its_batch_or_level(n, seed):
     signals = np.random.default_rng(seed).standard_normal((3, n))

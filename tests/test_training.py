@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import accuracy_score, f1_score
@@ -31,7 +31,6 @@ def numbered(count: int) -> ArraySplit:
 # Batches
 
 
-@settings(deadline=None)
 @given(st.integers(1, 60), st.integers(1, 70), st.booleans(), st.integers(0, 5))
 def test_batches_cover_every_sample_once(count, batch_size, shuffled, epoch):
     batches = numbered(count).batches(batch_size, (0, "shuffle", epoch) if shuffled else None)
@@ -67,7 +66,6 @@ PLACES = st.tuples(
 )
 
 
-@settings(deadline=None)
 @given(PLACES, PLACES)
 def test_seeds_differ_by_place(first, second):
     assert 0 <= derive_seed(*first) < 2**63
@@ -123,7 +121,6 @@ TABLES = st.tuples(st.integers(1, 12), st.integers(1, 5)).flatmap(
 )
 
 
-@settings(deadline=None)
 @given(TABLES)
 def test_f1_of_several_labels_a_sample_is_that_of_scikit_learn(tables):
     predicted, label = tables
@@ -142,7 +139,6 @@ def test_f1_of_several_labels_a_sample_is_that_of_scikit_learn(tables):
     np.testing.assert_allclose(correct(logits, labels), shares, rtol=1e-6)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=30))
 def test_f1_of_single_labels_is_that_of_scikit_learn(pairs):
     chosen, label = np.array(pairs).T
@@ -243,7 +239,6 @@ def test_predicting_is_in_eval_mode_and_puts_every_mode_back():
 # Max-pooling
 
 
-@settings(deadline=None)
 @given(
     st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(2, 9), st.integers(2, 9)),
     st.booleans(),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
-from scipy import stats
+import scipy
 from torch import Tensor
 
 from utils.configurations import Configuration, Space, random_configuration, sample, unfold
@@ -194,4 +194,4 @@ def rank_correlation(predicted: Sequence[float] | None, accuracies: Sequence[flo
     pairs = [(p, a) for p, a in zip(predicted or (), accuracies, strict=predicted is not None) if math.isfinite(a)]
     if any(len(set(values)) < 2 for values in zip(*pairs, strict=True)) or not pairs:
         return None
-    return float(stats.spearmanr(*zip(*pairs, strict=True)).statistic)
+    return float(scipy.stats.spearmanr(*zip(*pairs, strict=True)).statistic)  # scipy imports its parts when used

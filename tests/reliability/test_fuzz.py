@@ -33,7 +33,6 @@ RAM = Path("/dev/shm")
 PUBLISHED = [((3, 2, 0),), ((1, 1, 1), (2, 0, 0))]
 fuzz = settings(
     max_examples=2000,
-    deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
 )
