@@ -133,8 +133,10 @@ def test_search_variants(run, home, checkpoints, flags):
 @pytest.mark.slow
 def test_live_search(run, home, checkpoints):
     small = ("--limit_train", 64, "--limit_dev", 32, "--epochs", 1, "--max_fusions", 1, "--search_iterations", 1)
-    run("main_searchable_avmnist.py", *small, "--features", "live", "--run_dir", "runs/live", "--no-verbose")
+    live = ("--features", "live", "--with_random", "--run_dir", "runs/live", "--no-verbose")
+    run("main_searchable_avmnist.py", *small, *live)
     assert read(home / "runs/live/best.json")["candidates_trained"] == 30
+    assert read(home / "runs/live/best.json")["random"]["candidates_trained"] == 30
     assert "extraction" not in read(home / "runs/live/best.json")["seconds_by_part"]
     run("main_searchable_avmnist.py", *small, "--run_dir", "runs/cached", "--no-verbose")
     live, cached = (read(home / f"runs/{name}/best.json")["baselines"] for name in ("live", "cached"))

@@ -183,22 +183,20 @@ class LiveEvaluator(PopulationEvaluator):
         amp: bool = False,
         wrap: Callable[[nn.Module], nn.Module] = lambda network: network,
         saved: SavedState | None = None,
-        start: Sequence[Mapping[str, Tensor]] | None = None,
     ) -> None:
         """
         Args:
-            network: of any configuration, trained unimodal networks loaded.
+            network: of any configuration, trained unimodal networks loaded, from which every step starts.
             frozen_mode: mode of the unimodal networks while the central weights train; "train" (batch statistics and
                 dropout in frozen networks) is what the published search does, "eval" what the paper says.
             wrap: what runs in place of the unimodal networks, such as their DataParallel.
-            start: states of the unimodal networks that every step starts from; None: as they are now.
         """
         splits = {name: split.to(device) for name, split in splits.items()}
         super().__init__(network.feature_layout, network.settings, training, splits, device, shared, saved)
         self.together = TOGETHER if shared is None else 1
         self.network = on_device(network, device).requires_grad_(False)
         self.rows = wrap(FeatureRows(self.network))
-        self.start = start or copy.deepcopy([backbone.state_dict() for backbone in network.backbones()])
+        self.start = copy.deepcopy([backbone.state_dict() for backbone in network.backbones()])
         self.frozen_mode, self.amp = frozen_mode, amp
 
     def prepare(self, population: Population) -> tuple[nn.Module, TrainPass]:

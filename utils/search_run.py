@@ -1,7 +1,6 @@
 """Runs a search to its end and writes what it found: journal, best.json, report. The same for all data sets."""
 
 import argparse
-import copy
 import dataclasses
 import functools
 import itertools
@@ -114,15 +113,14 @@ def through_networks(
     amp = cli.use_amp(args.amp, device) if "amp" in args else False
     head, training = fusion_flags.head_settings(args), fusion_flags.training_settings(args)
     fusion_flags.load_backbones(network, checkpoints)
-    live = args.features == "live"
-    start = copy.deepcopy([net.state_dict() for net in network.backbones()]) if live else None
     inputs = {"checkpoints": [file_digest(path) for path in checkpoints], "data": data_identity}
     if args.verbose:
         sizes = ", ".join(f"{len(split)} {name}" for name, split in splits.items())
         print(f"{sizes} samples, {args.features} features, {device}")
 
     def make(place: Workplace) -> CandidateEvaluator:
-        if live:
+        if args.features == "live":
+            fusion_flags.load_backbones(network, checkpoints)  # a search before may have changed their statistics
             wrap = functools.partial(fusion_flags.data_parallel, wanted=args.use_dataparallel)
             return LiveEvaluator(
                 network,
@@ -133,7 +131,6 @@ def through_networks(
                 amp=amp,
                 wrap=wrap,
                 saved=place.saved,
-                start=start,
             )
         folder = args.checkpointdir / "feature_bank"
         bank = open_bank(folder, network, splits, inputs, device, args.verbose, passes, amp)
