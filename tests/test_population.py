@@ -9,6 +9,7 @@ from models.fusion import FeatureLayout, FusionHead, HeadSettings
 from models.population import Population
 from models.population_gradient import PopulationGradient
 from utils.batches import ArraySplit
+from utils.cuda_graph import CapturedStep
 from utils.metrics import losses, scores
 from utils.population_training import PopulationTraining
 from utils.schedules import cosine_rates
@@ -216,6 +217,33 @@ def test_dropout_differs_between_members_and_stops_in_eval():
     assert not torch.equal(first, second)
     first, second = population.eval()(rows)
     assert torch.equal(first, second)
+
+
+def test_a_step_that_is_not_captured_is_told_and_run_as_it_is(monkeypatch, capsys):
+    """With CUDA's calls replaced, so that it shows without a device."""
+
+    class Refuses:
+        def __init__(self, graph=None):
+            pass
+
+        def __enter__(self):
+            raise RuntimeError("operation not permitted when stream is capturing\nmore of it")
+
+        def __exit__(self, *error):
+            pass
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Refuses)
+    monkeypatch.setattr(torch.cuda, "graph", Refuses)
+    monkeypatch.setattr(CapturedStep, "_warm_up", lambda self, *inputs: self.step(*inputs))
+    total = torch.zeros(())
+    step = CapturedStep(lambda x, mask: total.add_(x.sum()))
+    for number in range(6):
+        step(torch.full((2,), float(number)), None)
+    step(torch.ones(1), None)  # a smaller last batch
+    assert float(total) == 2 * sum(range(6)) + 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: steps are not captured")
+    assert line.endswith("(operation not permitted when stream is capturing)")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

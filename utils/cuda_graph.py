@@ -2,6 +2,7 @@
 
 import functools
 import gc
+import sys
 from collections.abc import Callable
 
 import torch
@@ -14,7 +15,8 @@ class CapturedStep:
     """Runs `step` on inputs of the first call's shapes as a graph, on others (a smaller last batch) as it is.
 
     The first steps warm up: they do their work like all others. `step` must neither wait for the device nor read
-    anything but its inputs and tensors that stay where they are.
+    anything but its inputs and tensors that stay where they are. A step that CUDA does not capture is told, and run as
+    it is.
     """
 
     def __init__(self, step: Callable[..., None]) -> None:
@@ -23,22 +25,18 @@ class CapturedStep:
         self.shapes: list[torch.Size | None] = []
         self.graph: torch.cuda.CUDAGraph | None = None
         self.steps = 0
+        self.refused = False
 
     def __call__(self, *inputs: Tensor | None) -> None:
         shapes = [None if x is None else x.shape for x in inputs]
         self.shapes = self.shapes or shapes
-        if shapes != self.shapes:
+        if self.refused or shapes != self.shapes:
             self.step(*inputs)
         elif self.steps < WARM_UP:
             self.steps += 1
             self._warm_up(*inputs)
         elif self.graph is None:
-            self.inputs = [None if x is None else x.clone() for x in inputs]
-            gc.collect()  # graphs of populations before this one must not be freed during the capture
-            self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph):  # records, computes nothing
-                self.step(*self.inputs)
-            self.graph.replay()
+            self._capture(*inputs)
         else:
             for own, given in zip(self.inputs, inputs, strict=True):
                 if own is not None:
@@ -51,6 +49,22 @@ class CapturedStep:
         with torch.cuda.stream(side):
             self.step(*inputs)
         torch.cuda.current_stream().wait_stream(side)
+
+    def _capture(self, *inputs: Tensor | None) -> None:
+        self.inputs = [None if x is None else x.clone() for x in inputs]
+        gc.collect()  # graphs of populations before this one must not be freed during the capture
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph):  # records, computes nothing
+                self.step(*self.inputs)
+        except RuntimeError as error:
+            reason = (str(error).splitlines() or [""])[0]
+            print(f"warning: steps are not captured as a CUDA graph, which costs time only ({reason})", file=sys.stderr)
+            self.refused = True
+            self.step(*inputs)
+            return
+        self.graph = graph
+        graph.replay()
 
 
 @functools.cache
