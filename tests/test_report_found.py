@@ -79,6 +79,16 @@ def test_unimodal_network(tmp_path):
     assert "unfinished" in report(tmp_path).text
 
 
+def test_a_found_network_in_training(tmp_path):
+    found_run(tmp_path)
+    results = json.loads((tmp_path / "results.json").read_text())
+    kept = {key: results[key] for key in ("configuration", "modalities", "epochs", "best_epoch")}
+    (tmp_path / "results.json").write_text(json.dumps({**kept, "rows": []}))
+    page = report(tmp_path)
+    assert "it is unfinished" in page.text
+    assert len(page.drawings) == 3  # the network, accuracy and loss
+
+
 def test_parts_that_are_missing_are_left_out(tmp_path):
     found_run(tmp_path, stand_in=False, classes=60)
     *_, confusion, first, second, third = report(tmp_path).drawings

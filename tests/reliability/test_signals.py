@@ -5,8 +5,9 @@ import signal
 
 import pytest
 
-from tests.reliability.commands import IMAGE, PREPARATIONS, RUNS
+from tests.reliability.commands import IMAGE, PREPARATIONS, RUNS, TRAININGS
 from tests.reliability.harness import differences
+from utils.report import write_report
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
@@ -30,6 +31,8 @@ def test_run_is_stopped_and_goes_on(server, homes, tally, name, number):
             break
         assert code == CODES[number], life.report()
         assert "--resume runs/r" in life.complaints[-1], life.report()
+        if name in TRAININGS:
+            assert "it is unfinished" in write_report(home / "runs/r").read_text()
         tally.injected[number.name] += 1
         sent += 1
         assert sent < 20
