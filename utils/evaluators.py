@@ -183,6 +183,7 @@ class LiveEvaluator(PopulationEvaluator):
         amp: bool = False,
         wrap: Callable[[nn.Module], nn.Module] = lambda network: network,
         saved: SavedState | None = None,
+        verbose: bool = False,
     ) -> None:
         """
         Args:
@@ -197,7 +198,7 @@ class LiveEvaluator(PopulationEvaluator):
         self.network = on_device(network, device).requires_grad_(False)
         self.rows = wrap(FeatureRows(self.network))
         self.start = copy.deepcopy([backbone.state_dict() for backbone in network.backbones()])
-        self.frozen_mode, self.amp = frozen_mode, amp
+        self.frozen_mode, self.amp, self.verbose = frozen_mode, amp, verbose
 
     def prepare(self, population: Population) -> tuple[nn.Module, TrainPass]:
         self._start_over()
@@ -208,7 +209,7 @@ class LiveEvaluator(PopulationEvaluator):
             model.backbones.train(self.frozen_mode == "train")
 
         optimizer = adam(list(population.parameters()), self.training)
-        return model, ModelTraining(model, optimizer, mode, self.amp)
+        return model, ModelTraining(model, optimizer, mode, self.amp, self.verbose)
 
     def dev_logits(self) -> list[Tensor]:
         self._start_over()

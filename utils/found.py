@@ -236,7 +236,7 @@ def train_found(
             network.requires_grad_(False)
             for parameter in parameters:
                 parameter.requires_grad_(True)
-            train_pass = ModelTraining(model, adam(parameters, settings), network.train, amp)
+            train_pass = ModelTraining(model, adam(parameters, settings), network.train, amp, args.verbose)
             if done and lines[-1]["phase"] == phase:
                 kept.restore(train_pass.optimizer)
             epochs = train_and_evaluate(

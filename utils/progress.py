@@ -1,12 +1,13 @@
 """Progress on one line of a terminal, or as plain lines now and then where the output goes to a file."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TextIO
 
 from tqdm import tqdm
 
 PLAIN_EVERY = 10.0  # seconds between two plain lines
+UP = "\x1b[A"  # moves a terminal's cursor back to the bar above
 
 
 class Progress(tqdm):
@@ -22,14 +23,19 @@ class Progress(tqdm):
         super().set_postfix_str(s, refresh)
 
 
+def show_batches(batches: Collection, verbose: bool) -> Progress:
+    """The batches of one pass, shown while it goes on if it takes longer than some seconds."""
+    return Progress(batches, desc="batches of this epoch", leave=False, delay=PLAIN_EVERY, verbose=verbose)
+
+
 class _Lines:
-    """Takes what is meant to overwrite the line before, and writes each that says something new on its own line."""
+    """Takes what is meant to overwrite lines before, and writes what says something new on a line of its own."""
 
     def __init__(self, file: TextIO) -> None:
         self.file, self.before = file, ""
 
     def write(self, text: str) -> None:
-        line = text.strip()
+        line = text.replace(UP, "").strip()
         if line and line != self.before:
             print(line, file=self.file, flush=True)
             self.before = line

@@ -131,6 +131,7 @@ def through_networks(
                 amp=amp,
                 wrap=wrap,
                 saved=place.saved,
+                verbose=args.verbose,
             )
         folder = args.checkpointdir / "feature_bank"
         bank = open_bank(folder, network, splits, inputs, device, args.verbose, passes, amp)

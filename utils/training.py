@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from utils.batches import Batch, SizedBatches, Split
 from utils.metrics import accuracy, correct, losses, scores, weighted_f1
+from utils.progress import show_batches
 from utils.schedules import cosine_rates
 from utils.seeds import derive_seed
 
@@ -202,10 +203,11 @@ class ModelTraining:
     optimizer: torch.optim.Optimizer
     prepare: Callable[[], None]
     amp: bool = False
+    verbose: bool = False  # whether long passes show how far they are
 
     def __call__(self, batches: SizedBatches, rates: Iterator[float]) -> EpochResult:
         self.prepare()
-        return train_epoch(self.model, batches, self.optimizer, rates, self.amp)
+        return train_epoch(self.model, show_batches(batches, self.verbose), self.optimizer, rates, self.amp)
 
 
 class Schedule(Protocol):

@@ -73,7 +73,7 @@ def train_unimodal(
             "run_dir": str(run_dir),
             **facts,
         }
-        train_pass = ModelTraining(network, optimizer, network.train, amp)
+        train_pass = ModelTraining(network, optimizer, network.train, amp, args.verbose)
         with names_file(run_dir / "best.checkpoint"):
             record |= _train(args, network, splits, train_pass, rates, test_every_epoch, run_dir, record)
             record["test_accuracy"] = float(evaluate(network, splits["test"]))
