@@ -78,6 +78,25 @@ def test_a_second_opening_computes_nothing(tmp_path, network, splits):
     assert {path: path.stat().st_mtime_ns for path in second.folder.iterdir()} == times
     assert second.splits["dev"].inputs[0].any()
     assert json.loads((first.folder / "bank.json").read_text())["audio"] == "aa"
+    assert second.seconds == first.seconds > 0
+
+
+def test_the_seconds_are_those_of_all_that_worked_on_it(tmp_path, network, splits, monkeypatch):
+    class Stopped(Exception):
+        pass
+
+    def stop() -> None:
+        raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr("utils.feature_bank.interrupts.check", stop)
+        with pytest.raises(Stopped):
+            open_bank(tmp_path, network, splits, {}, CPU, verbose=False)
+    (path,) = tmp_path.glob("*/seconds.json")
+    path.write_text('{"seconds": 1000}')
+    bank = open_bank(tmp_path, network, splits, {}, CPU, verbose=False)
+    assert not bank.reused
+    assert 1000 < bank.seconds < 2000
 
 
 def test_whatever_the_features_depend_on_gives_another_folder(tmp_path, network, splits):

@@ -26,6 +26,12 @@ def runs(tmp_path):
     return [tmp_path / name for name in names]
 
 
+def test_runs_on_a_stand_in_are_marked(runs, tmp_path):
+    for folders, marked in ((runs[:3], False), ([runs[0], tmp_path / "found"], True)):
+        page = write_comparison(folders, tmp_path / "pages.html", set()).read_text()
+        assert ("on a stand-in for AV-MNIST" in page) == marked
+
+
 def test_groups_are_runs_that_differ_in_their_seed(runs):
     groups = group_runs({folder: read_files(folder) for folder in runs}, ())
     assert [(g.letter, g.kind, len(g.runs)) for g in groups] == [

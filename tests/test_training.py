@@ -1,5 +1,7 @@
 """Batches, losses, the training loop, seeds, and the max-pooling of the unimodal networks."""
 
+import argparse
+import contextlib
 import copy
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +18,8 @@ from torch.nn import functional as F
 
 from models.lenet import _MaxPool2x2
 from utils.batches import ArraySplit
-from utils.fusion_flags import KeepsBfloat16
+from utils.cli import UsageError
+from utils.fusion_flags import KeepsBfloat16, check_batches
 from utils.metrics import accuracy, correct, f1_scores, losses, scores, weighted_f1
 from utils.seeds import derive_seed, generator
 from utils.training import evaluate, predict, train_epoch
@@ -207,6 +210,18 @@ def test_a_population_trains_each_member_by_its_own_loss():
     train_epoch(alone, split.batches(8), optimizer)
     train_epoch(together, split.batches(8), torch.optim.SGD([together.weight], lr=0.1))
     torch.testing.assert_close(alone.weight[0], together.weight[0])
+
+
+@pytest.mark.parametrize(
+    ("gpus", "spread", "count", "fits"),
+    [(1, True, 40, True), (1, True, 41, False), (4, True, 44, False), (4, False, 44, True), (4, True, 48, True)],
+)
+def test_batch_norm_needs_two_samples_wherever_it_runs(monkeypatch, gpus, spread, count, fits):
+    """Batches of 40 on GPUs of which each has its share, or one has all."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    args = argparse.Namespace(batchnorm=True, batchsize=40, device="auto")
+    with contextlib.nullcontext() if fits else pytest.raises(UsageError, match="leave one over"):
+        check_batches(args, count, spread)
 
 
 def test_a_thread_that_is_told_of_autocast_alone_computes_in_bfloat16():
