@@ -9,7 +9,7 @@ One epoch of the central weights, then all weights; the best dev epoch is kept, 
 as best_<rows>_<test accuracy>.checkpoint. The run folder gets args.json, results.json and report.html.
 """
 
-from datasets.avmnist import MODALITIES, is_stand_in, load_avmnist
+from datasets.avmnist import MODALITIES, is_stand_in, load_avmnist, train_files
 from models.fusion import AudioImageNetwork
 from models.lenet import AudioLeNet, ImageLeNet
 from utils import cli, found, fusion_flags
@@ -45,8 +45,9 @@ def main() -> None:
     head = fusion_flags.head_settings(args)
     configuration = found.chosen_configuration(args, TASK)
 
-    data = load_avmnist(args.datadir, args.num_outputs, args.limit_train, args.limit_dev, args.limit_test)
-    fusion_flags.check_batches(args, len(data["train"].labels), args.use_dataparallel)
+    data = load_avmnist(args.datadir, args.num_outputs, **cli.limits(args, "limit_"), dev_samples=args.dev_samples)
+    if not args.test_cp:
+        fusion_flags.check_batches(args, len(data["train"].labels), args.use_dataparallel)
     splits = {name: ArraySplit((s.images, s.spectrograms), s.labels) for name, s in data.items()}
 
     found.run_found(
@@ -56,7 +57,7 @@ def main() -> None:
         splits=splits,
         checkpoints=[args.checkpointdir / args.audio_cp, args.checkpointdir / args.rgb_cp],
         facts={"channels": args.channels, "stand_in": is_stand_in(args.datadir)},
-        data_identity=data_identity(args.datadir, ["image/train_data.npy", "audio/train_data.npy", "train_labels.npy"]),
+        data_identity=data_identity(args.datadir, train_files(args.datadir), dev_samples=args.dev_samples),
     )
 
 

@@ -27,6 +27,7 @@ PUBLISHED = [
     ((1, 1, 1), (3, 2, 0), (0, 1, 1), (3, 0, 0)),
     ((3, 1, 1), (1, 3, 0), (1, 1, 1), (3, 3, 0)),  # the best published
 ]
+CHECKPOINTS = {"skeleton": "skeleton_32frames_85.24", "rgb": "rgb_8frames_83.91"}  # the published defaults
 TASK = found.Task(
     modalities=MODALITIES,
     space=Space(sizes=(SkeletonNet.depth, InflatedResNet50.depth)),
@@ -56,7 +57,7 @@ def main() -> None:
         TASK,
         build=lambda: SkeletonRGBNetwork(configuration, head, args.vid_len[1]),
         splits=splits,
-        checkpoints=[] if args.test_cp else find_checkpoints(args),
+        checkpoints=[] if args.test_cp else find_checkpoints(args, CHECKPOINTS),
         facts={"vid_len": args.vid_len, **facts},
         data_identity={name: split.identity() for name, split in data.items()},
     )

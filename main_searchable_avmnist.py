@@ -8,7 +8,9 @@ A configuration row is [audio feature 0..4, image feature 0..2, activation (0 Re
 args.json, journal.jsonl (every trained candidate), best.json (give it to main_found_avmnist.py --conf) and report.html.
 """
 
-from datasets.avmnist import MODALITIES, is_stand_in, load_avmnist
+import argparse
+
+from datasets.avmnist import MODALITIES, is_stand_in, load_avmnist, train_files
 from models.fusion import AudioImageNetwork
 from models.lenet import AudioLeNet, ImageLeNet
 from utils import cli, fusion_flags, search_flags, search_run
@@ -25,10 +27,12 @@ def main() -> None:
     search_flags.add_network_flags(parser)
     fusion_flags.add_flags(parser, inner=16, epochs=3, batchsize=32, period=1, dropout=0.5, multitask=False)
     cli.add_run_flags(parser)
+    for flag in ("--vid_dim", "--vid_fr", "--vid_len"):  # of the published script, which does not use them
+        parser.add_argument(flag, action=cli.Ignore, nargs="+", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     head = fusion_flags.head_settings(args)
 
-    data = load_avmnist(args.datadir, args.num_outputs, args.limit_train, args.limit_dev, args.limit_test)
+    data = load_avmnist(args.datadir, args.num_outputs, **cli.limits(args, "limit_"), dev_samples=args.dev_samples)
     fusion_flags.check_batches(args, len(data["train"].labels))
     splits = {
         name: ArraySplit((data[name].images, data[name].spectrograms), data[name].labels, data[name].release)
@@ -41,7 +45,7 @@ def main() -> None:
         network=AudioImageNetwork(space.rows()[:1], head, args.channels),
         splits=splits,
         checkpoints=[args.checkpointdir / args.audio_cp, args.checkpointdir / args.rgb_cp],
-        data_identity=data_identity(args.datadir, ["image/train_data.npy", "audio/train_data.npy", "train_labels.npy"]),
+        data_identity=data_identity(args.datadir, train_files(args.datadir), dev_samples=args.dev_samples),
     )
     search_run.run_search(args, space, MODALITIES, maker, facts={"stand_in": is_stand_in(args.datadir)})
 

@@ -20,6 +20,8 @@ from utils.batches import loaded_splits
 from utils.checkpoints import find_checkpoints
 from utils.configurations import Space
 
+CHECKPOINTS = {"skeleton": "skeleton_32frames_83.42", "rgb": "rgb_8frames_82.14"}  # the published defaults
+
 
 def main() -> None:
     parser = cli.make_parser(__doc__)
@@ -41,7 +43,7 @@ def main() -> None:
         args,
         network=SkeletonRGBNetwork(space.rows()[:1], head, args.vid_len[1]),
         splits=splits,
-        checkpoints=find_checkpoints(args),
+        checkpoints=find_checkpoints(args, CHECKPOINTS),
         data_identity={name: split.identity() for name, split in data.items()} | {"crops": args.seed},
         passes=args.epochs,
     )

@@ -9,7 +9,7 @@ SGD at a constant rate, as published.
 
 import torch
 
-from datasets.avmnist import is_stand_in, load_avmnist
+from datasets.avmnist import is_stand_in, load_avmnist, train_files
 from models.lenet import ImageLeNet
 from utils import cli, unimodal
 from utils.batches import ArraySplit
@@ -26,7 +26,7 @@ def main() -> None:
     args = parser.parse_args()
     device = cli.resolve_device(args.device)
 
-    data = load_avmnist(args.datadir, args.num_outputs, args.limit_train, args.limit_dev, args.limit_test)
+    data = load_avmnist(args.datadir, args.num_outputs, **cli.limits(args, "limit_"), dev_samples=args.dev_samples)
     splits = {name: ArraySplit((split.images,), split.labels).to(device) for name, split in data.items()}
 
     torch.manual_seed(derive_seed(args.seed, "image network"))
@@ -40,7 +40,7 @@ def main() -> None:
         optimizer,
         name=lambda test_accuracy: "image_model.pkl",
         facts={"channels": args.channels, "stand_in": is_stand_in(args.datadir)},
-        data_identity=data_identity(args.datadir, ["image/train_data.npy", "train_labels.npy"]),
+        data_identity=data_identity(args.datadir, train_files(args.datadir, ["image"]), dev_samples=args.dev_samples),
         test_every_epoch=True,
     )
 

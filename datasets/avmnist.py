@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import mmap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,10 @@ MODALITIES = ("audio", "image")  # in the order of a configuration row
 
 @dataclasses.dataclass(frozen=True)
 class AVMNISTSplit:
-    """Aligned samples: images (N, 1, 28, 28) float32, spectrograms (N, 1, 112, 112) uint8, labels (N,) int64."""
+    """Aligned samples: images (N, 1, 28, 28), spectrograms (N, 1, 112, 112) uint8, labels (N,) int64.
+
+    Images are float32, or float64 as the published generator writes them.
+    """
 
     images: Tensor
     spectrograms: Tensor
@@ -38,17 +41,18 @@ def load_avmnist(
     limit_train: int | None = None,
     limit_dev: int | None = None,
     limit_test: int | None = None,
+    dev_samples: int | None = None,
 ) -> dict[str, AVMNISTSplit]:
     """The splits train, dev and test, memory-mapped; the limits keep the first samples of each.
 
-    Dev is the last twelfth of the training arrays: 55,000 and 5,000 of 60,000 (published).
+    Dev is the end of the training arrays: `dev_samples` of them, or a twelfth, which is 5,000 of 60,000 (published).
 
     Raises:
         DataError: see `read_parts`; or a split is empty or has samples of one class only.
     """
     arrays = read_parts(datadir, num_outputs)
     total = len(arrays["train"].labels)
-    boundary = total - total // 12
+    boundary = max(0, total - (dev_samples or total // 12))
     spans = {
         "train": ("train", slice(0, boundary), limit_train),
         "dev": ("train", slice(boundary, total), limit_dev),
@@ -61,7 +65,10 @@ def load_avmnist(
         splits[name] = AVMNISTSplit(*parts, whole.maps)
         labels = splits[name].labels
         if not len(labels):
-            raise DataError(f"{datadir}: the {name} split is empty; at least 12 training and 1 test samples are needed")
+            rule = "at least 12 training and 1 test samples are needed"
+            if dev_samples:
+                rule = f"--dev_samples must be below the {total} training samples, but is {dev_samples}"
+            raise DataError(f"{datadir}: the {name} split is empty; {rule}")
         if min(num_outputs, len(labels)) > 1 and (labels == labels[0]).all():
             hint = "" if limit is None else f"; use a larger --limit_{name}"
             raise DataError(
@@ -69,6 +76,17 @@ def load_avmnist(
                 f"but has class {labels[0]} only ({len(labels)} samples){hint}"
             )
     return splits
+
+
+def image_folder(datadir: Path) -> str:
+    """`image`, as published and written here, or `images`, as in the copy of the MFAS authors."""
+    return "images" if (datadir / "images").is_dir() and not (datadir / "image").is_dir() else "image"
+
+
+def train_files(datadir: Path, modalities: Sequence[str] = MODALITIES) -> list[str]:
+    """The files that training reads, relative to `datadir`."""
+    folders = {"image": image_folder(datadir), "audio": "audio"}
+    return [*(f"{folders[name]}/train_data.npy" for name in sorted(modalities, reverse=True)), "train_labels.npy"]
 
 
 def read_parts(datadir: Path, num_outputs: int = 10) -> dict[str, AVMNISTSplit]:
@@ -83,16 +101,16 @@ def read_parts(datadir: Path, num_outputs: int = 10) -> dict[str, AVMNISTSplit]:
     parts = {part: _read_part(datadir, part, num_outputs) for part in ("train", "test")}
     _check_counts(datadir, {part: split.labels for part, split in parts.items()})
     for part, split in parts.items():
-        _check_finite(datadir / f"image/{part}_data.npy", split.images)
+        _check_finite(datadir / image_folder(datadir) / f"{part}_data.npy", split.images)
         split.release()
     return parts
 
 
 def _read_part(datadir: Path, part: str, num_outputs: int) -> AVMNISTSplit:
-    images = _read_array(datadir, f"image/{part}_data.npy", np.float32, (784,))
-    spectrograms = _read_array(datadir, f"audio/{part}_data.npy", np.uint8, (112, 112))
+    images = _read_array(datadir, f"{image_folder(datadir)}/{part}_data.npy", ("float32", "float64"), (784,))
+    spectrograms = _read_array(datadir, f"audio/{part}_data.npy", ("uint8",), (112, 112))
     path = datadir / f"{part}_labels.npy"
-    labels = _read_array(datadir, path.name, None, ()).astype(np.int64)
+    labels = _read_array(datadir, path.name, (), ()).astype(np.int64)
     if not len(images) == len(spectrograms) == len(labels):
         raise DataError(
             f"{datadir}: images, spectrograms and labels of {part} must be equally many, "
@@ -110,8 +128,8 @@ def _read_part(datadir: Path, part: str, num_outputs: int) -> AVMNISTSplit:
     )
 
 
-def _read_array(datadir: Path, name: str, dtype: type | None, shape: tuple[int, ...]) -> np.ndarray:
-    """Map an .npy file of (N, *shape); `dtype` None takes any integers."""
+def _read_array(datadir: Path, name: str, dtypes: tuple[str, ...], shape: tuple[int, ...]) -> np.ndarray:
+    """Map an .npy file of (N, *shape) and one of the types; without `dtypes`, of any integer type."""
     path = datadir / name
     try:
         array = np.lib.format.open_memmap(path, "c")  # copy-on-write: read lazily, and torch wants it writable
@@ -123,9 +141,9 @@ def _read_array(datadir: Path, name: str, dtype: type | None, shape: tuple[int, 
     except Exception as error:  # numpy raises almost anything on a damaged header, with advice in further lines
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"{path} is not a whole .npy file: {reason}") from None
-    fits = array.dtype.kind in "iu" if dtype is None else array.dtype == dtype
+    fits = array.dtype in map(np.dtype, dtypes) if dtypes else array.dtype.kind in "iu"
     if not fits or array.shape[1:] != shape or array.ndim != len(shape) + 1:
-        wanted = "an integer type" if dtype is None else np.dtype(dtype).name
+        wanted = " or ".join(dtypes) or "an integer type"
         raise DataError(
             f"{path} must hold {wanted} of shape (N, {', '.join(map(str, shape))}), "
             f"but holds {array.dtype} of shape {array.shape}"
@@ -138,9 +156,9 @@ def _read_array(datadir: Path, name: str, dtype: type | None, shape: tuple[int, 
 
 
 def _check_finite(path: Path, images: Tensor) -> None:
-    """Raise DataError where a pixel is NaN or infinite."""
+    """Raise DataError where a pixel is NaN or infinite, or is when read as float32."""
     for first in range(0, len(images), CHUNK):
-        wrong = ~np.isfinite(images[first : first + CHUNK].numpy()).all(axis=(1, 2, 3))
+        wrong = ~images[first : first + CHUNK].float().isfinite().flatten(1).all(1).numpy()
         if wrong.any():
             raise DataError(
                 f"{path}: pixels must be finite numbers, but those of sample {first + wrong.argmax()} are not"

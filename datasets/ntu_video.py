@@ -22,16 +22,16 @@ def clip_indices(count: int, frames: int, sampling: str = "published", ratio: fl
     """Which frames of a file of `count` make a clip: int64 (frames,), in order, from 0 to `count`.
 
     24 frames are read from the whole file. "published" spaces them over 0..count, so that the last is `count`, which
-    does not exist and stays black; "uniform" spaces them over the frames there are. Of the 24, the middle
-    int(24 * ratio) are kept, and the clip is spaced over those.
+    does not exist and stays black; "uniform" spaces them over the frames there are. Of the 24, the frames from begin to
+    24 - begin are kept, where begin = (24 - int(24 * ratio)) // 2, and the clip is spaced over those.
     """
     if sampling == "uniform":
         read = np.linspace(0, count - 1, READ_FRAMES).round().astype(int)
     else:
         read = np.linspace(0, count, READ_FRAMES).astype(int)
-    kept = int(READ_FRAMES * ratio)
-    start = (READ_FRAMES - kept) // 2
-    return read[start + np.linspace(0, kept - 1, frames).astype(int)]
+    begin = (READ_FRAMES - int(READ_FRAMES * ratio)) // 2
+    kept = read[begin : READ_FRAMES - begin]
+    return kept[np.linspace(0, len(kept) - 1, frames).astype(int)]
 
 
 def frame_count(path: Path) -> int:

@@ -221,7 +221,7 @@ class SkeletonRGBNetwork(FusionNetwork):
     def __init__(self, configuration: Configuration, settings: HeadSettings, skeleton_frames: int = 32) -> None:
         nn.Module.__init__(self)  # the backbones come first in the published state_dict
         self.rgbnet = InflatedResNet50(settings.num_outputs)
-        self.skenet = SkeletonNet(settings.num_outputs, skeleton_frames)
+        self.skenet = SkeletonNet(settings.num_outputs, skeleton_frames, settings.dropout)  # --drpt is its rate, too
         widths = (self.skenet.feature_widths, self.rgbnet.feature_widths)
         self.add_central_weights(configuration, widths, settings)
 

@@ -19,8 +19,11 @@ class SkeletonNet(nn.Module):
     depth = 4
     shape_flags: ClassVar = {"vid_len": ("conv2.weight", 0), "num_outputs": ("fc8.weight", 0)}
 
-    def __init__(self, num_outputs: int = 60, frames: int = 32) -> None:
+    def __init__(self, num_outputs: int = 60, frames: int = 32, dropout: float = 0.5) -> None:
         """
+        Args:
+            dropout: rate of all dropouts.
+
         Raises:
             ValueError: fewer than 8 frames, of which the pooling would leave none.
         """
@@ -35,16 +38,16 @@ class SkeletonNet(nn.Module):
             self.add_module(f"conv3{stream}", nn.Sequential(nn.Conv2d(JOINTS, 32, 3, padding=1), nn.MaxPool2d(2)))
             self.add_module(
                 f"conv4{stream}",
-                nn.Sequential(nn.Conv2d(32, 64, 3, padding=1), nn.Dropout2d(), nn.MaxPool2d(2)),
+                nn.Sequential(nn.Conv2d(32, 64, 3, padding=1), nn.Dropout2d(dropout), nn.MaxPool2d(2)),
             )
         pool = [nn.MaxPool2d(2)]
         self.conv5 = nn.Sequential(
-            nn.Conv2d(128, 128, 3, padding=1), nn.ReLU(), nn.Dropout2d(), *pool * self.pools_fifth
+            nn.Conv2d(128, 128, 3, padding=1), nn.ReLU(), nn.Dropout2d(dropout), *pool * self.pools_fifth
         )
-        self.conv6 = nn.Sequential(nn.Conv2d(128, 256, 3, padding=1), nn.ReLU(), nn.Dropout2d(), *pool)
+        self.conv6 = nn.Sequential(nn.Conv2d(128, 256, 3, padding=1), nn.ReLU(), nn.Dropout2d(dropout), *pool)
         side = frames // (16 if self.pools_fifth else 8)
         flat = 256 * side**2
-        self.fc7 = nn.Sequential(nn.Linear(flat, 512), nn.ReLU(), nn.Dropout())
+        self.fc7 = nn.Sequential(nn.Linear(flat, 512), nn.ReLU(), nn.Dropout(dropout))
         self.fc8 = nn.Linear(512, num_outputs)
         self.feature_widths = (128, 256, flat, 512)
         for module in self.modules():

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.avmnist import is_stand_in, load_avmnist
+from datasets.avmnist import is_stand_in, load_avmnist, train_files
 from datasets.errors import DataError
+from utils.batches import ArraySplit
 
 
 def write(folder, train: int = 24, test: int = 5) -> None:
@@ -44,6 +45,35 @@ def test_dev_is_the_last_twelfth(tmp_path, train, dev):
         "dev": list(range(train - dev, train)),
         "test": list(range(5)),
     }
+
+
+def test_dev_samples_and_limit_train_give_the_split_of_the_mfas_authors(tmp_path):
+    """50,000 / 5,000 of 60,000, a thousandth of it; their copy names the folder `images`."""
+    write(tmp_path, 60)
+    (tmp_path / "image").rename(tmp_path / "images")
+    splits = load_avmnist(tmp_path, limit_train=50, dev_samples=5)
+    assert samples(splits["train"]) == list(range(50))
+    assert samples(splits["dev"]) == list(range(55, 60))
+    assert train_files(tmp_path) == ["images/train_data.npy", "audio/train_data.npy", "train_labels.npy"]
+
+
+@pytest.mark.parametrize("dev", [24, 25])
+def test_dev_samples_must_leave_some_to_train_on(tmp_path, dev):
+    write(tmp_path)
+    with pytest.raises(DataError, match=f"--dev_samples must be below the 24 training samples, but is {dev}"):
+        load_avmnist(tmp_path, dev_samples=dev)
+
+
+def test_float64_images_become_float32_batch_by_batch(tmp_path):
+    """The published generator writes float64."""
+    write(tmp_path)
+    pixels = np.random.default_rng(0).random((24, 784))
+    save(tmp_path / "image/train_data.npy", pixels)
+    split = load_avmnist(tmp_path)["train"]
+    assert split.images.dtype == torch.float64
+    (batch,) = next(iter(ArraySplit((split.images,), split.labels).batches(3)))[0]
+    assert batch.dtype == torch.float32
+    assert np.array_equal(batch.flatten(1).numpy(), pixels[:3].astype(np.float32))
 
 
 def test_types_and_shapes(tmp_path):
@@ -110,13 +140,18 @@ def cut(path, size) -> None:
         ),
         (
             "image/test_data.npy",
-            lambda p: save(p, np.zeros((5, 784))),
-            "must hold float32 of shape (N, 784), but holds float64 of shape (5, 784)",
+            lambda p: save(p, np.zeros((5, 784), np.float16)),
+            "must hold float32 or float64 of shape (N, 784), but holds float16 of shape (5, 784)",
+        ),
+        (
+            "image/test_data.npy",
+            lambda p: save(p, np.full((5, 784), 1e300)),
+            "pixels must be finite numbers, but those of sample 0 are not",
         ),
         (
             "image/test_data.npy",
             lambda p: save(p, np.zeros((5, 28, 28), np.float32)),
-            "must hold float32 of shape (N, 784), but holds float32 of shape (5, 28, 28)",
+            "must hold float32 or float64 of shape (N, 784), but holds float32 of shape (5, 28, 28)",
         ),
         (
             "audio/train_data.npy",

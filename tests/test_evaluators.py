@@ -161,6 +161,27 @@ def test_weight_sharing_carries_layers_from_step_to_step(tmp_path, splits):
     assert shared != [e.accuracies for e in alone(one, step=1)]
 
 
+def test_shared_weights_are_those_of_the_best_dev_epoch_by_input_width_and_activation(tmp_path, splits):
+    head, cpu = HeadSettings(num_outputs=10, dropout=0.0), torch.device("cpu")
+    bank = open_bank(tmp_path, build(head, splits["train"])(CONFIGURATIONS[0]), splits, {}, cpu, verbose=False)
+    configurations = [((4, 2, 0),), ((0, 0, 1), (4, 1, 0))]  # widths 48 + 12; 3 + 3 and 48 + 6 + 16
+
+    def trained(epochs: int, share: bool = True):
+        settings = dataclasses.replace(TRAINING, epochs=epochs, eta_max=1.0)  # so fast that the best is not the last
+        evaluator = CachedEvaluator(bank, head, settings, cpu, SharedWeights() if share else None)
+        return evaluator, list(evaluator(configurations, step=0))
+
+    evaluator, evaluations = trained(6)
+    assert set(evaluator.shared.layers) == {(60, 0), (6, 1), (70, 0)}
+    best = [max(range(6), key=e.accuracies.__getitem__) for e in evaluations]
+    assert min(best) < 5
+    for k, configuration in enumerate(configurations):
+        ended = trained(best[k] + 1)[0].shared.layers  # its last epoch is the best of the longer training
+        for row, width in zip(configuration, ((60,), (6, 70))[k], strict=True):
+            layer = evaluator.shared.layers[width, row[-1]]
+            assert all(torch.equal(value, ended[width, row[-1]][name]) for name, value in layer.items())
+
+
 @pytest.mark.parametrize(
     ("together", "saved_steps", "known"),
     [(3, steps, known) for steps in (1, 2) for known in (0, 1, 3)]
@@ -232,15 +253,15 @@ def test_live_equals_cached_with_crops_that_differ_from_pass_to_pass(tmp_path):
 
     def layer(evaluator) -> torch.Tensor:
         """A trained layer of the configuration."""
+        trained, prepare = [], evaluator.prepare
+        evaluator.prepare = lambda population: (trained.append(population), prepare(population))[1]
         list(evaluator([configuration], step=0))
-        head_after = FusionHead(configuration, bank.layout.widths, head)
-        evaluator.shared.load_into(head_after)
-        return head_after.fusion_layers[1][0].weight
+        return trained[0].member_state(0)["fusion_layers.1.0.weight"]
 
     bank = open_bank(tmp_path, network(configuration), splits, {}, cpu, verbose=False, passes=3)
     one_pass = open_bank(tmp_path, network(configuration), splits, {}, cpu, verbose=False)
-    cached = layer(CachedEvaluator(bank, head, training, cpu, SharedWeights()))
-    live = layer(LiveEvaluator(network(configuration), splits, training, cpu, SharedWeights(), frozen_mode="eval"))
-    repeated = layer(CachedEvaluator(one_pass, head, training, cpu, SharedWeights()))
+    cached = layer(CachedEvaluator(bank, head, training, cpu))
+    live = layer(LiveEvaluator(network(configuration), splits, training, cpu, frozen_mode="eval"))
+    repeated = layer(CachedEvaluator(one_pass, head, training, cpu))
     # Adam makes much of the rounding of gradients near zero, so single weights may differ.
     assert (cached - live).abs().mean() < 0.02 * (cached - repeated).abs().mean()

@@ -244,6 +244,11 @@ def test_wrong_use_is_told_in_one_line(home, run, samples, tmp_path):
         (tmp_path / f"skeleton_32frames_{accuracy}.checkpoint").touch()
     error = run("main_searchable_ntu.py", "--checkpointdir", tmp_path, code=2).stderr
     assert "skeleton_32frames_80.00.checkpoint, skeleton_32frames_85.24.checkpoint; name one with --ske_cp" in error
+    for script, accuracy in (("main_found_ntu.py", "85.24"), ("main_searchable_ntu.py", "83.42")):
+        published = tmp_path / f"skeleton_32frames_{accuracy}"  # without its suffix, as the published search has it
+        published.touch()
+        error = run(script, "--checkpointdir", tmp_path, code=2).stderr
+        assert "holds no rgb_8frames_*.checkpoint" in error  # the published default is taken among several
     error = run("train_skeleton_ntu.py", "--vid_len", 8, 4, code=2).stderr
     assert "at least 8 frames" in error
     error = run("train_skeleton_ntu.py", "--num_outputs", 1, code=2).stderr

@@ -82,8 +82,8 @@ def test_clip_indices(count, frames, sampling, ratio):
     assert (np.diff(indices) >= 0).all()
     assert 0 <= indices[0] <= indices[-1] <= (count if sampling == "published" else count - 1)
     whole = clip_indices(count, 24, sampling)
-    kept = int(24 * ratio)
-    middle = whole[(24 - kept) // 2 :][:kept]
+    begin = (24 - int(24 * ratio)) // 2
+    middle = whole[begin : 24 - begin]
     assert set(indices) <= set(middle)
     assert indices[0] == middle[0]
     if frames > 1:
@@ -95,6 +95,17 @@ def test_published_clip_of_eight():
     assert clip_indices(80, 24)[[0, 3, 6, 9, 13, 16, 19, 23]].tolist() == clip_indices(80, 8).tolist()
     assert clip_indices(80, 8, "uniform").tolist()[-1] == 79
     assert clip_indices(80, 8, ratio=0.5).tolist() == [20, 24, 31, 34, 41, 45, 52, 59]
+    assert clip_indices(80, 8, ratio=13 / 24).tolist() == [
+        17,
+        20,
+        27,
+        34,
+        41,
+        48,
+        55,
+        62,
+    ]  # an odd rest: one frame more
+    assert clip_indices(80, 8, ratio=23 / 24).tolist()[-1] == 80  # the black frame
 
 
 def test_channels_are_bgr_and_rows_come_first(tmp_path):

@@ -80,6 +80,19 @@ def test_skeleton_rgb_network():
     assert_agrees(logits, "skeleton_rgb_c1/0")
 
 
+@pytest.mark.parametrize("rate", [0.4, 0.0])
+def test_the_dropouts_of_the_skeleton_network_take_drpt(rate):
+    network = SkeletonRGBNetwork([(0, 0, 0)], HeadSettings(num_outputs=4, dropout=rate), 8)
+    rates = [
+        module.p for module in network.skenet.modules() if isinstance(module, torch.nn.Dropout | torch.nn.Dropout2d)
+    ]
+    assert rates == [rate] * 5  # conv4 of both streams, conv5, conv6, fc7
+    network.skenet.train()
+    skeletons = torch.randn(2, 3, 8, 25, 2, generator=torch.Generator().manual_seed(0))
+    outputs = [network.skenet(skeletons) for _ in range(2)]
+    assert torch.equal(*outputs) == (rate == 0)
+
+
 @pytest.mark.parametrize("frames", [8, 12, 16, 24, 32, 40])
 def test_skeletons_of_any_length(frames):
     network = SkeletonNet(num_outputs=5, frames=frames).eval()

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from models.fusion import AudioImageNetwork, HeadSettings
 from tests.reference import KEYS
+from utils.checkpoints import save_state
 
 pytestmark = pytest.mark.xdist_group("scripts")  # one process builds what the tests share
 
@@ -65,6 +67,16 @@ def test_training_keeps_the_best_dev_epoch(checkpoints, home):
         assert record["dev_accuracy"] == max(e["dev_accuracy"] for e in epochs)
         assert record["test_accuracy"] == epochs[record["best_epoch"]]["test_accuracy"]
         assert read(home / f"runs/train_{name}.py/args.json")["settings"]["epochs"] == 2
+
+
+def test_batchnorm_checkpoints_are_tested_whatever_the_training_batches(data, home, run):
+    """33 samples in batches of 32 would leave one alone, which batch norm could not train on."""
+    head = HeadSettings(num_outputs=10, inner_size=8, batchnorm=True)
+    save_state(home / "checkpoints/avmnist/normalised.checkpoint", AudioImageNetwork([(3, 2, 0)], head).state_dict())
+    flags = ("--conf", "[[3,2,0]]", "--inner_representation_size", 8, "--batchnorm", "--limit_train", 33)
+    run("main_found_avmnist.py", *flags, "--test_cp", "normalised.checkpoint", "--run_dir", "runs/normalised")
+    assert 0 <= read(home / "runs/normalised/results.json")["rows"][0]["test"] <= 1
+    assert "leave one over" in run("main_found_avmnist.py", *flags, code=2).stderr
 
 
 def test_search_writes_journal_best_and_report(search):

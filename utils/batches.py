@@ -54,7 +54,7 @@ class Split(Protocol):
 class ArraySplit:
     """One split: input arrays that are aligned along their first dimension, and labels (N,).
 
-    Inputs of type uint8 become float32 batch by batch, so that spectrograms stay a quarter of the size.
+    Inputs become float32 batch by batch, so that uint8 spectrograms stay a quarter of the size.
     """
 
     inputs: tuple[Tensor, ...]
@@ -103,7 +103,7 @@ class ArrayBatches:
             part = slice(start, start + self.batch_size)
             chosen = part if order is None else order[part]
             inputs = (x[chosen].to(split.device or x.device) for x in split.inputs)
-            yield tuple(x.float() if x.dtype == torch.uint8 else x for x in inputs), split.labels[chosen]
+            yield tuple(x.float() for x in inputs), split.labels[chosen]
 
 
 class WorkerError(Exception):

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import io
 import os
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from utils.cli import UsageError
 from utils.files import whole_file
 from utils.misfit import flags_that_fit
 
+SUFFIX = ".checkpoint"
 SEAL = b"sha256:"  # begins the comment of our archives; any reader of zip files, torch among them, takes such a file
 SEALED = 2 + len(SEAL) + 64  # bytes of the comment and its length, of which the checksum tells nothing
 
@@ -164,23 +166,37 @@ def load_into(module: nn.Module, path: Path) -> None:
     module.load_state_dict(state)
 
 
-def find_checkpoints(args: argparse.Namespace) -> list[Path]:
-    """The checkpoints of NTU's unimodal networks, skeleton first: those named, else the only ones in the folder.
+def find_checkpoints(args: argparse.Namespace, published: Mapping[str, str]) -> list[Path]:
+    """The checkpoints of NTU's unimodal networks, skeleton first.
+
+    Those that `--ske_cp` and `--rgb_cp` name; otherwise the published ones; otherwise the only ones in the folder. A
+    name is found with and without its suffix `.checkpoint`: the published scripts spell it both ways.
+
+    Args:
+        published: the defaults of the published script, by network and without suffix.
 
     Raises:
-        UsageError: none is named, and the folder holds none or several.
+        UsageError: none is named or published, and the folder holds none or several.
     """
-    folder = args.checkpointdir
-    paths = []
-    for flag, kind, frames in (("ske_cp", "skeleton", args.vid_len[1]), ("rgb_cp", "rgb", args.vid_len[0])):
-        pattern = f"{kind}_{frames}frames_*.checkpoint"
-        found = [folder / getattr(args, flag)] if getattr(args, flag) else sorted(folder.glob(pattern))
-        if not found:
-            raise UsageError(
-                f"{folder} holds no {pattern}; train one with train_{kind}_ntu.py, or name a file with --{flag}"
-            )
-        if len(found) > 1:
-            names = ", ".join(path.name for path in found)
-            raise UsageError(f"{folder} holds several {pattern}: {names}; name one with --{flag}")
-        paths.append(found[0])
-    return paths
+    return [
+        _find_checkpoint(args.checkpointdir, getattr(args, flag), flag, f"{kind}_{frames}frames_", published[kind])
+        for flag, kind, frames in (("ske_cp", "skeleton", args.vid_len[1]), ("rgb_cp", "rgb", args.vid_len[0]))
+    ]
+
+
+def _find_checkpoint(folder: Path, named: str, flag: str, prefix: str, published: str) -> Path:
+    for name in filter(None, (named, published if published.startswith(prefix) else "")):
+        for path in (folder / name, folder / f"{name}{SUFFIX}", folder / name.removesuffix(SUFFIX)):
+            if path.is_file():
+                return path
+        if name == named:
+            return folder / named  # reading it says that it does not exist
+    pattern = re.compile(rf"{prefix}(.*\{SUFFIX}|[\d.]*\d)")
+    found = sorted(path for path in folder.glob(f"{prefix}*") if pattern.fullmatch(path.name))
+    if not found:
+        script = f"train_{prefix.partition('_')[0]}_ntu.py"
+        raise UsageError(f"{folder} holds no {prefix}*{SUFFIX}; train one with {script}, or name a file with --{flag}")
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise UsageError(f"{folder} holds several {prefix}*{SUFFIX}: {names}; name one with --{flag}")
+    return found[0]

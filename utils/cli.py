@@ -26,7 +26,7 @@ def make_parser(docstring: str) -> argparse.ArgumentParser:
             said = action.default is not None and not isinstance(action.default, bool) and action.default != ""
             return super()._get_help_string(action) if said else action.help
 
-    return argparse.ArgumentParser(description=docstring, formatter_class=Formatter, allow_abbrev=False)
+    return argparse.ArgumentParser(description=docstring, formatter_class=Formatter)
 
 
 def positive_int(text: str) -> int:
@@ -139,6 +139,12 @@ def add_avmnist_data(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--num_outputs", type=positive_int, default=10, help="classes")
     group.add_argument("--channels", type=positive_int, default=3, help="channels of the first convolution")
     _add_limits(group)
+    group.add_argument(
+        "--dev_samples",
+        type=positive_int,
+        default=None,
+        help="so many samples from the end of the training arrays are dev (default: a twelfth, 5000 of 60000)",
+    )
     _add_workers(group, 0, "kept from the published scripts: AV-MNIST lives in memory")
 
 
@@ -201,7 +207,8 @@ def add_ntu_checkpoints(parser: argparse.ArgumentParser) -> None:
         group.add_argument(
             f"--{flag}",
             default="",
-            help=f"file in checkpointdir, from {script} (default: the only {kind}_<frames>frames_*.checkpoint there)",
+            help=f"file in checkpointdir, from {script} (default: the published one, or the only "
+            f"{kind}_<frames>frames_*.checkpoint there)",
         )
 
 
@@ -220,13 +227,33 @@ def _add_limits(group: argparse._ArgumentGroup) -> None:
         group.add_argument(f"--limit_{split}", type=positive_int, default=None, help=words)
 
 
-def limits(args: argparse.Namespace) -> dict[str, int | None]:
-    """How many samples of each split to use; None: all."""
-    return {split: getattr(args, f"limit_{split}") for split in ("train", "dev", "test")}
+def limits(args: argparse.Namespace, prefix: str = "") -> dict[str, int | None]:
+    """How many samples of each split to use, by its name after `prefix`; None: all."""
+    return {f"{prefix}{split}": getattr(args, f"limit_{split}") for split in ("train", "dev", "test")}
 
 
 def _add_workers(group: argparse._ArgumentGroup, default: int, text: str) -> None:
     group.add_argument("--num_workers", "--j", type=non_negative_int, default=default, help=text)
+    add_alias(group, "--workers_num", "num_workers", non_negative_int)
+
+
+def add_alias(group: argparse._ArgumentGroup, spelling: str, name: str, type_: Callable) -> None:
+    """Accept a published spelling of a flag without listing it in the help."""
+    group.add_argument(spelling, dest=name, type=type_, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+
+
+class Ignore(argparse.Action):
+    """A published flag that has no effect, there as here."""
+
+    def __call__(self, *_) -> None:
+        pass
+
+
+def boolean(text: str) -> bool:
+    """An argparse type: True or False."""
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"must be True or False, but got {text}")
+    return text.lower() == "true"
 
 
 def resolve_device(name: str) -> torch.device:

@@ -106,13 +106,8 @@ class PopulationEvaluator(abc.ABC):
                 model, self.splits, self.training, train_pass, (step,), last, dev_batch=self.dev_batch, done=done
             )
 
-        def store(history: list[list[float]]) -> None:
-            for k, configuration in enumerate(configurations):
-                if all(math.isfinite(accuracies[k]) for accuracies in history):
-                    self.shared.store(configuration, population.member_state(k))
-
         history, correct, seconds = self.resumable.train(
-            (step, place // self.together), configurations, model, train_pass, epochs, store
+            (step, place // self.together), configurations, model, train_pass, epochs, population.member_state
         )
         share = seconds / len(configurations)
         return [_evaluation(accuracies, right, share) for *accuracies, right in zip(*history, correct, strict=True)]

@@ -114,12 +114,17 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def data_identity(datadir: Path, arrays: Iterable[str]) -> dict[str, object]:
-    """What tells one data set from another: size and time of each array file, and its manifest where it has one."""
+def data_identity(datadir: Path, arrays: Iterable[str], **choices: object) -> dict[str, object]:
+    """Fingerprint of a data set (JSON-serializable): size and time of each array file, and its manifest if it has one.
+
+    Args:
+        choices: what else the splits depend on; None is left out.
+    """
     manifest = datadir / "manifest.json"
     identity: dict[str, object] = {"manifest": file_digest(manifest)} if manifest.exists() else {}
     stats = {name: (datadir / name).stat() for name in arrays}
-    return identity | {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
+    identity |= {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
+    return identity | {name: value for name, value in choices.items() if value is not None}
 
 
 def open_bank(

@@ -1,5 +1,6 @@
 """What a search keeps between its trainings: the one it is in, saved after every epoch, and weights that are shared."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -7,31 +8,35 @@ from torch import Tensor, nn
 
 from models.fusion import FusionHead
 from utils import interrupts
-from utils.configurations import Configuration, Row
+from utils.configurations import Configuration
 from utils.training import EpochResult, TrainPass
 from utils.training_state import SavedState, restore, training_state
 
 
 class SharedWeights:
-    """`--weightsharing`: fusion layers start from where the last trained layer of the same place and shape ended.
+    """`--weightsharing`: a fusion layer starts from the last trained one of the same input width and activation.
+
+    Each candidate leaves the weights of its best dev epoch (published).
 
     The published code shares from one candidate to the next. So does a live search, which then trains them one by one;
     the candidates of a population on the feature bank share from step to step.
     """
 
     def __init__(self) -> None:
-        self.layers: dict[tuple[int, Row], dict[str, Tensor]] = {}  # by place and row, which fix the shape
+        self.layers: dict[tuple[int, int], dict[str, Tensor]] = {}  # by input width and activation
 
     def load_into(self, head: FusionHead) -> None:
-        for key in enumerate(head.configuration):
-            if key in self.layers:
-                head.fusion_layers[key[0]].load_state_dict(self.layers[key])
+        for row, layer in zip(head.configuration, head.fusion_layers, strict=True):
+            known = self.layers.get((layer[0].in_features, row[-1]))
+            if known:
+                layer.load_state_dict(known)
 
     def store(self, configuration: Configuration, state: Mapping[str, Tensor]) -> None:
-        for key in enumerate(configuration):
-            prefix = f"fusion_layers.{key[0]}."
+        """Keep the fusion layers of a candidate, given its central weights by name."""
+        for number, row in enumerate(configuration):
+            prefix = f"fusion_layers.{number}."
             layer = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-            self.layers[key] = {name: value.detach().cpu().clone() for name, value in layer.items()}
+            self.layers[layer["0.weight"].shape[1], row[-1]] = layer
 
 
 class Resumable:
@@ -68,30 +73,36 @@ class Resumable:
         model: nn.Module,
         train_pass: TrainPass,
         epochs: Callable[[int], Iterator[EpochResult]],
-        store: Callable[[list], None],
+        member_state: Callable[[int], dict[str, Tensor]],
     ) -> tuple[list, Tensor, float]:
         """Train a unit to its end; returns the dev accuracies of each epoch, which dev samples were right in the best,
         (N,) or (K, N), and the seconds that it took.
 
         Args:
             epochs: trains the epochs from the given one on.
-            store: puts the weights of the unit among the shared ones, given the dev accuracies.
+            member_state: gives the central weights of a candidate by name.
         """
         started, before, history, best, correct = time.perf_counter(), 0.0, [], None, None
+        weights: dict[int, dict[str, Tensor]] = {}  # to share, of each candidate's best epoch so far
         self.last = unit
         if self.is_at(unit, configurations):
             state, self.state = self.state, {}  # taken once: training goes on in its very tensors
             restore(model, train_pass.optimizer, state)
             history, before = state["history"], state["seconds"]
-            best, correct = state["best"], state["correct"]
+            best, correct, weights = state["best"], state["correct"], state["weights"]
         for result in epochs(len(history)):
             history.append(result.dev_accuracy.tolist())
             reached, right = result.dev_accuracy.cpu(), result.dev_correct.cpu()
             better = reached > (-1 if best is None else best)
             correct = right if correct is None else right.where(better.unsqueeze(-1), correct)
             best = reached if best is None else reached.where(better, best)
-            if self.shared and len(history) == self.epochs:
-                store(history)
+            if self.shared:
+                for k in better.nonzero().flatten().tolist():
+                    weights[k] = {name: value.cpu() for name, value in member_state(k).items()}
+                if len(history) == self.epochs:
+                    for k, configuration in enumerate(configurations):
+                        if all(math.isfinite(accuracies[k]) for accuracies in history):
+                            self.shared.store(configuration, weights[k])
             if self.saved:
                 state = {
                     "unit": unit,
@@ -99,6 +110,7 @@ class Resumable:
                     "history": history,
                     "best": best,
                     "correct": correct,
+                    "weights": weights,
                 }
                 state["seconds"] = before + time.perf_counter() - started
                 shared = self.shared.layers if self.shared else {}

@@ -18,7 +18,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--temperature_decay", type=cli.positive_float, default=4, help="larger cools more slowly")
     group.add_argument("--lr_surrogate", type=cli.positive_float, default=1e-3, help="learning rate of the surrogate")
     group.add_argument("--epochs_surrogate", type=cli.positive_int, default=50, help="epochs of the surrogate a step")
-    group.add_argument("--randsearch", action="store_true", help="random search with as many trainings")
+    group.add_argument(
+        "--randsearch",
+        type=cli.boolean,
+        nargs="?",
+        const=True,
+        default=False,
+        help="random search with as many trainings",
+    )
     group.add_argument(
         "--with_random", action="store_true", help="besides, random search with as many trainings, on the same features"
     )

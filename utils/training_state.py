@@ -12,7 +12,7 @@ from torch import nn
 from utils.checkpoints import read_checkpoint, write_checkpoint
 from utils.cli import UsageError
 
-FORMAT = 2  # 1: a live search saved one candidate
+FORMAT = 3  # 1: a live search saved one candidate; 2: shared weights were kept by place and row
 
 
 class SavedState:

@@ -29,6 +29,7 @@ def add_flags(
     group.add_argument("--epochs", type=cli.positive_int, default=epochs, help="passes over the training split")
     group.add_argument("--batchsize", type=cli.positive_int, default=batchsize, help="samples a step")
     group.add_argument("--lr", type=cli.positive_float, default=lr, help=f"learning rate, {rate}")
+    cli.add_alias(group, "--learning_rate", "lr", cli.positive_float)
     group.add_argument("--weight_decay", type=cli.non_negative_float, default=weight_decay, help="L2 penalty")
     cli.add_amp(group, amp)
 

@@ -225,7 +225,7 @@ ARRAYS = {
     "float labels": (AUD, "", array(LABELS, lambda a: a.astype(float)), 2, "must hold an integer type of shape (N, )"),
     "labels in columns": (IMG, "", array(LABELS, lambda a: a[:, None]), 2, "but holds int64 of shape (48, 1)"),
     "time labels": (IMG, "", array(LABELS, lambda a: a.astype("m8[s]")), 2, "but holds timedelta64[s]"),
-    "float64 images": (SEARCH, "", array(IMAGES, lambda a: a.astype(float)), 2, "must hold float32 of shape (N, 784)"),
+    "float16 images": (SEARCH, "", array(IMAGES, lambda a: a.astype("f2")), 2, "must hold float32 or float64 of shape"),
     "square images": (IMG, "", array(IMAGES, lambda a: a.reshape(-1, 28, 28)), 2, "float32 of shape (48, 28, 28)"),
     "other byte order": (IMG, "", array(IMAGES, lambda a: a.astype(">f4")), 2, "but holds >f4"),
     "Fortran order": (
