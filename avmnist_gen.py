@@ -12,9 +12,10 @@ import os
 import time
 from pathlib import Path
 
-from datasets.avmnist_build import PRESETS, Settings, build
-from datasets.download import download_originals
+from datasets.avmnist.build import PRESETS, Settings, build
+from datasets.avmnist.download import download_originals
 from utils import cli
+from utils.errors import UsageError
 
 ORIGINALS = ("mnist_dir", "fsdd_dir", "esc50_dir")
 
@@ -79,9 +80,9 @@ def check(args: argparse.Namespace) -> None:
     if args.source == "embedded":
         given += [flag for flag, used in (("--preset", args.preset), ("--download", args.download)) if used]
         if given:
-            raise cli.UsageError(f"--source embedded reads no files and has its own preset; leave out {given[0]}")
+            raise UsageError(f"--source embedded reads no files and has its own preset; leave out {given[0]}")
     elif args.download and given:
-        raise cli.UsageError(f"--download fetches the originals itself; leave out {given[0]}")
+        raise UsageError(f"--download fetches the originals itself; leave out {given[0]}")
 
 
 def originals(args: argparse.Namespace, snr_db: float | None) -> dict[str, Path]:
@@ -95,7 +96,7 @@ def originals(args: argparse.Namespace, snr_db: float | None) -> dict[str, Path]
     if snr_db is None:
         missing = [flag for flag in missing if flag != "--esc50_dir"]
     if missing:
-        raise cli.UsageError(f"{', '.join(missing)} missing: name the originals' folders, or use --download")
+        raise UsageError(f"{', '.join(missing)} missing: name the originals' folders, or use --download")
     return {name: folder for name, folder in folders.items() if folder is not None}
 
 

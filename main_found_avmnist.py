@@ -9,13 +9,14 @@ One epoch of the central weights, then all weights; the best dev epoch is kept, 
 as best_<rows>_<test accuracy>.checkpoint. The run folder gets args.json, results.json and report.html.
 """
 
-from datasets.avmnist import MODALITIES, is_stand_in, load_avmnist, train_files
+from datasets.avmnist.load import MODALITIES, is_stand_in, load_avmnist, train_files
 from models.fusion import AudioImageNetwork
 from models.lenet import AudioLeNet, ImageLeNet
-from utils import cli, found, fusion_flags
-from utils.batches import ArraySplit
-from utils.configurations import Space
-from utils.feature_bank import data_identity
+from utils import cli
+from utils.candidates.feature_bank import data_identity
+from utils.runs import found, fusion_flags
+from utils.search.space import Space
+from utils.training.batches import ArraySplit
 
 # Rows of (audio feature, image feature, activation); --conf takes the place in this list.
 PUBLISHED = [

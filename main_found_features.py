@@ -13,10 +13,11 @@ import torch
 
 from datasets.features import load_features
 from models.fusion import FeatureLayout, FeatureNetwork
-from utils import cli, found, fusion_flags
-from utils.configurations import Space
-from utils.export import check_export, export_network
-from utils.feature_bank import data_identity, feature_splits
+from utils import cli
+from utils.candidates.feature_bank import data_identity, feature_splits
+from utils.results.export import check_export, export_network
+from utils.runs import found, fusion_flags
+from utils.search.space import Space
 
 
 def main() -> None:

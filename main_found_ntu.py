@@ -8,16 +8,17 @@ One epoch of the central weights, then all weights; the best dev epoch is kept, 
 as best_<rows>_<test accuracy>.checkpoint. The run folder gets args.json, results.json and report.html.
 """
 
-from datasets.ntu import normalise_clips
-from datasets.ntu_samples import MODALITIES
-from datasets.ntu_splits import read_splits
+from datasets.ntu.folder import normalise_clips
+from datasets.ntu.samples import MODALITIES
+from datasets.ntu.splits import read_splits
 from models.fusion import SkeletonRGBNetwork
 from models.hcn import SkeletonNet
 from models.inflated_resnet import InflatedResNet50
-from utils import cli, found, fusion_flags
-from utils.batches import loaded_splits
-from utils.checkpoints import find_checkpoints
-from utils.configurations import Space
+from utils import cli
+from utils.runs import found, fusion_flags
+from utils.search.space import Space
+from utils.training.batches import loaded_splits
+from utils.training.checkpoints import find_checkpoints
 
 # Rows of (skeleton feature, RGB feature, activation); --conf takes the place in this list.
 PUBLISHED = [

@@ -10,13 +10,15 @@ args.json, journal.jsonl (every trained candidate), best.json (give it to main_f
 
 import argparse
 
-from datasets.avmnist import MODALITIES, is_stand_in, load_avmnist, train_files
+from datasets.avmnist.load import MODALITIES, is_stand_in, load_avmnist, train_files
 from models.fusion import AudioImageNetwork
 from models.lenet import AudioLeNet, ImageLeNet
-from utils import cli, fusion_flags, search_flags, search_run
-from utils.batches import ArraySplit
-from utils.configurations import Space
-from utils.feature_bank import data_identity
+from utils import cli
+from utils.candidates.feature_bank import data_identity
+from utils.runs import fusion_flags, search_flags
+from utils.runs import search as search_run
+from utils.search.space import Space
+from utils.training.batches import ArraySplit
 
 
 def main() -> None:

@@ -11,9 +11,11 @@ results.csv and report.html.
 
 from datasets.features import load_features
 from models.fusion import ACTIVATION_NAMES, FeatureLayout
-from utils import cli, fusion_flags, search_flags, search_run
-from utils.configurations import Space
-from utils.feature_bank import bank_of_features, data_identity, feature_splits
+from utils import cli
+from utils.candidates.feature_bank import bank_of_features, data_identity, feature_splits
+from utils.runs import fusion_flags, search_flags
+from utils.runs import search as search_run
+from utils.search.space import Space
 
 
 def main() -> None:

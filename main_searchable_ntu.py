@@ -9,16 +9,18 @@ run folder gets args.json, journal.jsonl (every trained candidate), best.json (g
 report.html.
 """
 
-from datasets.ntu import normalise_clips
-from datasets.ntu_samples import MODALITIES
-from datasets.ntu_splits import read_splits
+from datasets.ntu.folder import normalise_clips
+from datasets.ntu.samples import MODALITIES
+from datasets.ntu.splits import read_splits
 from models.fusion import SkeletonRGBNetwork
 from models.hcn import SkeletonNet
 from models.inflated_resnet import InflatedResNet50
-from utils import cli, fusion_flags, search_flags, search_run
-from utils.batches import loaded_splits
-from utils.checkpoints import find_checkpoints
-from utils.configurations import Space
+from utils import cli
+from utils.runs import fusion_flags, search_flags
+from utils.runs import search as search_run
+from utils.search.space import Space
+from utils.training.batches import loaded_splits
+from utils.training.checkpoints import find_checkpoints
 
 CHECKPOINTS = {"skeleton": "skeleton_32frames_83.42", "rgb": "rgb_8frames_82.14"}  # the published defaults
 

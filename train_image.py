@@ -9,13 +9,14 @@ SGD at a constant rate, as published.
 
 import torch
 
-from datasets.avmnist import is_stand_in, load_avmnist, train_files
+from datasets.avmnist.load import is_stand_in, load_avmnist, train_files
 from models.lenet import ImageLeNet
-from utils import cli, unimodal
-from utils.batches import ArraySplit
-from utils.feature_bank import data_identity
+from utils import cli
+from utils.candidates.feature_bank import data_identity
+from utils.runs import unimodal
 from utils.seeds import derive_seed
-from utils.training import on_device
+from utils.training.batches import ArraySplit
+from utils.training.loop import on_device
 
 
 def main() -> None:

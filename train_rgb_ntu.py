@@ -9,13 +9,15 @@ Writes {checkpointdir}/rgb_<frames>frames_<test accuracy in %>.checkpoint (a sta
 
 import torch
 
-from datasets.ntu import normalise_clips
-from datasets.ntu_splits import read_splits
+from datasets.ntu.folder import normalise_clips
+from datasets.ntu.splits import read_splits
 from models.inflated_resnet import InflatedResNet50, inflate
-from utils import cli, unimodal
-from utils.batches import loaded_splits
-from utils.schedules import cosine_rates
+from utils import cli
+from utils.errors import UsageError
+from utils.runs import unimodal
 from utils.seeds import derive_seed
+from utils.training.batches import loaded_splits
+from utils.training.rates import cosine_rates
 
 
 def main() -> None:
@@ -47,7 +49,7 @@ def main() -> None:
         try:
             weights = source.get_state_dict(progress=args.verbose)
         except OSError as error:
-            raise cli.UsageError(
+            raise UsageError(
                 f"--pretrained could not fetch {source.url} ({error}); "
                 f"put that file into {torch.hub.get_dir()}/checkpoints, or leave --pretrained out"
             ) from None

@@ -9,13 +9,14 @@ Writes {checkpointdir}/skeleton_<frames>frames_<test accuracy in %>.checkpoint (
 
 import torch
 
-from datasets.ntu import normalise_clips
-from datasets.ntu_splits import read_splits
+from datasets.ntu.folder import normalise_clips
+from datasets.ntu.splits import read_splits
 from models.hcn import SkeletonNet
-from utils import cli, unimodal
-from utils.batches import loaded_splits
-from utils.schedules import cosine_rates
+from utils import cli
+from utils.runs import unimodal
 from utils.seeds import derive_seed
+from utils.training.batches import loaded_splits
+from utils.training.rates import cosine_rates
 
 
 def main() -> None:

@@ -20,12 +20,12 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.measure import plain_pooled, spread
-from datasets.avmnist import load_avmnist
+from datasets.avmnist.load import load_avmnist
 from models.lenet import AudioLeNet
 from utils import cli
-from utils.batches import ArraySplit
 from utils.files import write_json
-from utils.training import evaluate, on_device, train_epoch
+from utils.training.batches import ArraySplit
+from utils.training.loop import evaluate, on_device, train_epoch
 
 BATCH, RATE, DECAY = 128, 0.1, 1e-4  # published
 CPU = torch.device("cpu")

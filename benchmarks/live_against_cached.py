@@ -21,15 +21,16 @@ from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from datasets.avmnist import load_avmnist
+from datasets.avmnist.load import load_avmnist
 from models.fusion import AudioImageNetwork
 from models.lenet import AudioLeNet, ImageLeNet
-from utils import cli, fusion_flags
-from utils.batches import ArraySplit
-from utils.configurations import Configuration, Space, format_configuration
-from utils.evaluators import CachedEvaluator, LiveEvaluator
-from utils.feature_bank import open_bank
+from utils import cli
+from utils.candidates.evaluators import CachedEvaluator, LiveEvaluator
+from utils.candidates.feature_bank import open_bank
 from utils.files import write_json
+from utils.runs import fusion_flags
+from utils.search.space import Configuration, Space, format_configuration
+from utils.training.batches import ArraySplit
 
 SPACE = Space(sizes=(AudioLeNet.depth, ImageLeNet.depth))
 

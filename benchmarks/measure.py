@@ -15,8 +15,8 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from models.lenet import AudioLeNet, ImageLeNet
-from utils.batches import ArrayBatches, ArraySplit
-from utils.cli import UsageError
+from utils.errors import UsageError
+from utils.training.batches import ArrayBatches, ArraySplit
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

@@ -29,23 +29,23 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.measure import ClockedSplit, spread
-from datasets.ntu import SUBJECTS, NTUSettings, normalise_clips
-from datasets.ntu_pack import TEXT_FOLDER, SkeletonPack, write_pack
-from datasets.ntu_skeleton import parse_skeleton, prepare_skeleton
-from datasets.ntu_transcode import PIXELS
-from datasets.ntu_video import clip_indices, read_frames
+from datasets.ntu.folder import SUBJECTS, NTUSettings, normalise_clips
+from datasets.ntu.pack import TEXT_FOLDER, SkeletonPack, write_pack
+from datasets.ntu.skeleton import parse_skeleton, prepare_skeleton
+from datasets.ntu.transcode import PIXELS
+from datasets.ntu.video import clip_indices, read_frames
 from models.fusion import FeatureLayout, HeadSettings, SkeletonRGBNetwork
 from models.hcn import SkeletonNet
 from models.inflated_resnet import InflatedResNet50
 from tests.ntu_samples import draw_clip, draw_skeletons, sample_name, write_skeleton, write_video
 from utils import cli
-from utils.batches import ArraySplit, LoadedSplit
-from utils.configurations import Space
-from utils.evaluators import CachedEvaluator
-from utils.feature_bank import EXTRACTION_BATCH, BankedSplit, FeatureBank
+from utils.candidates.evaluators import CachedEvaluator
+from utils.candidates.feature_bank import EXTRACTION_BATCH, BankedSplit, FeatureBank
 from utils.files import write_json
-from utils.search import SearchSettings
-from utils.training import TrainingSettings, autocast, on_device
+from utils.search.loop import SearchSettings
+from utils.search.space import Space
+from utils.training.batches import ArraySplit, LoadedSplit
+from utils.training.loop import TrainingSettings, autocast, on_device
 
 PER_SUBJECT = 56_880 / 40
 COUNTS = {name: round(PER_SUBJECT * len(SUBJECTS[name])) for name in ("trainexp", "dev")}

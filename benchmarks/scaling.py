@@ -4,7 +4,7 @@
     python benchmarks/scaling.py --quick                       # under a minute
     python benchmarks/scaling.py --out scaling.json --plot     # figures, and docs/scaling.png
 
-Trains random configurations through `utils.evaluators.CachedEvaluator` on random rows as wide as AV-MNIST's features
+Trains random configurations through `CachedEvaluator` on random rows as wide as AV-MNIST's features
 (times the width), with the published settings. One quantity at a time varies around a middle of 15,000 samples, 15
 candidates, 4 layers and width x1. An epoch of the largest points would take too long, so a bounded number of training
 steps (`--steps`) is timed and extended to one epoch by the number of its steps; evaluation on dev is not counted. Hence
@@ -33,11 +33,11 @@ from benchmarks.measure import ClockedSplit, spread
 from models.fusion import FeatureLayout, HeadSettings
 from models.lenet import AudioLeNet, ImageLeNet
 from utils import cli
-from utils.configurations import Configuration, Space
-from utils.evaluators import CachedEvaluator
-from utils.feature_bank import FeatureBank
+from utils.candidates.evaluators import CachedEvaluator
+from utils.candidates.feature_bank import FeatureBank
 from utils.files import write_json
-from utils.training import TrainingSettings
+from utils.search.space import Configuration, Space
+from utils.training.loop import TrainingSettings
 
 CHANNELS, CLASSES, DEV_SAMPLES = 3, 10, 32
 SPACE = Space(sizes=(AudioLeNet.depth, ImageLeNet.depth))

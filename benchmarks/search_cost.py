@@ -31,15 +31,15 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import measure
 from benchmarks.measure import plain_pooled, spread
-from datasets.avmnist import load_avmnist
+from datasets.avmnist.load import load_avmnist
 from models.fusion import AudioImageNetwork, FusionHead, HeadSettings
 from models.lenet import AudioLeNet, ImageLeNet
 from utils import cli
-from utils.checkpoints import save_state
-from utils.configurations import Space
 from utils.files import write_json
-from utils.metrics import losses
-from utils.search import SearchSettings
+from utils.search.loop import SearchSettings
+from utils.search.space import Space
+from utils.training.checkpoints import save_state
+from utils.training.metrics import losses
 
 ROOT = Path(__file__).parents[1]
 BATCH, EPOCHS, CLASSES = 32, 3, 10  # published

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.errors import DataError
+from utils.errors import DataError
 
 MODALITIES = range(2, 6)  # how many there may be
 NAME = re.compile(r"([A-Za-z0-9_-]+)\.(0|[1-9][0-9]{0,3}|logits)")

@@ -14,11 +14,12 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from datasets.ntu import SUBJECTS, subject_of
-from datasets.ntu_pack import PACK_FOLDER, TEXT_FOLDER, SkeletonPack, skeleton_files, write_pack
-from datasets.ntu_transcode import PIXELS, VideoSettings, find_originals, prepare_videos
-from datasets.ntu_work import SAMPLE
+from datasets.ntu.folder import SUBJECTS, subject_of
+from datasets.ntu.pack import PACK_FOLDER, TEXT_FOLDER, SkeletonPack, skeleton_files, write_pack
+from datasets.ntu.transcode import PIXELS, VideoSettings, find_originals, prepare_videos
+from datasets.ntu.workers import SAMPLE
 from utils import cli
+from utils.errors import UsageError
 from utils.files import locked
 
 
@@ -86,7 +87,7 @@ def main() -> None:
     # What is to be done.
     skeletons = text.is_dir() if args.skeletons is None else args.skeletons
     if not skeletons and args.rgb_dir is None:
-        raise cli.UsageError(f"nothing to prepare: name the original videos with --rgb_dir, or put skeletons in {text}")
+        raise UsageError(f"nothing to prepare: name the original videos with --rgb_dir, or put skeletons in {text}")
     originals = {} if args.rgb_dir is None else find_originals(args.rgb_dir)
     if args.verbose and skeletons:
         print(f"packing the skeletons of {text} into {args.datadir / PACK_FOLDER}")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.avmnist import is_stand_in, load_avmnist, train_files
-from datasets.errors import DataError
-from utils.batches import ArraySplit
+from datasets.avmnist.load import is_stand_in, load_avmnist, train_files
+from utils.errors import DataError
+from utils.training.batches import ArraySplit
 
 
 def write(folder, train: int = 24, test: int = 5) -> None:

@@ -14,9 +14,10 @@ import pytest
 import soundfile
 
 import avmnist_gen
-from datasets import avmnist_build, avmnist_sources
-from datasets.avmnist_folder import ARRAYS
-from datasets.spectrogram import spectrograms
+from datasets.avmnist import build as avmnist_build
+from datasets.avmnist import sources as avmnist_sources
+from datasets.avmnist.folder import ARRAYS
+from datasets.avmnist.spectrogram import spectrograms
 from tests.conftest import ROOT
 from utils import cli
 

@@ -9,12 +9,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.fusion import AudioImageNetwork, FeatureLayout, FeatureNetwork, HeadSettings
-from utils.baselines import baseline_scores, difference, search_baselines, unimodal_logits
-from utils.batches import ArraySplit
-from utils.evaluators import CachedEvaluator
-from utils.feature_bank import bank_of_features
-from utils.metrics import accuracy
-from utils.training import TrainingSettings
+from utils.candidates.evaluators import CachedEvaluator
+from utils.candidates.feature_bank import bank_of_features
+from utils.results.baselines import baseline_scores, difference, search_baselines, unimodal_logits
+from utils.training.batches import ArraySplit
+from utils.training.loop import TrainingSettings
+from utils.training.metrics import accuracy
 
 NAMES = ("text", "sound", "image")
 

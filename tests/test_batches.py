@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from datasets.errors import DataError
-from utils.batches import ArraySplit, LoadedSplit, WorkerError
+from utils.errors import DataError
+from utils.training.batches import ArraySplit, LoadedSplit, WorkerError
 
 
 @dataclasses.dataclass(frozen=True)

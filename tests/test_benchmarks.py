@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from models.lenet import AudioLeNet, ImageLeNet
-from utils.checkpoints import save_state
+from utils.training.checkpoints import save_state
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from utils.cli import UsageError
+from utils.errors import UsageError
 from utils.report.board import check_board, draw, write_search, write_training
 
 SETTINGS = {"epochs": 3, "drpt": 0.5, "modality": "both", "alphas": False, "run_dir": "elsewhere", "test_cp": None}

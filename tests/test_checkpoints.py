@@ -14,15 +14,14 @@ from collections import OrderedDict
 import pytest
 import torch
 
-from datasets.errors import DataError
 from models.fusion import AudioImageNetwork, FusionHead, HeadSettings
 from models.hcn import SkeletonNet
 from models.lenet import AudioLeNet, ImageLeNet
-from utils.checkpoints import load_into, load_state, names_file, save_state
-from utils.cli import UsageError, read_json
-from utils.files import LockedError, locked, whole_file, write_json
-from utils.journal import FORMAT, Journal
-from utils.misfit import flags_that_fit
+from utils.errors import DataError, UsageError
+from utils.files import LockedError, locked, read_json, whole_file, write_json
+from utils.search.journal import FORMAT, Journal
+from utils.training.checkpoints import load_into, load_state, names_file, save_state
+from utils.training.mismatch import flags_that_fit
 
 
 def refused(path, reader=load_state) -> str:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.cli import UsageError
-from utils.configurations import (
+from utils.errors import UsageError
+from utils.search.space import (
     Space,
     format_configuration,
     parse_configuration,

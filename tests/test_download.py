@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from datasets import download as dl
-from datasets.errors import DataError
+from datasets.avmnist import download as dl
+from utils.errors import DataError
 
 DATA = bytes(range(256)) * 4000  # 1 MB: several blocks
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from models.fusion import AudioImageNetwork, FusionHead, HeadSettings, SkeletonRGBNetwork
-from utils.batches import ArraySplit, LoadedSplit
-from utils.evaluators import CachedEvaluator, LiveEvaluator, SharedWeights, TrainingSettings
-from utils.feature_bank import TableOnDisk, open_bank
+from utils.candidates.evaluators import CachedEvaluator, LiveEvaluator, SharedWeights, TrainingSettings
+from utils.candidates.feature_bank import TableOnDisk, open_bank
 from utils.seeds import derive_seed
-from utils.training import ModelTraining, adam, on_device, train_and_evaluate
-from utils.training_state import SavedState
+from utils.training.batches import ArraySplit, LoadedSplit
+from utils.training.loop import ModelTraining, adam, on_device, train_and_evaluate
+from utils.training.resume import SavedState
 
 CONFIGURATIONS = [((4, 2, 0),), ((0, 0, 1), (4, 1, 0)), ((2, 2, 1), (4, 2, 1), (2, 0, 1))]
 TRAINING = TrainingSettings(epochs=2, batchsize=16, eta_max=5e-2, seed=3)

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from models.fusion import FeatureLayout, FeatureNetwork, HeadSettings
-from utils import export
-from utils.cli import UsageError
-from utils.export import ExportError, check_export, export_network
-from utils.metrics import scores
+from utils.errors import UsageError
+from utils.results import export
+from utils.results.export import ExportError, check_export, export_network
+from utils.training.metrics import scores
 
 LAYOUT = FeatureLayout(widths=((8, 16), (4, 8, 12), (5,)), num_outputs=7)
 CONFIGURATION = ((0, 2, 0, 0), (-1, 1, -1, 3), (1, -1, 0, 2), (0, 0, 0, 1))  # every activation, modalities left out

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchvision.models import resnet18
 
 from datasets.features import load_features
-from utils.cli import UsageError
+from utils.errors import UsageError
 from utils.extract import Extractor, write_features
 
 

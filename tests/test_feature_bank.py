@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from models.fusion import AudioImageNetwork, FeatureLayout, FusionHead, HeadSettings
-from utils.batches import ArraySplit
-from utils.feature_bank import data_identity, file_digest, open_bank
-from utils.training import threads
+from utils.candidates.feature_bank import data_identity, file_digest, open_bank
+from utils.training.batches import ArraySplit
+from utils.training.loop import threads
 
 CPU = torch.device("cpu")
 HEAD = HeadSettings(num_outputs=4, inner_size=5, dropout=0.5)
@@ -89,7 +89,7 @@ def test_the_seconds_are_those_of_all_that_worked_on_it(tmp_path, network, split
         raise Stopped
 
     with monkeypatch.context() as patch:
-        patch.setattr("utils.feature_bank.interrupts.check", stop)
+        patch.setattr("utils.candidates.feature_bank.interrupts.check", stop)
         with pytest.raises(Stopped):
             open_bank(tmp_path, network, splits, {}, CPU, verbose=False)
     (path,) = tmp_path.glob("*/seconds.json")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from utils.search import SearchError
+from utils.search.loop import SearchError
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("own data")]  # one process runs the example
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datasets.errors import DataError
 from datasets.features import load_features
+from utils.errors import DataError
 
 SPLITS = ("train", "dev", "test")
 COUNTS = {"train": 6, "dev": 4, "test": 5}

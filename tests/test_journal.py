@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from utils.cli import UsageError
-from utils.configurations import Space
-from utils.journal import Journal, best_of, read_journal, write_csv
-from utils.journaled import JournaledEvaluator
-from utils.predictor import AccuracyPredictor
+from utils.errors import UsageError
 from utils.progress import Progress
-from utils.search import Evaluation, SearchSettings, sequential_search
+from utils.search.evaluate import JournaledEvaluator
+from utils.search.journal import Journal, best_of, read_journal, write_csv
+from utils.search.loop import Evaluation, SearchSettings, sequential_search
+from utils.search.space import Space
+from utils.search.surrogate import AccuracyPredictor
 
 OLD = Path(__file__).parent / "fixtures" / "journal_format1.jsonl"  # of the program's first version
 HEADER = {"search": "sequential", "modalities": ["audio", "image"], "sizes": [5, 3], "activations": ["relu", "sigmoid"]}

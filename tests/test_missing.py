@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from models.fusion import AudioImageNetwork, FeatureLayout, FeatureNetwork, HeadSettings
-from utils.batches import ArraySplit
-from utils.missing import LEVELS, DisturbedSplit, evaluate_missing, format_missing
-from utils.training import evaluate
+from utils.results.robustness import LEVELS, DisturbedSplit, evaluate_missing, format_missing
+from utils.training.batches import ArraySplit
+from utils.training.loop import evaluate
 
 LAYOUT = FeatureLayout(widths=((2, 3), (4,), (1, 2)), num_outputs=3)
 COLUMNS = (slice(0, 5), slice(5, 9), slice(9, 12))  # of each modality's features; behind them are the logits

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-from datasets import ntu_splits
-from datasets.errors import DataError
-from datasets.ntu import MEAN, STD, SUBJECTS, discover, normalise_clips
-from datasets.ntu_pack import write_pack
-from datasets.ntu_samples import MODALITIES, NTUSettings, NTUSplit
-from datasets.ntu_skeleton import parse_skeleton, prepare_skeleton
-from datasets.ntu_splits import damaged_samples
-from datasets.ntu_video import clip_indices, frame_count, read_frames
+from datasets.ntu import splits as ntu_splits
+from datasets.ntu.folder import MEAN, STD, SUBJECTS, discover, normalise_clips
+from datasets.ntu.pack import write_pack
+from datasets.ntu.samples import MODALITIES, NTUSettings, NTUSplit
+from datasets.ntu.skeleton import parse_skeleton, prepare_skeleton
+from datasets.ntu.splits import damaged_samples
+from datasets.ntu.video import clip_indices, frame_count, read_frames
 from tests.ntu_samples import cut, promise_more_frames, sample_name, write_samples, write_skeleton, write_video
 from utils import cli
+from utils.errors import DataError
 
 SETTINGS = NTUSettings(vid_dim=64)
 ALL = ("train", "trainexp", "dev", "test")

@@ -15,15 +15,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasets.errors import DataError
-from datasets.ntu import NTUSettings, discover
-from datasets.ntu_pack import PACK_FOLDER, TEXT_FOLDER, SkeletonPack, write_pack
-from datasets.ntu_skeleton import parse_skeleton
-from datasets.ntu_transcode import VideoSettings, copies, estimate, find_originals, prepare_videos, transcode
-from datasets.ntu_video import read_frames
-from datasets.ntu_work import parallel
+from datasets.ntu.folder import NTUSettings, discover
+from datasets.ntu.pack import PACK_FOLDER, TEXT_FOLDER, SkeletonPack, write_pack
+from datasets.ntu.skeleton import parse_skeleton
+from datasets.ntu.transcode import VideoSettings, copies, estimate, find_originals, prepare_videos, transcode
+from datasets.ntu.video import read_frames
+from datasets.ntu.workers import parallel
 from tests.conftest import ROOT
 from tests.ntu_samples import cut, draw_skeletons, sample_name, write_samples, write_skeleton
+from utils.errors import DataError
 
 NAMES = [sample_name(subject, 1) for subject in (1, 2, 3)]
 COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0), (30, 120, 200)]  # BGR

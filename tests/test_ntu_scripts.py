@@ -9,7 +9,7 @@ import torch
 
 from models.fusion import HeadSettings, SkeletonRGBNetwork
 from tests.ntu_samples import cut, write_samples
-from utils.checkpoints import save_state
+from utils.training.checkpoints import save_state
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ntu")]  # one process builds what the tests share
 

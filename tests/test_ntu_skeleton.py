@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datasets.errors import DataError
-from datasets.ntu_skeleton import crop_window, parse_skeleton, prepare_skeleton
+from datasets.ntu.skeleton import crop_window, parse_skeleton, prepare_skeleton
 from tests.ntu_samples import draw_skeletons, write_skeleton
+from utils.errors import DataError
 
 
 def bodies_of(counts: list[int], seed: int = 0) -> list[np.ndarray]:

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasets.errors import DataError
-from datasets.ntu_video import clip_indices, frame_count, read_frames
+from datasets.ntu.video import clip_indices, frame_count, read_frames
 from tests.ntu_samples import cut, draw_clip, write_video
+from utils.errors import DataError
 
 FRAMES = 50
 

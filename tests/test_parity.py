@@ -14,7 +14,8 @@ from models.inflated_resnet import InflatedResNet50, inflate
 from models.lenet import AudioLeNet, ImageLeNet
 from models.surrogate import Surrogate
 from tests.reference import GOLDEN, KEYS, assert_agrees, fill, reference_input, shapes
-from utils.schedules import cosine_rates, temperature
+from utils.search.space import temperature
+from utils.training.rates import cosine_rates
 
 
 @pytest.mark.parametrize(

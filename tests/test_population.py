@@ -8,12 +8,12 @@ import torch
 from models.fusion import FeatureLayout, FusionHead, HeadSettings
 from models.population import Population
 from models.population_gradient import PopulationGradient
-from utils.batches import ArraySplit
-from utils.cuda_graph import CapturedStep
-from utils.metrics import losses, scores
-from utils.population_training import PopulationTraining
-from utils.schedules import cosine_rates
-from utils.training import ModelTraining, TrainingSettings, adam
+from utils.candidates.cuda_graph import CapturedStep
+from utils.candidates.population_training import PopulationTraining
+from utils.training.batches import ArraySplit
+from utils.training.loop import ModelTraining, TrainingSettings, adam
+from utils.training.metrics import losses, scores
+from utils.training.rates import cosine_rates
 
 LAYOUT = FeatureLayout(widths=((3, 6, 12, 24, 48), (3, 6, 12)), num_outputs=10)
 THREE = FeatureLayout(widths=((3, 6), (5,), (4, 7, 2)), num_outputs=5, has_logits=False)

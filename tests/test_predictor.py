@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from utils.configurations import Space, random_configuration
-from utils.predictor import AccuracyPredictor
+from utils.search.space import Space, random_configuration
+from utils.search.surrogate import AccuracyPredictor
 
 
 def draw(count: int, seed: int) -> list:

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.report_samples import ARGS, SIZES, found_run, report, search_run, update, write_lines
-from utils.cli import UsageError
-from utils.configurations import format_configuration
-from utils.report import svg, write_report
+from utils.errors import UsageError
+from utils.report import plots, write_report
+from utils.report.contents import read_files
 from utils.report.page import duration
-from utils.run_files import read_files
+from utils.search.space import format_configuration
 
 
 def test_search(tmp_path):
@@ -199,7 +199,7 @@ def test_damaged_files_are_named(tmp_path, content):
 @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))
 def test_ticks_are_few_and_inside(low, span):
     high = low + span
-    values = svg.ticks(low, high)
+    values = plots.ticks(low, high)
     assert 1 <= len(values) <= 7
     assert all(low - 1e-5 * span <= v <= high + 1e-5 * span for v in values)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.report_samples import checked, found_run, search_run, unimodal_run, update
 from utils.report import write_comparison
 from utils.report.compare import apart_by, group_runs, spread
-from utils.run_files import read_files
+from utils.report.contents import read_files
 
 
 @pytest.fixture

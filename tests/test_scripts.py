@@ -10,7 +10,7 @@ import torch
 
 from models.fusion import AudioImageNetwork, HeadSettings
 from tests.reference import KEYS
-from utils.checkpoints import save_state
+from utils.training.checkpoints import save_state
 
 pytestmark = pytest.mark.xdist_group("scripts")  # one process builds what the tests share
 

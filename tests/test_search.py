@@ -6,10 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from utils import search
-from utils.configurations import Space
-from utils.predictor import AccuracyPredictor
-from utils.search import (
+from utils.search import loop as search
+from utils.search.loop import (
     Evaluation,
     SearchSettings,
     Step,
@@ -17,6 +15,8 @@ from utils.search import (
     rank_correlation,
     sequential_search,
 )
+from utils.search.space import Space
+from utils.search.surrogate import AccuracyPredictor
 
 AVMNIST = Space((5, 3))
 

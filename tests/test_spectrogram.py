@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from datasets.spectrogram import SIZE, TRANSFORM, spectrograms, window_plan
+from datasets.avmnist.spectrogram import SIZE, TRANSFORM, spectrograms, window_plan
 
 
 def drawn(signal: np.ndarray) -> np.ndarray:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils import statistics
-from utils.statistics import mcnemar, paired_bootstrap
+from utils.results import statistics
+from utils.results.statistics import mcnemar, paired_bootstrap
 
 pairs = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
 

@@ -1,7 +1,6 @@
 """What every script shares on its command line: flag groups, seed, device, run folder, exit codes."""
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -10,12 +9,7 @@ from pathlib import Path
 import torch
 
 from utils import interrupts
-
-
-class UsageError(Exception):
-    """The command, or a file it names, is not usable as given; exit code 2."""
-
-    exit_code = 2
+from utils.errors import ProjectError, UsageError
 
 
 def make_parser(docstring: str) -> argparse.ArgumentParser:
@@ -291,25 +285,6 @@ def run(main: Callable[[], None]) -> None:
     except (MemoryError, torch.OutOfMemoryError):
         print("error: out of memory; a smaller --batchsize needs less", file=sys.stderr)
         sys.exit(1)
-    except Exception as error:
-        if not hasattr(error, "exit_code"):
-            raise
+    except ProjectError as error:
         print("error:", *str(error).splitlines(), file=sys.stderr)  # whatever a file is called, one line
         sys.exit(error.exit_code)
-
-
-def read_json(path: Path) -> dict:
-    """Read a JSON object.
-
-    Raises:
-        UsageError: there is no such file, or it is not JSON.
-    """
-    try:
-        content = json.loads(path.read_text())
-        if not isinstance(content, dict):
-            raise UsageError(f"{path} must hold a JSON object, but holds a {type(content).__name__}")
-        return content
-    except FileNotFoundError:
-        raise UsageError(f"{path} does not exist") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not JSON: {error}") from None

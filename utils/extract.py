@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from utils.cli import UsageError
+from utils.errors import UsageError
 from utils.files import whole_file
 
 CHANNEL_LAST = ":last"  # after a module's name

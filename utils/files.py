@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from utils.errors import ProjectError, UsageError
+
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
@@ -92,10 +94,8 @@ def tells_name(path: Path) -> Iterator[None]:
         raise
 
 
-class LockedError(Exception):
+class LockedError(ProjectError):
     """Two processes must not work in one folder."""
-
-    exit_code = 1
 
 
 def write_text(path: Path, text: str) -> None:
@@ -105,3 +105,20 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_json(path: Path) -> dict:
+    """Read a JSON object.
+
+    Raises:
+        UsageError: there is no such file, or it is not JSON.
+    """
+    try:
+        content = json.loads(path.read_text())
+        if not isinstance(content, dict):
+            raise UsageError(f"{path} must hold a JSON object, but holds a {type(content).__name__}")
+        return content
+    except FileNotFoundError:
+        raise UsageError(f"{path} does not exist") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not JSON: {error}") from None

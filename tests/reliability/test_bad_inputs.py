@@ -25,7 +25,7 @@ from models.hcn import SkeletonNet
 from models.lenet import AudioLeNet, ImageLeNet
 from tests.ntu_samples import write_samples
 from utils import cli
-from utils.checkpoints import save_state
+from utils.training.checkpoints import save_state
 
 TRAIN, TEST, SECONDS = 48, 12, 5.0
 DATA, CHECKPOINTS = Path("data/avmnist"), Path("checkpoints/avmnist")  # where the scripts look by default
@@ -430,7 +430,7 @@ def nan_sound() -> None:
 
 def built() -> None:
     """A stand-in, as the script builds it, and then damaged."""
-    from datasets.avmnist_build import Settings, build
+    from datasets.avmnist.build import Settings, build
 
     build(Path("set"), Settings("embedded", "embedded", 3, -10.0, 0, 24, 12), 1, False, False)
     content(Path("set/audio/test_data.npy"), lambda b: b[:-1])()

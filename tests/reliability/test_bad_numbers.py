@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from models.fusion import FeatureLayout, HeadSettings
-from utils.batches import ArraySplit
-from utils.configurations import Space, sample
-from utils.evaluators import CachedEvaluator
-from utils.feature_bank import BankedSplit, FeatureBank
-from utils.journal import Journal, best_of, read_journal
-from utils.journaled import JournaledEvaluator
+from utils.candidates.evaluators import CachedEvaluator
+from utils.candidates.feature_bank import BankedSplit, FeatureBank
 from utils.progress import Progress
-from utils.run_files import read_files
-from utils.search import Evaluation, SearchError, SearchSettings, random_search, sequential_search
-from utils.training import Diverged, ModelTraining, TrainingSettings, train_and_evaluate
+from utils.report.contents import read_files
+from utils.search.evaluate import JournaledEvaluator
+from utils.search.journal import Journal, best_of, read_journal
+from utils.search.loop import Evaluation, SearchError, SearchSettings, random_search, sequential_search
+from utils.search.space import Space, sample
+from utils.training.batches import ArraySplit
+from utils.training.loop import Diverged, ModelTraining, TrainingSettings, train_and_evaluate
 
 LAYOUT = FeatureLayout(widths=((3, 6), (4, 5)), num_outputs=4)
 CONFIGURATIONS = [((1, 1, 0),), ((0, 0, 1), (1, 0, 0)), ((1, 0, 1), (0, 1, 0), (1, 1, 1)), ((1, 1, 0), (0, 0, 1))]

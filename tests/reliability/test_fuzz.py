@@ -18,15 +18,14 @@ import torch
 from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 
-from datasets.avmnist import _read_array
-from datasets.avmnist_sources import read_mnist
-from datasets.errors import DataError
-from datasets.ntu_skeleton import parse_skeleton
+from datasets.avmnist.load import _read_array
+from datasets.avmnist.sources import read_mnist
+from datasets.ntu.skeleton import parse_skeleton
 from tests.ntu_samples import write_skeleton
-from utils.checkpoints import load_state
-from utils.cli import UsageError
-from utils.configurations import format_configuration, parse_configuration
-from utils.journal import read_journal
+from utils.errors import DataError, UsageError
+from utils.search.journal import read_journal
+from utils.search.space import format_configuration, parse_configuration
+from utils.training.checkpoints import load_state
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what numpy and torch say of odd files
 RAM = Path("/dev/shm")

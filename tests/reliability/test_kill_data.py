@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets.ntu_work import PARTIAL
+from datasets.ntu.workers import PARTIAL
 from tests.reliability.commands import EXTRACT, GENERATE, PREPARE
 from tests.reliability.harness import Reference, differences, survive
 from tests.reliability.strikes import AtOperation, Strike, WhenGrown, strikes

@@ -9,8 +9,8 @@ import torch
 from tests.reliability.commands import FOUND, IMAGE, SKELETON, STATE, TRAININGS
 from tests.reliability.harness import cut, differences, flip, resuming, survive
 from tests.reliability.strikes import WhenGrown, strikes
-from utils.checkpoints import read_checkpoint, write_checkpoint
-from utils.cli import UsageError
+from utils.errors import UsageError
+from utils.training.checkpoints import read_checkpoint, write_checkpoint
 
 LONG = [pytest.param(name, seed, marks=pytest.mark.long) for name in TRAININGS for seed in range(1, 9)]
 

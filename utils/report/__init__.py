@@ -3,13 +3,13 @@
 from html import escape
 from pathlib import Path
 
-from utils.cli import UsageError
+from utils.errors import UsageError
 from utils.files import write_text
 from utils.report.compare import comparison
+from utils.report.contents import RunFiles, read_files
 from utils.report.found import training_sections
 from utils.report.page import page, section, table
 from utils.report.search import search_sections
-from utils.run_files import RunFiles, read_files
 
 STAND_IN = (
     '<p class="note">The data of this run are a stand-in, made without the original recordings: its figures '

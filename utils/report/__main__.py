@@ -8,7 +8,8 @@ Runs that differ in their seed alone are a group, with mean and standard deviati
 
 from pathlib import Path
 
-from utils.cli import UsageError, make_parser, run
+from utils.cli import make_parser, run
+from utils.errors import UsageError
 from utils.report import write_comparison, write_report
 
 

@@ -2,9 +2,9 @@
 
 from itertools import accumulate
 
-from utils.report import svg
+from utils.report import plots
+from utils.report.contents import RunFiles
 from utils.report.page import figure, grid, percent, table
-from utils.run_files import RunFiles
 
 
 def baselines(files: RunFiles) -> str:
@@ -46,12 +46,12 @@ def against_random(files: RunFiles) -> str:
     own = list(accumulate((100 * candidate["accuracy"] for candidate in files.candidates), max))
     if not theirs or not own:
         return ""
-    panel = svg.Panel(44, 24, 406, 210, (0.5, max(len(own), len(theirs)) + 0.5), svg.bounds([*own, *theirs]))
+    panel = plots.Panel(44, 24, 406, 210, (0.5, max(len(own), len(theirs)) + 0.5), plots.bounds([*own, *theirs]))
     parts = [panel.axes("candidates trained", f"best dev {files.score} so far (%)")]
     parts += [
-        panel.line(svg.stairs(enumerate(own, 1)), "k0"),
-        panel.line(svg.stairs(enumerate(theirs, 1)), "k1 broken"),
+        panel.line(plots.stairs(enumerate(own, 1)), "k0"),
+        panel.line(plots.stairs(enumerate(theirs, 1)), "k1 broken"),
     ]
     title = f"Best so far: this search {own[-1]:.2f} % in the end, random search {theirs[-1]:.2f} %"
     keys = [(0, "this search", "━"), (1, "random search", "╍")]
-    return figure(svg.drawing(460, 274, title, *parts), "Best so far, by the candidates trained.", keys)
+    return figure(plots.drawing(460, 274, title, *parts), "Best so far, by the candidates trained.", keys)

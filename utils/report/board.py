@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from models.fusion import ACTIVATION_NAMES
-from utils.cli import UsageError
-from utils.configurations import Configuration, format_configuration
+from utils.errors import UsageError
 from utils.files import tells_name
-from utils.run_files import RunFiles, read_files
+from utils.report.contents import RunFiles, read_files
+from utils.search.space import Configuration, format_configuration
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

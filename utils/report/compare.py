@@ -6,10 +6,10 @@ from itertools import accumulate
 from pathlib import Path
 from statistics import mean, stdev
 
-from utils.report import svg
+from utils.report import plots
+from utils.report.contents import FREE, RunFiles
 from utils.report.found import found_row
 from utils.report.page import duration, figure, grid, page, percent, section, table, tiles
-from utils.run_files import FREE, RunFiles
 
 APART = FREE - {"device"} | {"seed", "with_random", "evaluate_missing", "export"}  # in which runs of a group may differ
 CANDIDATES = "candidates trained"
@@ -46,7 +46,7 @@ class Group:
 
     @property
     def colour(self) -> int:
-        return self.number % svg.KINDS
+        return self.number % plots.KINDS
 
     @property
     def title(self) -> str:
@@ -152,12 +152,12 @@ def curves(groups: Sequence[Group], x_label: str) -> str:
     drawn = [[[100 * value for value in run.curve] for run in group.runs if run.curve] for group in groups]
     longest = max(len(line) for lines in drawn for line in lines)
     everything = [value for lines in drawn for line in lines for value in line]
-    panel = svg.Panel(44, 24, 386, 250, (0.5, longest + 0.5), svg.bounds(everything))
+    panel = plots.Panel(44, 24, 386, 250, (0.5, longest + 0.5), plots.bounds(everything))
     score = groups[0].score if len({group.score for group in groups}) == 1 else "score"
     parts, ends, words = [panel.axes(x_label, f"best dev {score} so far (%)")], [], []
-    held = svg.stairs if x_label == CANDIDATES else iter
+    held = plots.stairs if x_label == CANDIDATES else iter
     for group, lines in zip(groups, drawn, strict=True):
-        look = f"k{group.colour}{' broken' * (group.number // svg.KINDS % 2)}"
+        look = f"k{group.colour}{' broken' * (group.number // plots.KINDS % 2)}"
         means = [mean(values) for values in zip(*lines, strict=False)]
         if len(lines) > 1:
             parts += [panel.line(held(enumerate(line, 1)), f"{look} thin pale") for line in lines]
@@ -165,11 +165,11 @@ def curves(groups: Sequence[Group], x_label: str) -> str:
         ends.append(panel.at(len(means), means[-1]))
         words.append(f"{group.letter} {means[-1]:.2f} %")
     for group, (x, _), y in zip(groups, ends, apart_by([y for _, y in ends], 15), strict=True):
-        parts.append(svg.text(x + 6, y + 4, group.letter, class_=f"letter k{group.colour}"))
+        parts.append(plots.text(x + 6, y + 4, group.letter, class_=f"letter k{group.colour}"))
     keys = [(group.colour, f"{group.kind}, {len(group.runs)}", group.letter) for group in groups]
     title = f"Best {score} on dev so far by {x_label}; mean in the end: {', '.join(words)}"
     caption = f"Best on dev so far by {x_label}. Thin: one run; bold: the mean of a group."
-    return figure(svg.drawing(460, 314, title, *parts), caption, keys)
+    return figure(plots.drawing(460, 314, title, *parts), caption, keys)
 
 
 def comparison(runs: Mapping[Path, RunFiles], ignored: Iterable[str] = ()) -> str:

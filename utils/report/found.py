@@ -4,11 +4,11 @@ import math
 from collections.abc import Mapping
 from html import escape
 
-from utils.configurations import format_configuration
-from utils.report import svg
+from utils.report import plots
+from utils.report.contents import RunFiles
 from utils.report.page import duration, figure, grid, percent, section, table, tiles
 from utils.report.search import draw_network
-from utils.run_files import RunFiles
+from utils.search.space import format_configuration
 
 FOUND = "found network"
 BARS = 20  # of a figure at most
@@ -87,7 +87,7 @@ def confusion(files: RunFiles) -> str:
         return ""
     right, total = sum(row[i] for i, row in enumerate(counts)), sum(map(sum, counts))
     title = f"Confusion matrix of the found network: {right:g} of {total:g} samples on the diagonal"
-    return grid(figure(svg.matrix(title, counts), "Samples by true and predicted class; shade: share of the row."))
+    return grid(figure(plots.matrix(title, counts), "Samples by true and predicted class; shade: share of the row."))
 
 
 def by_class(files: RunFiles) -> str:
@@ -104,7 +104,7 @@ def by_class(files: RunFiles) -> str:
     for start in range(0, len(rows), BARS):
         part = rows[start : start + BARS]
         title = "Accuracy by class: " + ", ".join(f"{name} {words}" for name, _, words in part)
-        figures.append(figure(svg.bars(title, part), f"{part[0][0].capitalize()} to {part[-1][0]}"))
+        figures.append(figure(plots.bars(title, part), f"{part[0][0].capitalize()} to {part[-1][0]}"))
     words = "Share of each class's test samples that are right, and how many there are."
     return f'<p class="soft">{words}</p>{grid(*figures, small=True)}'
 
@@ -123,7 +123,7 @@ def missing(files: RunFiles) -> str:
             for line in own
         ]
         title = f"Test {files.score} with a disturbed {name}: " + ", ".join(f"{what} {at}" for what, _, at in rows)
-        figures.append(figure(svg.bars(title, rows, usual=[whole or 0] * len(rows)), f"{name} disturbed"))
+        figures.append(figure(plots.bars(title, rows, usual=[whole or 0] * len(rows)), f"{name} disturbed"))
     words = (
         f"Test {files.score} with noise on one modality (in standard deviations of its input), and with it muted. "
         f"Dashed: nothing disturbed, {percent(whole)}."
@@ -154,7 +154,7 @@ def curve(epochs: list[dict], best: int | None, label: str, lines: dict[str, str
     drawn = {name: [(e["epoch"], scale * e[key]) for e in epochs if known(e.get(key))] for name, key in lines.items()}
     drawn = {name: points for name, points in drawn.items() if points}
     x = (epochs[0]["epoch"] - 0.5, epochs[-1]["epoch"] + 0.5)
-    panel = svg.Panel(44, 24, 406, 210, x, svg.bounds(y for points in drawn.values() for _, y in points))
+    panel = plots.Panel(44, 24, 406, 210, x, plots.bounds(y for points in drawn.values() for _, y in points))
     parts = [panel.axes("epoch", label)]
     turn = next((epoch["epoch"] for epoch in epochs if epoch.get("phase") == "all"), None)
     parts += [panel.upright(turn - 0.5, "all weights")] if turn not in (None, epochs[0]["epoch"]) else []
@@ -165,7 +165,7 @@ def curve(epochs: list[dict], best: int | None, label: str, lines: dict[str, str
     shown = label.removesuffix(" (%)")
     title = f"{shown[0].upper()}{shown[1:]} over {len(epochs)} epoch{'s' * (len(epochs) > 1)}"
     ends = "; ".join(f"{name} {points[-1][1]:.4g} at the end" for name, points in drawn.items())
-    picture = svg.drawing(460, 274, f"{title}: {ends}", *parts)
+    picture = plots.drawing(460, 274, f"{title}: {ends}", *parts)
     return figure(picture, title, list(enumerate(drawn)))
 
 

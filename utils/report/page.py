@@ -6,7 +6,7 @@ Light or dark as the reader's system is; the colours are told apart by colour-bl
 from collections.abc import Collection, Iterable, Sequence
 from html import escape
 
-from utils.report import svg
+from utils.report import plots
 
 STYLE = """
 :root{color-scheme:light dark;--page:#fcfcfb;--ink:#1c1c1e;--soft:#5d5f66;--rule:#dfe0e3;--band:#f0f1f3;
@@ -80,15 +80,17 @@ def table(
     """
 
     def cells(name: str, values: Sequence[object]) -> str:
-        words = (svg.tag(name, escape(str(v)), **({"class_": "l"} if i in left else {})) for i, v in enumerate(values))
+        words = (
+            plots.tag(name, escape(str(v)), **({"class_": "l"} if i in left else {})) for i, v in enumerate(values)
+        )
         return "".join(words)
 
     def line(row: Sequence[object]) -> str:
         class_ = "strong" if row[0] in strong else "sub" if beneath else ""
-        return svg.tag("tr", cells("td", row), **({"class_": class_} if class_ else {}))
+        return plots.tag("tr", cells("td", row), **({"class_": class_} if class_ else {}))
 
-    content = svg.tag("thead", svg.tag("tr", cells("th", head))) + svg.tag("tbody", "".join(map(line, rows)))
-    return svg.tag("div", svg.tag("table", content), class_="scroll", tabindex=0)
+    content = plots.tag("thead", plots.tag("tr", cells("th", head))) + plots.tag("tbody", "".join(map(line, rows)))
+    return plots.tag("div", plots.tag("table", content), class_="scroll", tabindex=0)
 
 
 def figure(picture: str, caption: str, keys: Iterable[tuple] = ()) -> str:
@@ -97,7 +99,7 @@ def figure(picture: str, caption: str, keys: Iterable[tuple] = ()) -> str:
     Args:
         keys: (kind, words) of marks, or (kind, words, sign) of something else.
     """
-    signs = [(k, words, *sign) if sign else (k, words, svg.GLYPHS[k]) for k, words, *sign in keys]
+    signs = [(k, words, *sign) if sign else (k, words, plots.GLYPHS[k]) for k, words, *sign in keys]
     legend = "".join(f'<i><span class="k{k}">{sign}</span> {escape(words)}</i>' for k, words, sign in signs)
     return f"<figure><figcaption>{escape(caption)}{'<br>' if legend else ''}{legend}</figcaption>{picture}</figure>"
 
@@ -107,11 +109,13 @@ def section(title: str, *parts: str) -> str:
 
 
 def tiles(values: Iterable[tuple[str, str]]) -> str:
-    return svg.tag("div", "".join(f"<div><b>{escape(v)}</b>{escape(name)}</div>" for name, v in values), class_="tiles")
+    return plots.tag(
+        "div", "".join(f"<div><b>{escape(v)}</b>{escape(name)}</div>" for name, v in values), class_="tiles"
+    )
 
 
 def grid(*parts: str, small: bool = False) -> str:
-    return svg.tag("div", "".join(parts), class_="grid small" if small else "grid") if any(parts) else ""
+    return plots.tag("div", "".join(parts), class_="grid small" if small else "grid") if any(parts) else ""
 
 
 def page(title: str, *parts: str) -> str:

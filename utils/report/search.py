@@ -7,21 +7,21 @@ from itertools import accumulate, groupby
 from math import prod
 
 from models.fusion import ACTIVATION_NAMES, SKIP
-from utils.configurations import format_configuration
-from utils.report import svg
+from utils.report import plots
 from utils.report.baselines import baselines
+from utils.report.contents import RunFiles
 from utils.report.page import duration, figure, grid, number, percent, section, table, tiles
-from utils.run_files import RunFiles
+from utils.search.space import format_configuration
 
 
 def kind(candidate: dict) -> int:
     """Colour and shape of a candidate, by its number of fusion layers."""
-    return min(len(candidate["configuration"]), svg.KINDS) - 1
+    return min(len(candidate["configuration"]), plots.KINDS) - 1
 
 
 def layer_keys(candidates: Sequence[dict]) -> list[tuple[int, str]]:
     longest = max(len(candidate["configuration"]) for candidate in candidates)
-    names = ["1 fusion layer", *map(str, range(2, svg.KINDS)), f"{svg.KINDS}{' or more' * (longest > svg.KINDS)}"]
+    names = ["1 fusion layer", *map(str, range(2, plots.KINDS)), f"{plots.KINDS}{' or more' * (longest > plots.KINDS)}"]
     return [(k, names[k]) for k in sorted({kind(candidate) for candidate in candidates})]
 
 
@@ -36,7 +36,7 @@ def draw_network(files: RunFiles, configuration: Sequence[Sequence[int]]) -> str
     modalities = files.modalities
     words = f"{', '.join(modalities[:-1])} and {modalities[-1]}"
     title = f"fusion network {format_configuration(configuration)} of {words} features"
-    return svg.network(title, configuration, modalities, sizes, activation)
+    return plots.network(title, configuration, modalities, sizes, activation)
 
 
 def search_headline(files: RunFiles) -> str:
@@ -67,22 +67,22 @@ def search_over_time(files: RunFiles) -> str:
         return ""
     accuracies = [100 * candidate["accuracy"] for candidate in candidates]
     spans = [(step, [i for i, _ in group]) for step, group in groupby(enumerate(candidates, 1), lambda c: c[1]["step"])]
-    low, high = svg.bounds(accuracies)
-    panel = svg.Panel(44, 24, 406, 226, (0.5, len(candidates) + 0.5), (low, high + 0.1 * (high - low)))
+    low, high = plots.bounds(accuracies)
+    panel = plots.Panel(44, 24, 406, 226, (0.5, len(candidates) + 0.5), (low, high + 0.1 * (high - low)))
     parts = [panel.band(g[0] - 0.5, g[-1] + 0.5, step, n % 2 == 0) for n, (step, g) in enumerate(spans)]
     parts.append(panel.axes("candidates, in the order trained", f"dev {files.score} (%)"))
-    parts.append(panel.line(svg.stairs(enumerate(accumulate(accuracies, max), 1)), "ink thin"))
+    parts.append(panel.line(plots.stairs(enumerate(accumulate(accuracies, max), 1)), "ink thin"))
     for i, (candidate, value) in enumerate(zip(candidates, accuracies, strict=True), 1):
         note = f"{format_configuration(candidate['configuration'])} {value:.2f} %, step {candidate['step']}"
         parts.append(panel.mark(i, value, kind(candidate), note))
     warmth = {step["step"]: step.get("temperature") for step in files.steps}
     warm = [(i, warmth[step]) for step, g in spans if warmth.get(step) is not None for i in (g[0] - 0.5, g[-1] + 0.5)]
     if warm:
-        strip = svg.Panel(44, 318, 406, 62, panel.x, (0, 1.1 * max(t for _, t in warm)))
+        strip = plots.Panel(44, 318, 406, 62, panel.x, (0, 1.1 * max(t for _, t in warm)))
         parts += [strip.axes("", "temperature", y_ticks=2), strip.line(warm, "ink")]
     best = f"Search over time: {len(candidates)} candidates, best dev {files.score} {max(accuracies):.2f} %"
     caption = "Each mark is a trained candidate, the line the best so far; stripes are steps, by number."
-    return figure(svg.drawing(460, 404 if warm else 290, best, *parts), caption, layer_keys(candidates))
+    return figure(plots.drawing(460, 404 if warm else 290, best, *parts), caption, layer_keys(candidates))
 
 
 def predictions(files: RunFiles) -> str:
@@ -91,7 +91,7 @@ def predictions(files: RunFiles) -> str:
     if not predicted:
         return ""
     values = [(100 * candidate["predicted"], 100 * candidate["accuracy"]) for candidate in predicted]
-    panel = svg.Panel(44, 24, 406, 226, svg.bounds(x for x, _ in values), svg.bounds(y for _, y in values))
+    panel = plots.Panel(44, 24, 406, 226, plots.bounds(x for x, _ in values), plots.bounds(y for _, y in values))
     parts = [panel.axes("predicted (%)", f"dev {files.score} (%)", whole_x=False)]
     low, high = max(panel.x[0], panel.y[0]), min(panel.x[1], panel.y[1])
     if low < high:
@@ -104,12 +104,12 @@ def predictions(files: RunFiles) -> str:
     ]
     if ranks:
         steps = (ranks[0][0] - 0.5, ranks[-1][0] + 0.5)
-        strip = svg.Panel(44, 318, 406, 62, steps, (min(0, *(r for _, r in ranks)) - 0.1, 1.05))
+        strip = plots.Panel(44, 318, 406, 62, steps, (min(0, *(r for _, r in ranks)) - 0.1, 1.05))
         parts += [strip.axes("step", "rank correlation", y_ticks=3), strip.line(ranks, "ink")]
         parts += [strip.mark(step, rank, 0, f"step {step}: {rank:.2f}", "ink") for step, rank in ranks]
     title = f"The surrogate's predictions against the outcome for {len(predicted)} candidates"
     caption = "What the surrogate predicted before training, and what came out; on the dashed line both agree."
-    picture = svg.drawing(460, 418 if ranks else 290, title, *parts)
+    picture = plots.drawing(460, 418 if ranks else 290, title, *parts)
     return figure(picture, caption, layer_keys(predicted))
 
 
@@ -150,7 +150,7 @@ def choices(files: RunFiles) -> str:
         ]
         title = f"{name} of the best: " + ", ".join(f"{label} {words}" for label, _, words in rows)
         heading = f"{name[0].upper()}{name[1:]} feature" if feature else "Activation"
-        figures.append(figure(svg.bars(title, rows, column % svg.KINDS, list(chances.values())), heading))
+        figures.append(figure(plots.bars(title, rows, column % plots.KINDS, list(chances.values())), heading))
     words = (
         f"The best {count} of {len(scores)} configurations have {len(layers)} fusion layers; the bars count how many "
         "of these use each choice. Dashed: what choosing at random would give."
@@ -193,7 +193,7 @@ def cost(files: RunFiles) -> str:
         (name, seconds / total, f"{duration(seconds)}, {percent(seconds / total)}") for name, seconds in parts.items()
     ]
     title = "Time by part: " + "; ".join(f"{name} {words}" for name, _, words in rows)
-    return grid(svg.bars(title, rows), small=True)
+    return grid(plots.bars(title, rows), small=True)
 
 
 def search_sections(files: RunFiles) -> list[str]:

@@ -1,0 +1,212 @@
+"""AV-MNIST as arrays on disk: what `avmnist_gen.py` writes, the published fork reads and MultiBench reads."""
+
+import dataclasses
+import json
+import mmap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datasets.avmnist.folder import FORMAT
+from utils.errors import DataError
+
+CHUNK = 4096  # images looked through at a time
+MODALITIES = ("audio", "image")  # in the order of a configuration row
+
+
+@dataclasses.dataclass(frozen=True)
+class AVMNISTSplit:
+    """Aligned samples: images (N, 1, 28, 28), spectrograms (N, 1, 112, 112) uint8, labels (N,) int64.
+
+    Images are float32, or float64 as the published generator writes them.
+    """
+
+    images: Tensor
+    spectrograms: Tensor
+    labels: Tensor
+    maps: tuple[mmap.mmap, ...] = ()  # of the files
+
+    def release(self) -> None:
+        """Give back the memory of what was read so far; what is read again comes from the file again."""
+        for mapped in self.maps:
+            mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def load_avmnist(
+    datadir: Path,
+    num_outputs: int = 10,
+    limit_train: int | None = None,
+    limit_dev: int | None = None,
+    limit_test: int | None = None,
+    dev_samples: int | None = None,
+) -> dict[str, AVMNISTSplit]:
+    """The splits train, dev and test, memory-mapped; the limits keep the first samples of each.
+
+    Dev is the end of the training arrays: `dev_samples` of them, or a twelfth, which is 5,000 of 60,000 (published).
+
+    Raises:
+        DataError: see `read_parts`; or a split is empty or has samples of one class only.
+    """
+    arrays = read_parts(datadir, num_outputs)
+    total = len(arrays["train"].labels)
+    boundary = max(0, total - (dev_samples or total // 12))
+    spans = {
+        "train": ("train", slice(0, boundary), limit_train),
+        "dev": ("train", slice(boundary, total), limit_dev),
+        "test": ("test", slice(0, None), limit_test),
+    }
+    splits = {}
+    for name, (part, span, limit) in spans.items():
+        whole = arrays[part]
+        parts = (getattr(whole, field)[span][:limit] for field in ("images", "spectrograms", "labels"))
+        splits[name] = AVMNISTSplit(*parts, whole.maps)
+        labels = splits[name].labels
+        if not len(labels):
+            rule = "at least 12 training and 1 test samples are needed"
+            if dev_samples:
+                rule = f"--dev_samples must be below the {total} training samples, but is {dev_samples}"
+            raise DataError(f"{datadir}: the {name} split is empty; {rule}")
+        if min(num_outputs, len(labels)) > 1 and (labels == labels[0]).all():
+            hint = "" if limit is None else f"; use a larger --limit_{name}"
+            raise DataError(
+                f"{datadir}: the {name} split must hold two classes or more, "
+                f"but has class {labels[0]} only ({len(labels)} samples){hint}"
+            )
+    return splits
+
+
+def image_folder(datadir: Path) -> str:
+    """`image`, as published and written here, or `images`, as in the copy of the MFAS authors."""
+    return "images" if (datadir / "images").is_dir() and not (datadir / "image").is_dir() else "image"
+
+
+def train_files(datadir: Path, modalities: Sequence[str] = MODALITIES) -> list[str]:
+    """The files that training reads, relative to `datadir`."""
+    folders = {"image": image_folder(datadir), "audio": "audio"}
+    return [*(f"{folders[name]}/train_data.npy" for name in sorted(modalities, reverse=True)), "train_labels.npy"]
+
+
+def read_parts(datadir: Path, num_outputs: int = 10) -> dict[str, AVMNISTSplit]:
+    """What the files hold, memory-mapped: the parts train, which includes dev, and test.
+
+    Raises:
+        DataError: a file is missing or damaged; shapes, types or counts do not fit; a label is out of range; a pixel is
+            not finite; the manifest tells other counts.
+    """
+    if datadir.exists() and not datadir.is_dir():
+        raise DataError(f"{datadir} is not a folder; name that of the data set with --datadir")
+    parts = {part: _read_part(datadir, part, num_outputs) for part in ("train", "test")}
+    _check_counts(datadir, {part: split.labels for part, split in parts.items()})
+    for part, split in parts.items():
+        _check_finite(datadir / image_folder(datadir) / f"{part}_data.npy", split.images)
+        split.release()
+    return parts
+
+
+def _read_part(datadir: Path, part: str, num_outputs: int) -> AVMNISTSplit:
+    images = _read_array(datadir, f"{image_folder(datadir)}/{part}_data.npy", ("float32", "float64"), (784,))
+    spectrograms = _read_array(datadir, f"audio/{part}_data.npy", ("uint8",), (112, 112))
+    path = datadir / f"{part}_labels.npy"
+    labels = _read_array(datadir, path.name, (), ()).astype(np.int64)
+    if not len(images) == len(spectrograms) == len(labels):
+        raise DataError(
+            f"{datadir}: images, spectrograms and labels of {part} must be equally many, "
+            f"but there are {len(images)}, {len(spectrograms)} and {len(labels)}"
+        )
+    if len(labels) and not 0 <= labels.min() <= labels.max() < num_outputs:
+        raise DataError(
+            f"{path}: labels must lie in 0..{num_outputs - 1}, but go from {labels.min()} to {labels.max()}"
+        )
+    return AVMNISTSplit(
+        torch.from_numpy(images).view(-1, 1, 28, 28),
+        torch.from_numpy(spectrograms).view(-1, 1, 112, 112),
+        torch.from_numpy(labels),
+        tuple(array.base for array in (images, spectrograms) if isinstance(array.base, mmap.mmap)),
+    )
+
+
+def _read_array(datadir: Path, name: str, dtypes: tuple[str, ...], shape: tuple[int, ...]) -> np.ndarray:
+    """Map an .npy file of (N, *shape) and one of the types; without `dtypes`, of any integer type."""
+    path = datadir / name
+    try:
+        array = np.lib.format.open_memmap(path, "c")  # copy-on-write: read lazily, and torch wants it writable
+        size = path.stat().st_size
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing; make the data set with avmnist_gen.py --datadir {datadir}") from None
+    except OSError:
+        raise
+    except Exception as error:  # numpy raises almost anything on a damaged header, with advice in further lines
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{path} is not a whole .npy file: {reason}") from None
+    fits = array.dtype in map(np.dtype, dtypes) if dtypes else array.dtype.kind in "iu"
+    if not fits or array.shape[1:] != shape or array.ndim != len(shape) + 1:
+        wanted = " or ".join(dtypes) or "an integer type"
+        raise DataError(
+            f"{path} must hold {wanted} of shape (N, {', '.join(map(str, shape))}), "
+            f"but holds {array.dtype} of shape {array.shape}"
+        )
+    if not array.flags.c_contiguous:
+        raise DataError(f"{path} must hold its samples one after the other, but is in Fortran order")
+    if size != array.offset + array.nbytes:
+        raise DataError(f"{path} is not a whole .npy file: {array.offset + array.nbytes} bytes expected, {size} found")
+    return array
+
+
+def _check_finite(path: Path, images: Tensor) -> None:
+    """Raise DataError where a pixel is NaN or infinite, or is when read as float32."""
+    for first in range(0, len(images), CHUNK):
+        wrong = ~images[first : first + CHUNK].float().isfinite().flatten(1).all(1).numpy()
+        if wrong.any():
+            raise DataError(
+                f"{path}: pixels must be finite numbers, but those of sample {first + wrong.argmax()} are not"
+            )
+
+
+def _check_counts(datadir: Path, labels: Mapping[str, Tensor]) -> None:
+    """Raise DataError where the manifest, if there is one of ours, tells other counts than the files."""
+    manifest = read_manifest(datadir)
+    if manifest.get("format") != FORMAT:
+        return
+    for part, found in labels.items():
+        told = manifest["splits"].get(part) if isinstance(manifest.get("splits"), dict) else None
+        held = {"count": len(found), "per_class": torch.bincount(found, minlength=10).tolist()}
+        if told != held:
+            raise DataError(
+                f"{datadir / 'manifest.json'} does not match the files: it tells {_shown(told)} of {part}, "
+                f"but the files hold {held}; build the data set again with avmnist_gen.py --force"
+            )
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def read_manifest(datadir: Path) -> dict:
+    """The content of manifest.json; empty where there is none, as beside arrays of other makers.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    path = datadir / "manifest.json"
+    try:
+        manifest = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (ValueError, RecursionError):
+        manifest = None
+    if not isinstance(manifest, dict):
+        raise DataError(f"{path} is damaged; build the data set again with avmnist_gen.py --force")
+    return manifest
+
+
+def is_stand_in(datadir: Path) -> bool:
+    """Whether the data set is the embedded stand-in, whose figures say nothing about AV-MNIST.
+
+    Raises:
+        DataError: the data set's manifest is damaged.
+    """
+    return bool(read_manifest(datadir).get("stand_in"))

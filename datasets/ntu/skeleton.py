@@ -1,0 +1,143 @@
+"""NTU RGB+D's skeleton files: the official text format, and the network's input made of one.
+
+The format: the number of frames; for each frame the number of bodies; for each body a line of identifiers, the number
+of joints (25), and a line for each joint that starts with its x, y and z in metres.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from utils.errors import DataError
+
+JOINTS, MAX_BODIES = 25, 2
+CENTRE_JOINT = 1  # the middle of the spine
+MIN_WINDOW = 64  # frames that a training crop keeps at least
+
+
+def parse_skeleton(path: Path) -> np.ndarray:
+    """The joints of a file's first two bodies: float32 (3, N, 25, M), metres.
+
+    N is the number of frames, M the most bodies in any frame, 2 at most; a frame that lacks the second body has zeros
+    there. Numbers that are not finite become 0.
+
+    Raises:
+        DataError: the file is cut short or does not follow the format; the message names the file and the line.
+    """
+    lines = path.read_bytes().splitlines()
+    while lines and not lines[-1].strip():
+        lines.pop()
+    length, places, starts = _walk(path, lines)
+    tokens: list[bytes] = []
+    for start in starts:
+        for line in lines[start : start + JOINTS]:
+            tokens += line.split(None, 3)[:3]
+    try:
+        values = np.array([float(token) for token in tokens]).reshape(-1, JOINTS, 3)
+    except ValueError:
+        raise _bad_joint(path, lines, starts) from None
+    if len(starts) and places[-1, 0] == length - 1:  # the last frame has a body, so the file ends with a joint
+        _check_last_line(path, lines, starts[0])
+    values[~(np.abs(values) < np.finfo(np.float32).max)] = 0
+    frames, bodies = places[:, 0], places[:, 1]
+    joints = np.zeros((length, bodies.max(initial=-1) + 1, JOINTS, 3), np.float32)
+    joints[frames, bodies] = values
+    return np.ascontiguousarray(joints.transpose(3, 0, 2, 1))
+
+
+def _walk(path: Path, lines: list[bytes]) -> tuple[int, np.ndarray, list[int]]:
+    """Step through the counts: number of frames, (frame, body) of each kept body, and where its joints start."""
+    length = _count(path, lines, 0, "the number of frames")
+    at, places, starts = 1, [], []
+    for frame in range(length):
+        count = _count(path, lines, at, "the number of bodies")
+        at += 1
+        for body in range(count):
+            joints = _count(path, lines, at + 1, "the number of joints")
+            if joints != JOINTS:
+                raise DataError(f"{path}, line {at + 2}: a body must have {JOINTS} joints, but this one has {joints}")
+            if body < MAX_BODIES:
+                places.append((frame, body))
+                starts.append(at + 2)
+            at += 2 + JOINTS
+    if at > len(lines):
+        raise _ends_early(path, lines)
+    if at < len(lines):
+        raise DataError(f"{path}, line {at + 1}: the file goes on after the {length} frames that line 1 promises")
+    return length, np.array(places, int).reshape(-1, 2), starts
+
+
+def _count(path: Path, lines: list[bytes], at: int, what: str) -> int:
+    """The whole number that stands alone on a line."""
+    if at >= len(lines):
+        raise _ends_early(path, lines)
+    text = lines[at].strip()
+    if not text.isdigit() or len(text) > 9:
+        raise DataError(f"{path}, line {at + 1}: {what} must stand here, but the line is {_shown(lines[at])}")
+    return int(text)
+
+
+def _check_last_line(path: Path, lines: list[bytes], joint: int) -> None:
+    """A file that was cut inside its very last line has all its lines, but fewer numbers there than in a `joint`."""
+    expected, found = (len(line.split()) for line in (lines[joint], lines[-1]))
+    if found != expected:
+        raise DataError(
+            f"{path}, line {len(lines)}: the file is cut short; the line has {found} numbers, others have {expected}"
+        )
+
+
+def _bad_joint(path: Path, lines: list[bytes], starts: list[int]) -> DataError:
+    """Find the first joint whose line does not start with three numbers."""
+    for start in starts:
+        for at in range(start, start + JOINTS):
+            try:
+                fits = len([float(token) for token in lines[at].split(None, 3)[:3]]) == 3
+            except ValueError:
+                fits = False
+            if not fits:
+                return DataError(
+                    f"{path}, line {at + 1}: x, y and z of a joint must stand here, but the line is {_shown(lines[at])}"
+                )
+    raise AssertionError("every joint can be read")
+
+
+def _ends_early(path: Path, lines: list[bytes]) -> DataError:
+    return DataError(
+        f"{path}, line {len(lines)}: the file is cut short; it ends before the frames that line 1 promises"
+    )
+
+
+def _shown(line: bytes) -> str:
+    text = repr(line.decode("ascii", "replace"))
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def crop_window(count: int, rng: np.random.Generator) -> tuple[int, int]:
+    """A training crop (start, length) of `count` frames: a random share of half to all, but 64 if there are as many."""
+    length = min(count, max(MIN_WINDOW, int(count * (0.5 + 0.5 * rng.random()))))
+    return int(rng.integers(count - length + 1)), length
+
+
+def prepare_skeleton(
+    raw: np.ndarray, frames: int, centre: bool = True, window: tuple[int, int] | None = None
+) -> Tensor:
+    """The network's input made of the joints (3, N, 25, M) of a file: float32 (3, frames, 25, 2).
+
+    Missing bodies are zeros. With `centre` the middle of the first body's spine is subtracted from both bodies frame
+    by frame (published: also from a body that is not there). Time is resized linearly with half-pixel centres.
+
+    Args:
+        window: (start, length) of the frames to keep; None keeps all.
+    """
+    start, length = window or (0, raw.shape[1])
+    joints = torch.zeros(MAX_BODIES, 3, length, JOINTS)
+    joints[: raw.shape[3]] = torch.from_numpy(raw[:, start : start + length]).permute(3, 0, 1, 2)
+    if not length:
+        return torch.zeros(3, frames, JOINTS, MAX_BODIES)
+    if centre:
+        joints -= joints[:1, :, :, CENTRE_JOINT, None].clone()
+    resized = F.interpolate(joints, (frames, JOINTS), mode="bilinear", align_corners=False)
+    return resized.permute(1, 2, 3, 0).contiguous()

@@ -1,0 +1,145 @@
+"""Video clips: which frames of a file make a clip, and decoding just those.
+
+Frames are BGR with rows first, and equal to OpenCV's in every pixel.
+"""
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+
+from utils.errors import DataError
+
+READ_FRAMES = 24  # frames read from a file, of which a clip keeps some
+_AGAIN = "prepare the video again with python -m datasets.ntu_prepare"
+
+
+def clip_indices(count: int, frames: int, sampling: str = "published", ratio: float = 1.0) -> np.ndarray:
+    """Which frames of a file of `count` make a clip: int64 (frames,), in order, from 0 to `count`.
+
+    24 frames are read from the whole file. "published" spaces them over 0..count, so that the last is `count`, which
+    does not exist and stays black; "uniform" spaces them over the frames there are. Of the 24, the frames from begin to
+    24 - begin are kept, where begin = (24 - int(24 * ratio)) // 2, and the clip is spaced over those.
+    """
+    if sampling == "uniform":
+        read = np.linspace(0, count - 1, READ_FRAMES).round().astype(int)
+    else:
+        read = np.linspace(0, count, READ_FRAMES).astype(int)
+    begin = (READ_FRAMES - int(READ_FRAMES * ratio)) // 2
+    kept = read[begin : READ_FRAMES - begin]
+    return kept[np.linspace(0, len(kept) - 1, frames).astype(int)]
+
+
+def frame_count(path: Path) -> int:
+    """The number of frames that a file's header states, or that it holds where the header states none.
+
+    Raises:
+        DataError: the file is damaged or holds no video.
+    """
+    with _open(path) as (container, stream):
+        return stream.frames or sum(1 for packet in container.demux(stream) if packet.size)
+
+
+def read_frames(path: Path, indices: np.ndarray | Callable[[int], np.ndarray], dim: int | None = None) -> np.ndarray:
+    """Decode some frames of a file: uint8 (len(indices), H, W, 3), BGR. The index `frame_count(path)` gives black.
+
+    Args:
+        indices: the frames, in any order, also repeatedly; or a function that chooses them given the number of frames.
+        dim: the width and height that the frames must have.
+
+    Raises:
+        DataError: the file is damaged, ends before a frame that is needed, holds no video, or is of another size.
+    """
+    with _open(path) as (container, stream):
+        count = stream.frames or frame_count(path)
+        if not count:
+            raise DataError(f"{path} is damaged: it holds no frames")
+        height, width = stream.codec_context.height, stream.codec_context.width
+        if dim is not None and (height, width) != (dim, dim):
+            raise DataError(
+                f"{path}: frames must be {dim}x{dim}, but are {width}x{height}; "
+                f"prepare the videos again with python -m datasets.ntu_prepare --vid_dim {dim}"
+            )
+        indices = np.asarray(indices(count) if callable(indices) else indices)
+        if indices.min(initial=0) < 0 or indices.max(initial=0) > count:
+            raise ValueError(f"indices must lie in 0..{count}, but go from {indices.min()} to {indices.max()}")
+        needed = set(indices[indices < count].tolist())
+        found = _decode(container, stream, needed)
+    missing = needed - found.keys()
+    if missing:
+        raise DataError(
+            f"{path} is damaged: it should hold {count} frames, but frame {min(missing)} cannot be read; {_AGAIN}"
+        )
+    clip = np.zeros((len(indices), height, width, 3), np.uint8)
+    for place, index in enumerate(indices.tolist()):
+        if index == count:
+            continue
+        frame = found[index]
+        if frame.shape != clip.shape[1:]:  # each frame says its size again
+            raise DataError(
+                f"{path} is damaged: frames should be {width}x{height}, but frame {index} is "
+                f"{frame.shape[1]}x{frame.shape[0]}; {_AGAIN}"
+            )
+        clip[place] = frame
+    return clip
+
+
+def _decode(container: av.container.InputContainer, stream: av.VideoStream, needed: set[int]) -> dict[int, np.ndarray]:
+    """The frames `needed`, as far as the file holds them whole; decoding stops after the last one."""
+    found: dict[int, np.ndarray] = {}
+    last = max(needed, default=-1)
+    reformatter = VideoReformatter()
+    for index, frame in _numbered_frames(container, stream, needed):
+        if index > last:
+            break
+        if index in needed:
+            if frame.is_corrupt:
+                break
+            # One thread: for small frames, starting more costs ten times the conversion.
+            found[index] = reformatter.reformat(frame, format="bgr24", threads=1).to_ndarray()
+        if index == last:
+            break
+    return found
+
+
+def _numbered_frames(
+    container: av.container.InputContainer, stream: av.VideoStream, needed: set[int]
+) -> Iterator[tuple[int, av.VideoFrame]]:
+    """Frames with their numbers, as far as the file is whole.
+
+    Of a codec that codes every frame on its own, only those `needed` are decoded.
+    """
+    if not stream.codec_context.codec.intra_only:
+        yield from enumerate(frame for packet in _whole_packets(container, stream) for frame in packet.decode())
+        return
+    for index, packet in enumerate(packet for packet in _whole_packets(container, stream) if packet.size):
+        if index in needed:
+            for frame in packet.decode():
+                yield index, frame
+
+
+def _whole_packets(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
+    """The packets before one that the end of the file cuts; the last of a whole file is empty, for flushing."""
+    return itertools.takewhile(lambda packet: not packet.is_corrupt, container.demux(stream))
+
+
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    """A file and its video stream, for one decoding thread; errors in the file become DataError."""
+    try:
+        with av.open(str(path), metadata_errors="replace") as container:
+            if not container.streams.video:
+                raise DataError(f"{path} holds no video")
+            stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise DataError(f"{path} is damaged: its header names no known codec; {_AGAIN}")
+            stream.codec_context.thread_count = 1
+            yield container, stream
+    except OSError as error:  # missing, unreadable: not the file's content
+        raise OSError(error.errno, error.strerror, str(path)) from None
+    except av.FFmpegError as error:
+        raise DataError(f"{path} is damaged: {error.strerror}; {_AGAIN}") from None

@@ -1,0 +1,133 @@
+"""The journal of a search: an append-only file of JSON lines, each flushed to disk before the search goes on.
+
+The first line is a header with the format's version; `features` tells what the feature bank took; each `candidate` was
+trained, and a `step` ends with its own line. A search that is resumed reads what it did from here.
+"""
+
+import csv
+import io
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+
+from utils.errors import UsageError
+from utils.files import tells_name, write_text
+from utils.search.space import Configuration, as_configuration, format_configuration
+
+FORMAT = 1
+NUMBERS = {  # that lines must have, by kind
+    "features": {"seconds": (int, float)},
+    "candidate": {"step": (int,), "seconds": (int, float)},
+    "step": {"step": (int,), "seconds": (int, float)},
+}
+
+
+def read_journal(path: Path) -> tuple[list[dict], int]:
+    """The lines of a journal, and how many bytes they take: a last line without its end is left out.
+
+    Raises:
+        UsageError: another line is not one of a journal's, or the format is not known here.
+    """
+    content = path.read_bytes()
+    end = content.rfind(b"\n") + 1
+    lines = [_parse(path, number, line) for number, line in enumerate(content[:end].split(b"\n")[:-1], 1)]
+    if lines and (lines[0]["kind"] != "header" or lines[0].get("format") != FORMAT):
+        raise UsageError(f"{path} is not a journal of format {FORMAT}: it begins with {str(lines[0])[:80]}")
+    return lines, end
+
+
+def _parse(path: Path, number: int, line: bytes) -> dict:
+    try:
+        content = json.loads(line, parse_constant=lambda name: None)  # NaN: not known
+        if not isinstance(content, dict) or not isinstance(content.get("kind"), str):
+            raise ValueError("it is no object with a kind")
+        for name, wanted in NUMBERS.get(content["kind"], {}).items():
+            if type(content.get(name)) not in wanted:
+                raise ValueError(f"a {content['kind']} needs a number {name}")
+        if content["kind"] == "candidate":
+            _check_candidate(content)
+        return content
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is damaged: line {number} cannot be read ({error})") from None
+
+
+def _check_candidate(line: dict) -> None:
+    """Raise ValueError where a candidate's line lacks what a search goes on from."""
+    as_configuration(line.get("configuration"))
+    accuracies = line.get("accuracies")
+    if not isinstance(accuracies, list) or not all(type(a) in (int, float) and 0 <= a <= 1 for a in accuracies):
+        raise ValueError("a candidate needs accuracies from 0 to 1")
+    if not accuracies and not line.get("failed"):
+        raise ValueError("a candidate without accuracies must have failed")
+
+
+def best_of(candidates: Iterable[Mapping], count: int = 5) -> list[dict]:
+    """The best {configuration, accuracy} of candidates' lines, best first; ties keep the order of training."""
+    best: dict[Configuration, float] = {}
+    for line in candidates:
+        if not line.get("failed"):
+            configuration = as_configuration(line["configuration"])
+            best[configuration] = max(best.get(configuration, 0.0), *line["accuracies"])
+    ranked = sorted(best.items(), key=lambda item: -item[1])[:count]
+    return [{"configuration": configuration, "accuracy": accuracy} for configuration, accuracy in ranked]
+
+
+class Journal:
+    """Appends lines to a journal, new or begun by an earlier process."""
+
+    def __init__(self, path: Path, header: Mapping[str, object]) -> None:
+        """Open it; a torn last line, of a process that was killed, is cut off and reported.
+
+        Raises:
+            UsageError: it is damaged, or of a search with another header.
+        """
+        header = json.loads(json.dumps({"kind": "header", "format": FORMAT, **header}))
+        self.lines, size = read_journal(path) if path.exists() else ([], 0)
+        if self.lines and self.lines[0] != header:
+            raise UsageError(f"{path} is of another search: it begins with {self.lines[0]}, this one with {header}")
+        self.path, self._file = path, open(path, "ab", buffering=0)  # noqa: SIM115 - closed by __exit__
+        if self._file.seek(0, os.SEEK_END) > size:
+            print(f"{path}: the last line was cut off while it was written, and is left out", file=sys.stderr)
+            with tells_name(path):
+                self._file.truncate(size)
+        if not self.lines:
+            self._write(header)
+
+    def of_kind(self, kind: str) -> Iterator[dict]:
+        return (line for line in self.lines if line["kind"] == kind)
+
+    def seconds(self, kind: str, name: str = "seconds") -> float:
+        """What all lines of a kind tell of a time, together."""
+        return sum(line.get(name, 0) for line in self.of_kind(kind))
+
+    def append(self, kind: str, values: Mapping[str, object]) -> None:
+        self._write({"kind": kind, **values})
+
+    def _write(self, line: Mapping[str, object]) -> None:
+        rest = json.dumps(line, allow_nan=False).encode() + b"\n"
+        with tells_name(self.path):
+            while rest:  # a disk that fills up takes a part first
+                rest = rest[self._file.write(rest) :]
+            os.fsync(self._file.fileno())
+        self.lines.append(dict(line))
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()
+
+
+def write_csv(path: Path, candidates: Iterable[Mapping]) -> None:
+    """The candidates as a table for spreadsheets, in the order of training."""
+    text = io.StringIO()
+    table = csv.writer(text)
+    table.writerow(["number", "step", "configuration", "layers", "dev", "predicted", "seconds", "failed"])
+    for number, line in enumerate(candidates, 1):
+        configuration, dev = line["configuration"], max(line["accuracies"], default="")
+        shown = format_configuration(configuration), len(configuration), dev, line.get("predicted")
+        table.writerow([number, line["step"], *shown, line["seconds"], line.get("failed", "")])
+    write_text(path, text.getvalue())

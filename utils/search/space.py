@@ -1,0 +1,193 @@
+"""Configurations as data: enumerate, unfold, sample, parse, format. Pure functions; nothing here trains.
+
+A configuration is a tuple of rows; a row is (one feature index per modality, activation index).
+"""
+
+import dataclasses
+import itertools
+import json
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from models.fusion import SKIP
+from utils.errors import UsageError
+
+Row = tuple[int, ...]
+Configuration = tuple[Row, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Space:
+    """What a fusion layer may be: how many features each modality offers, and which activations are searched.
+
+    With `allow_skip` a layer may leave modalities out (index SKIP), but not all.
+    """
+
+    sizes: tuple[int, ...]
+    activations: tuple[int, ...] = (0, 1)
+    allow_skip: bool = False
+
+    @property
+    def _first(self) -> int:
+        return SKIP if self.allow_skip else 0
+
+    def rows(self) -> list[Row]:
+        """Every possible row, last index fastest."""
+        rows = itertools.product(*(range(self._first, n) for n in self.sizes), self.activations)
+        return [row for row in rows if max(row[:-1]) != SKIP]
+
+    def check(self, configuration: Configuration, legal_activations: int) -> None:
+        """Raise UsageError unless every row has one existing feature per modality and a legal activation.
+
+        `legal_activations` counts the activations that exist, which may be more than those searched.
+        """
+        limits = [*self.sizes, legal_activations]
+        skips = f", or {SKIP} for modalities that are left out, not all of them" if self.allow_skip else ""
+        for row in configuration:
+            fits = len(row) == len(limits) and all(self._first <= i < n for i, n in zip(row, limits, strict=True))
+            if not fits or row[-1] < 0 or max(row[:-1]) == SKIP:
+                raise UsageError(
+                    f"a configuration row needs {len(limits)} numbers from 0 to "
+                    f"{[n - 1 for n in limits]}{skips}, but got {list(row)}"
+                )
+
+
+def unfold(sampled: Sequence[Configuration], rows: Sequence[Row], level: int) -> list[Configuration]:
+    """Every sampled configuration with its row at `level` replaced, or appended, by each possible row.
+
+    Duplicates are left out. With nothing sampled yet these are the one-layer configurations.
+    """
+    starts = sampled or [()]
+    unfolded = ((*start[:level], row, *start[level + 1 :]) for start in starts for row in rows)
+    return list(dict.fromkeys(unfolded))
+
+
+def sample(
+    configurations: Sequence[Configuration],
+    accuracies: Sequence[float],
+    count: int,
+    temperature: float,
+    rng: np.random.Generator,
+) -> list[int]:
+    """Indices of `count` configurations (all, if there are fewer), drawn without replacement with p ~ accuracy^(1/T).
+
+    Drawn as the largest of log p plus Gumbel noise, which is the same distribution as drawing one after the other and
+    neither overflows near T = 0 nor fails where accuracies are zero.
+    """
+    logits = np.log(np.maximum(np.asarray(accuracies, dtype=float), 1e-12)) / max(temperature, 1e-9)
+    keys = logits + rng.gumbel(size=len(configurations))
+    return [int(i) for i in np.argsort(-keys, kind="stable")[:count]]
+
+
+def temperature(iteration: int, initial: float, final: float, decay: float) -> float:
+    """Sampling temperature after an iteration (counted from 0): final + (initial - final) exp(-(i + 1)^2 / decay^2)."""
+    ratio = (iteration + 1) / decay
+    return final + (initial - final) * math.exp(-min(ratio * ratio, 700))
+
+
+def random_configuration(space: Space, max_fusions: int, rng: np.random.Generator) -> Configuration:
+    """A configuration of 1 to `max_fusions` layers, length and rows uniform."""
+    rows = space.rows()
+    length = rng.integers(1, max_fusions + 1)
+    return tuple(rows[i] for i in rng.integers(len(rows), size=length))
+
+
+def as_configuration(value: object) -> Configuration:
+    """Nested lists of whole numbers as a configuration.
+
+    Raises:
+        ValueError: it is not a non-empty list of equally long lists of whole numbers.
+    """
+    rows = value if isinstance(value, list | tuple) else ()
+    valid = all(isinstance(row, list | tuple) and all(type(i) is int for i in row) for row in rows)
+    if not rows or not rows[0] or not valid or len({len(row) for row in rows}) != 1:
+        raise ValueError(
+            f"a configuration is a list of rows of numbers such as [[3,2,0],[2,0,1]], but got {_shown(value)}"
+        )
+    return tuple(tuple(row) for row in rows)
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _named(path: Path) -> str:
+    """A path that may be any text: an error is one line."""
+    return str(path) if len(str(path)) <= 300 and str(path).isprintable() else _shown(str(path))
+
+
+def parse_configuration(text: str, published: Sequence[Configuration]) -> Configuration:
+    """`--conf`: the number of a published configuration, a list literal, or the path of a search's best.json.
+
+    Raises:
+        UsageError: it is none of these, or the file holds no configuration.
+    """
+    if not text:
+        raise UsageError("--conf is empty; give a number, rows such as [[3,2,0],[2,0,1]], or a search's best.json")
+    if _is_number(text):
+        if not published:
+            raise UsageError(f"--conf takes rows such as [[3,2,0],[2,0,1]] or a search's best.json, but got {text}")
+        if not 0 <= int(text) < len(published):
+            raise UsageError(f"--conf takes the published configurations 0 to {len(published) - 1}, but got {text}")
+        return published[int(text)]
+    if not _is_list(text):
+        return read_search(text)["configurations"][0]["configuration"]
+    try:
+        return as_configuration(json.loads(text))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise UsageError(f"--conf takes rows such as [[3,2,0],[2,0,1]], but got {text[:80]!r}: {error}") from None
+    except ValueError as error:
+        raise UsageError(f"--conf: {error}") from None
+
+
+def read_search(text: str) -> dict:
+    """The best.json that `--conf` or its folder names, see `read_best`; empty where it is a configuration itself."""
+    if _is_number(text) or _is_list(text):
+        return {}
+    return read_best(Path(text))
+
+
+def _is_number(text: str) -> bool:
+    return text.removeprefix("-").isdecimal() and len(text) < 10
+
+
+def _is_list(text: str) -> bool:
+    return text.lstrip().startswith("[")
+
+
+def read_best(path: Path) -> dict:
+    """The content of a search's best.json, or of that in its run folder; configurations as tuples, best first.
+
+    Raises:
+        UsageError: the file is missing or not a best.json.
+    """
+    try:
+        path = path / "best.json" if path.is_dir() else path
+        content = json.loads(path.read_text())
+        for entry in content["configurations"]:
+            entry["configuration"] = as_configuration(entry["configuration"])
+        if not content["configurations"]:
+            raise ValueError("it lists no configuration")
+        for name in ("seconds", "candidates_trained"):  # they go on to the results of the network that is found
+            value = content.get(name, 0)
+            if type(value) not in (int, float) or not 0 <= value < float("inf"):
+                raise ValueError(f"{name} must be a number of at least 0, but is {_shown(value)}")
+    except FileNotFoundError:
+        raise UsageError(
+            f"--conf takes a number, a list such as [[3,2,0]], or a search's best.json, "
+            f"but there is no file {_named(path)}"
+        ) from None
+    except OSError as error:
+        raise UsageError(f"{_named(path)}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UsageError(f"{_named(path)} is not a search's best.json: {error}") from None
+    return content
+
+
+def format_configuration(configuration: Iterable[Iterable[int]]) -> str:
+    """As a list literal without blanks, which `--conf` reads back."""
+    return "[" + ",".join("[" + ",".join(map(str, row)) + "]" for row in configuration) + "]"

@@ -1,0 +1,67 @@
+"""The surrogate with its data: predicts the accuracy of configurations and learns from those that were trained."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from models.surrogate import Surrogate
+from utils.search.space import Configuration
+from utils.seeds import derive_seed
+from utils.training.loop import threads
+
+
+def _rows(configurations: Sequence[Configuration]) -> torch.Tensor:
+    """Configurations of one length as the surrogate reads them, (L, B, row size)."""
+    return torch.tensor(configurations, dtype=torch.float32).transpose(0, 1).contiguous()
+
+
+def _by_length(configurations: Sequence[Configuration]) -> dict[int, list[int]]:
+    """Places of the configurations of each length, shortest first."""
+    groups: dict[int, list[int]] = defaultdict(list)
+    for i, configuration in enumerate(configurations):
+        groups[len(configuration)].append(i)
+    return dict(sorted(groups.items()))
+
+
+class AccuracyPredictor:
+    """A surrogate fitted to all (configuration, accuracy) so far; a configuration seen twice keeps its maximum."""
+
+    def __init__(self, row_size: int, seed: int, lr: float = 1e-3, epochs: int = 50) -> None:
+        torch.manual_seed(derive_seed(seed, "surrogate"))
+        self.network = Surrogate(row_size)
+        self.data: dict[Configuration, float] = {}
+        self.epochs = epochs
+        self._optimizer = torch.optim.Adam(self.network.parameters(), lr=lr)
+
+    @torch.no_grad()
+    def predict(self, configurations: Sequence[Configuration]) -> np.ndarray:
+        """Predicted accuracies (N,) in (0, 1)."""
+        predicted = np.empty(len(configurations))
+        for places in _by_length(configurations).values():
+            predicted[places] = self.network(_rows([configurations[i] for i in places]))[:, 0].numpy()
+        return predicted
+
+    def update(self, configurations: Sequence[Configuration], accuracies: Sequence[float]) -> float:
+        """Add what was trained, fit to all data, and return the last epoch's mean squared error."""
+        for configuration, accuracy in zip(configurations, accuracies, strict=True):
+            self.data[configuration] = max(accuracy, self.data.get(configuration, -np.inf))
+        known = list(self.data)
+        batches = []
+        for places in _by_length(known).values():
+            group = [known[i] for i in places]
+            batches.append((_rows(group), torch.tensor([[self.data[c]] for c in group], dtype=torch.float32)))
+        with threads(1):  # so small a network only waits for others
+            for _ in range(self.epochs):
+                total = sum(self._step(rows, targets) for rows, targets in batches)  # one batch a configuration length
+        return total / len(known)
+
+    def _step(self, rows: torch.Tensor, targets: torch.Tensor) -> float:
+        """One step of training; returns the sum of the squared errors before it."""
+        loss = F.mse_loss(self.network(rows), targets)
+        self._optimizer.zero_grad()
+        loss.backward()
+        self._optimizer.step()
+        return float(loss.detach()) * len(targets)

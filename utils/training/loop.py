@@ -1,0 +1,253 @@
+"""The one loop that trains and evaluates: unimodal nets, fusion networks, and whole populations of them.
+
+A model returns logits (..., B, C) or, with multitask, a tuple of such tensors. Leading dimensions are members of a
+population: every member has its own loss and accuracy, and what is minimised is the sum of the members' losses.
+"""
+
+import contextlib
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from utils.errors import ProjectError
+from utils.progress import show_batches
+from utils.seeds import derive_seed
+from utils.training.batches import Batch, SizedBatches, Split
+from utils.training.metrics import accuracy, correct, losses, scores, weighted_f1
+from utils.training.rates import cosine_rates
+
+CHECK_EVERY = 64  # batches between two looks at their losses: a look waits for the device
+
+
+class Diverged(ProjectError):
+    """A training whose numbers are no longer finite."""
+
+    def __init__(self, what: str, batch: int, rate: float, epoch: int = 0) -> None:
+        super().__init__(
+            f"the {what} is not finite in epoch {epoch}, batch {batch}, at learning rate {rate:g}; "
+            "a smaller learning rate may help"
+        )
+        self.what, self.batch, self.rate = what, batch, rate
+
+
+@dataclasses.dataclass(frozen=True)
+class EpochResult:
+    """Means over one pass; tensors of shape () or, for a population, (K,). None: not computed."""
+
+    loss: Tensor | None = None
+    accuracy: Tensor | None = None
+    dev_accuracy: Tensor | None = None
+    dev_correct: Tensor | None = None  # by sample, (N,) or (K, N); see `correct`
+    rate: float | None = None  # learning rate of the last batch
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingSettings:
+    """How fusion networks are trained (published names and defaults)."""
+
+    epochs: int = 3
+    batchsize: int = 32
+    eta_max: float = 1e-3
+    eta_min: float = 1e-6
+    Ti: float = 1
+    Tm: float = 2
+    weight_decay: float = 1e-4
+    seed: int = 0
+
+    def rates(self, batches_per_epoch: int) -> Iterator[float]:
+        """Learning rates batch by batch."""
+        return cosine_rates(self.eta_max, self.eta_min, self.Ti, self.Tm, batches_per_epoch)
+
+
+def on_device(network: nn.Module, device: torch.device) -> nn.Module:
+    """Move a network, and give the weights of the networks in it the layout in which they are fastest."""
+    network.to(device)
+    for module in network.modules():
+        if hasattr(module, "memory_format"):
+            module.to(memory_format=module.memory_format)
+    return network
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """How many threads an operation on CPUs may use."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def autocast(device: torch.device, enabled: bool) -> contextlib.AbstractContextManager:
+    """bfloat16 autocast where asked for."""
+    return torch.autocast(device.type, torch.bfloat16) if enabled else contextlib.nullcontext()
+
+
+def train_epoch(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    optimizer: torch.optim.Optimizer,
+    rates: Iterator[float] | None = None,
+    amp: bool = False,
+) -> EpochResult:
+    """One pass of training; the learning rate is set before every batch from `rates` if given.
+
+    The caller puts the model into the mode it wants: the published search trains with frozen backbones in train mode.
+    """
+    device = next(model.parameters()).device
+    seen: list[tuple[int, float, Tensor]] = []  # number, learning rate and loss of the last batches
+    total_loss, total_correct, count, rate = 0.0, 0.0, 0, None
+    for number, (inputs, labels) in enumerate(batches):
+        if rates is not None:
+            rate = next(rates)
+            set_rate(optimizer, rate)
+        with autocast(device, amp):
+            outputs = model(*inputs)
+        loss = losses(outputs, labels)
+        optimizer.zero_grad(set_to_none=True)
+        loss.sum().backward()
+        optimizer.step()
+        total_loss = total_loss + loss.detach() * len(labels)
+        total_correct = total_correct + correct(scores(outputs).detach(), labels).sum(-1)
+        count += len(labels)
+        seen.append((number, float(optimizer.param_groups[0]["lr"]), loss.detach()))
+        if len(seen) == CHECK_EVERY:
+            _check_finite(seen)
+            seen.clear()
+    _check_finite(seen)
+    return EpochResult(total_loss / count, total_correct / count, rate=rate)
+
+
+def _check_finite(seen: Sequence[tuple[int, float, Tensor]]) -> None:
+    """Raise Diverged at the first loss of a single model that is NaN or infinite; a population's go on."""
+    for number, rate, loss in seen:
+        if loss.ndim == 0 and not loss.isfinite():
+            raise Diverged("loss", number, rate)
+
+
+@torch.no_grad()
+def predict(model: nn.Module, split: Split, batch_size: int | None = None) -> Tensor:
+    """Scores (..., N, C) of all samples in order, in eval mode and float32."""
+    with eval_mode(model):
+        parts = [scores(model(*inputs)) for inputs, _ in split.batches(batch_size or split.evaluation_batch)]
+    return torch.cat(parts, dim=-2)
+
+
+@torch.no_grad()
+def judge(model: nn.Module, split: Split, batch_size: int | None = None) -> tuple[Tensor, Tensor]:
+    """`accuracy` (...) and `correct` (..., N) on a split, batch by batch: the scores of a population may be large."""
+    right, chosen, finite = [], [], True
+    with eval_mode(model):
+        for inputs, labels in split.batches(batch_size or split.evaluation_batch):
+            predicted = scores(model(*inputs))
+            finite = finite & predicted.isfinite().flatten(-2).all(-1)
+            right.append(correct(predicted, labels))
+            if labels.ndim == 2:
+                chosen.append(predicted > 0)
+    whole = torch.cat(right, dim=-1)
+    reached = weighted_f1(torch.cat(chosen, dim=-2), split.labels > 0) if chosen else whole.float().mean(-1)
+    return reached.where(finite, torch.nan), whole
+
+
+@contextlib.contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Within, all modules are in eval mode; afterwards each in the mode it had."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def evaluate(model: nn.Module, split: Split, batch_size: int | None = None) -> Tensor:
+    """Accuracy on a split, shape () or (K,)."""
+    return accuracy(predict(model, split, batch_size), split.labels)
+
+
+def adam(parameters: Sequence[nn.Parameter], settings: TrainingSettings, capturable: bool = False) -> torch.optim.Adam:
+    """The published optimizer of fusion networks; `capturable`: for a CUDA graph, its learning rate is a tensor."""
+    rate = torch.tensor(settings.eta_max, device=parameters[0].device) if capturable else settings.eta_max
+    return torch.optim.Adam(parameters, lr=rate, weight_decay=settings.weight_decay, fused=True, capturable=capturable)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate; one that is a tensor stays where it is."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+class TrainPass(Protocol):
+    """Trains a model on one pass after the other; its optimizer holds what one pass leaves to the next."""
+
+    optimizer: torch.optim.Optimizer
+
+    def __call__(self, batches: SizedBatches, rates: Iterator[float]) -> EpochResult: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelTraining:
+    """Passes of `train_epoch`; `prepare` puts the model into its training mode."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    prepare: Callable[[], None]
+    amp: bool = False
+    verbose: bool = False  # whether long passes show how far they are
+
+    def __call__(self, batches: SizedBatches, rates: Iterator[float]) -> EpochResult:
+        self.prepare()
+        return train_epoch(self.model, show_batches(batches, self.verbose), self.optimizer, rates, self.amp)
+
+
+class Schedule(Protocol):
+    """What orders batches and gives learning rates, such as `TrainingSettings`."""
+
+    seed: int
+    batchsize: int
+
+    def rates(self, batches_per_epoch: int) -> Iterator[float]: ...
+
+
+def train_and_evaluate(
+    model: nn.Module,
+    splits: Mapping[str, Split],
+    schedule: Schedule,
+    train_pass: TrainPass,
+    place: tuple[int | str, ...],
+    epochs: int,
+    dev_batch: int | None = None,
+    first_pass: int = 0,
+    done: int = 0,
+) -> Iterator[EpochResult]:
+    """Epochs of training, each followed by the dev split; yields each epoch's result.
+
+    Args:
+        train_pass: trains the model on one pass, given its batches and the learning rate of each.
+        place: where in the run this is, such as (step,); orders and dropout derive from it, the seed and the epoch.
+        first_pass: over the training split, of the first epoch.
+        done: epochs that an earlier process trained; model and optimizer are as it left them.
+    """
+    rates: Iterator[float] | None = None
+    for epoch in range(done, epochs):
+        train = splits["train"].at_pass(first_pass + epoch)
+        batches = train.batches(schedule.batchsize, (schedule.seed, "shuffle", *place, epoch))
+        rates = rates or itertools.islice(schedule.rates(len(batches)), done * len(batches), None)
+        torch.manual_seed(derive_seed(schedule.seed, "dropout", *place, epoch))
+        try:
+            result = train_pass(batches, rates)
+            reached, right = judge(model, splits["dev"], dev_batch)
+            if reached.ndim == 0 and reached.isnan():
+                raise Diverged("dev output", len(batches) - 1, result.rate)
+        except Diverged as error:
+            raise Diverged(error.what, error.batch, error.rate, first_pass + epoch) from None
+        yield dataclasses.replace(result, dev_accuracy=reached, dev_correct=right)
