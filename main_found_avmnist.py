@@ -9,16 +9,25 @@ One epoch of the central weights, then all weights; the best dev epoch is kept, 
 as best_<rows>_<test accuracy>.checkpoint. The run folder gets args.json, results.json and report.html.
 """
 
+import argparse
+
+import torch
+
 from datasets.avmnist.load import MODALITIES, is_stand_in, load_avmnist, train_files
 from models.fusion import AudioImageNetwork
 from models.lenet import AudioLeNet, ImageLeNet
 from utils import cli
 from utils.candidates.feature_bank import data_identity
-from utils.runs import found, fusion_flags
+from utils.files import sha256
+from utils.runs import data_flags, flags
+from utils.runs.folder import open_training
+from utils.runs.found import FoundRun, choose_configuration, load_weights, tested_checkpoint
 from utils.search.space import Space
+from utils.seeds import derive_seed
 from utils.training.batches import ArraySplit
+from utils.training.devices import on_device
 
-# Rows of (audio feature, image feature, activation); --conf takes the place in this list.
+# Rows of (audio feature, image feature, activation); --conf takes the index in this list.
 PUBLISHED = [
     ((3, 2, 1), (3, 2, 1), (2, 0, 1), (2, 2, 0)),
     ((3, 2, 0),),
@@ -26,40 +35,63 @@ PUBLISHED = [
     ((1, 1, 1), (0, 2, 0), (3, 2, 1), (2, 2, 0)),
     ((2, 2, 0), (3, 1, 1), (0, 2, 0), (2, 2, 0)),
 ]
-TASK = found.Task(
-    modalities=MODALITIES,
-    space=Space(sizes=(AudioLeNet.depth, ImageLeNet.depth)),
-    published=PUBLISHED,
-)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = cli.make_parser(__doc__)
+    flags.add_found_flags(parser, conf=0)
+    data_flags.add_avmnist_data(parser)
+    data_flags.add_avmnist_checkpoints(parser)
+    flags.add_fusion_flags(
+        parser, inner=256, epochs=70, batchsize=32, period=5, dropout=0.4, multitask=False, amp="auto"
+    )
+    flags.add_run_flags(parser)
+    return parser.parse_args()
 
 
 def main() -> None:
-    parser = cli.make_parser(__doc__)
-    found.add_flags(parser, conf=0)
-    cli.add_avmnist_data(parser)
-    cli.add_avmnist_checkpoints(parser)
-    fusion_flags.add_flags(
-        parser, inner=256, epochs=70, batchsize=32, period=5, dropout=0.4, multitask=False, amp="auto"
-    )
-    cli.add_run_flags(parser)
-    args = parser.parse_args()
-    head = fusion_flags.head_settings(args)
-    configuration = found.chosen_configuration(args, TASK)
+    # Settings
+    args = parse_args()
+    run, training = flags.run_settings(args), flags.training_settings(args)
+    head = flags.head_settings(args, args.num_outputs)
+    space = Space(sizes=(AudioLeNet.depth, ImageLeNet.depth))
+    configuration = choose_configuration(args.conf, space, MODALITIES, PUBLISHED)
+    tested = tested_checkpoint(args.test_cp, args.checkpointdir)
 
-    data = load_avmnist(args.datadir, args.num_outputs, **cli.limits(args, "limit_"), dev_samples=args.dev_samples)
-    if not args.test_cp:
-        fusion_flags.check_batches(args, len(data["train"].labels), args.use_dataparallel)
+    # Data
+    data = load_avmnist(args.datadir, args.num_outputs, data_flags.limits(args), args.dev_samples)
     splits = {name: ArraySplit((s.images, s.spectrograms), s.labels) for name, s in data.items()}
+    if tested is None:
+        flags.check_batches(head, args.batchsize, len(splits["train"]), run, spread=True)
 
-    found.run_found(
-        args,
-        TASK,
-        build=lambda: AudioImageNetwork(configuration, head, args.channels),
-        splits=splits,
-        checkpoints=[args.checkpointdir / args.audio_cp, args.checkpointdir / args.rgb_cp],
-        facts={"channels": args.channels, "stand_in": is_stand_in(args.datadir)},
-        data_identity=data_identity(args.datadir, train_files(args.datadir), dev_samples=args.dev_samples),
-    )
+    # Network: the configuration's central weights over both trained networks, or the checkpoint to be tested
+    checkpoints = [tested] if tested else [args.checkpointdir / args.audio_cp, args.checkpointdir / args.rgb_cp]
+    torch.manual_seed(derive_seed(args.seed, "found network"))
+    network = AudioImageNetwork(configuration, head, args.channels)
+    load_weights(network, tested, checkpoints)
+    on_device(network, run.device)
+    inputs = {
+        "configuration": configuration,
+        "checkpoints": [sha256(path) for path in checkpoints],
+        "data": data_identity(args.datadir, train_files(args.datadir), dev_samples=args.dev_samples),
+    }
+    facts = {"channels": args.channels, "stand_in": is_stand_in(args.datadir)}
+
+    with open_training(run, inputs) as folder:
+        found = FoundRun(run, folder, network, splits, MODALITIES, facts)
+        if tested is None:
+            # Baselines, before training changes the weights of their networks
+            found.measure_baselines(checkpoints)
+
+            # Training: one epoch of the central weights, then all weights; the best dev epoch is kept
+            found.add_search(args.conf, inputs)
+            found.train(training)
+
+        # Test, results and report
+        found.test()
+        if args.evaluate_missing:
+            found.test_missing()
+        found.report(tested)
 
 
 if __name__ == "__main__":

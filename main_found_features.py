@@ -7,6 +7,7 @@ D holds train.npz, dev.npz and test.npz (docs/own_data.md). The best dev epoch i
 checkpointdir as best_<rows>_<test score>.checkpoint. The run folder gets args.json, results.json and report.html.
 """
 
+import argparse
 from pathlib import Path
 
 import torch
@@ -15,53 +16,82 @@ from datasets.features import load_features
 from models.fusion import FeatureLayout, FeatureNetwork
 from utils import cli
 from utils.candidates.feature_bank import data_identity, feature_splits
+from utils.files import sha256
 from utils.results.export import check_export, export_network
-from utils.runs import found, fusion_flags
+from utils.runs import data_flags, flags
+from utils.runs.folder import open_training
+from utils.runs.found import FoundRun, choose_configuration, load_weights, tested_checkpoint
 from utils.search.space import Space
+from utils.seeds import derive_seed
+from utils.training.devices import on_device
 
 
-def main() -> None:
+def parse_args() -> argparse.Namespace:
     parser = cli.make_parser(__doc__)
-    found.add_flags(parser, conf=None)
+    flags.add_found_flags(parser, conf=None)
     parser.add_argument_group("export").add_argument(
         "--export",
         type=Path,
         default=None,
         metavar="FILE",
-        help="write the network as .onnx or .pt2 (torch.export) too",
+        help="also write the network as .onnx or .pt2 (torch.export)",
     )
-    cli.add_feature_data(parser)
-    fusion_flags.add_flags(parser, inner=256, epochs=70, batchsize=32, period=5, dropout=0.4, multitask=None)
-    cli.add_run_flags(parser)
-    args = parser.parse_args()
+    data_flags.add_feature_data(parser)
+    flags.add_fusion_flags(parser, inner=256, epochs=70, batchsize=32, period=5, dropout=0.4, multitask=None)
+    flags.add_run_flags(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    # Settings
+    args = parse_args()
+    run, training = flags.run_settings(args), flags.training_settings(args)
+    tested = tested_checkpoint(args.test_cp, args.checkpointdir)
     if args.export:
         check_export(args.export)
 
-    names = ("train", "test") if args.test_cp else ("train", "dev", "test")
-    data = load_features(args.datadir, names, cli.limits(args))
-    head = fusion_flags.head_settings(args, data.num_outputs, data.multi_label)
+    # Data: features of every sample; without dev if only tested
+    names = ("train", "test") if tested else ("train", "dev", "test")
+    data = load_features(args.datadir, names, data_flags.limits(args))
+    head = flags.head_settings(args, data.num_outputs, data.multi_label)
     splits = feature_splits(data.rows, data.labels)
-    layout = FeatureLayout(data.widths, data.num_outputs, data.has_logits)
-    if not args.test_cp:
-        fusion_flags.check_batches(args, len(splits["train"]))
+    if tested is None:
+        flags.check_batches(head, args.batchsize, len(splits["train"]), run)
 
-    def export(network: FeatureNetwork) -> str:
-        columns = sum(map(sum, data.widths))
-        said = export_network(network.over_features(), torch.from_numpy(data.rows["test"][:2, :columns]), args.export)
-        return f"{said}\nits input: {columns} columns, which are {', '.join(data.feature_names)} side by side"
+    # Network: the configuration's central weights over the features
+    space = Space(tuple(map(len, data.widths)), allow_skip=True)
+    configuration = choose_configuration(args.conf, space, data.modalities, published=())
+    checkpoints = [tested] if tested else []
+    torch.manual_seed(derive_seed(args.seed, "found network"))
+    network = FeatureNetwork(configuration, FeatureLayout(data.widths, data.num_outputs, data.has_logits), head)
+    load_weights(network, tested, checkpoints)
+    on_device(network, run.device)
+    inputs = {
+        "configuration": configuration,
+        "checkpoints": [sha256(path) for path in checkpoints],
+        "data": data_identity(args.datadir, [f"{name}.npz" for name in names]),
+    }
 
-    task = found.Task(data.modalities, Space(tuple(map(len, data.widths)), allow_skip=True), published=())
-    configuration = found.chosen_configuration(args, task)
-    found.run_found(
-        args,
-        task,
-        build=lambda: FeatureNetwork(configuration, layout, head),
-        splits=splits,
-        checkpoints=[],
-        facts={},
-        data_identity=data_identity(args.datadir, [f"{name}.npz" for name in names]),
-        export=export if args.export else None,
-    )
+    with open_training(run, inputs) as folder:
+        found = FoundRun(run, folder, network, splits, data.modalities, facts={})
+        if tested is None:
+            # Baselines, before training changes the weights of their networks
+            found.measure_baselines(checkpoints)
+
+            # Training: one epoch of the central weights, then all weights; the best dev epoch is kept
+            found.add_search(args.conf, inputs)
+            found.train(training)
+
+        # Test, results and report
+        found.test()
+        if args.evaluate_missing:
+            found.test_missing()
+        found.report(tested)
+        if args.export:
+            columns = sum(map(sum, data.widths))
+            rows = torch.from_numpy(data.rows["test"][:2, :columns])
+            print(export_network(network.cpu().over_features(), rows, args.export))
+            print(f"its input: {columns} columns, which are {', '.join(data.feature_names)} side by side")
 
 
 if __name__ == "__main__":

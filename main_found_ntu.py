@@ -8,6 +8,10 @@ One epoch of the central weights, then all weights; the best dev epoch is kept, 
 as best_<rows>_<test accuracy>.checkpoint. The run folder gets args.json, results.json and report.html.
 """
 
+import argparse
+
+import torch
+
 from datasets.ntu.folder import normalise_clips
 from datasets.ntu.samples import MODALITIES
 from datasets.ntu.splits import read_splits
@@ -15,12 +19,17 @@ from models.fusion import SkeletonRGBNetwork
 from models.hcn import SkeletonNet
 from models.inflated_resnet import InflatedResNet50
 from utils import cli
-from utils.runs import found, fusion_flags
+from utils.files import sha256
+from utils.runs import data_flags, flags
+from utils.runs.folder import open_training
+from utils.runs.found import FoundRun, choose_configuration, load_weights, tested_checkpoint
 from utils.search.space import Space
+from utils.seeds import derive_seed
 from utils.training.batches import loaded_splits
-from utils.training.checkpoints import find_checkpoints
+from utils.training.checkpoints import find_checkpoint
+from utils.training.devices import on_device
 
-# Rows of (skeleton feature, RGB feature, activation); --conf takes the place in this list.
+# Rows of (skeleton feature, RGB feature, activation); --conf takes the index in this list.
 PUBLISHED = [
     ((2, 2, 0), (1, 0, 1), (3, 2, 0), (3, 1, 1)),
     ((3, 0, 0), (1, 3, 0), (1, 1, 1), (3, 3, 0)),  # the paper's
@@ -28,40 +37,71 @@ PUBLISHED = [
     ((1, 1, 1), (3, 2, 0), (0, 1, 1), (3, 0, 0)),
     ((3, 1, 1), (1, 3, 0), (1, 1, 1), (3, 3, 0)),  # the best published
 ]
-CHECKPOINTS = {"skeleton": "skeleton_32frames_85.24", "rgb": "rgb_8frames_83.91"}  # the published defaults
-TASK = found.Task(
-    modalities=MODALITIES,
-    space=Space(sizes=(SkeletonNet.depth, InflatedResNet50.depth)),
-    published=PUBLISHED,
-)
+SKELETON, RGB = "skeleton_32frames_85.24", "rgb_8frames_83.91"  # the published defaults
+
+
+def parse_args() -> argparse.Namespace:
+    parser = cli.make_parser(__doc__)
+    flags.add_found_flags(parser, conf=1)
+    data_flags.add_ntu_data(parser)
+    data_flags.add_ntu_checkpoints(parser)
+    flags.add_fusion_flags(parser, inner=256, epochs=70, batchsize=20, period=5, dropout=0.4, multitask=True, amp="off")
+    flags.add_run_flags(parser)
+    return parser.parse_args()
 
 
 def main() -> None:
-    parser = cli.make_parser(__doc__)
-    found.add_flags(parser, conf=1)
-    cli.add_ntu_data(parser)
-    cli.add_ntu_checkpoints(parser)
-    fusion_flags.add_flags(parser, inner=256, epochs=70, batchsize=20, period=5, dropout=0.4, multitask=True, amp="off")
-    cli.add_run_flags(parser)
-    args = parser.parse_args()
-    head = fusion_flags.head_settings(args)
-    configuration = found.chosen_configuration(args, TASK)
+    # Settings
+    args = parse_args()
+    run, training = flags.run_settings(args), flags.training_settings(args)
+    head = flags.head_settings(args, args.num_outputs)
+    space = Space(sizes=(SkeletonNet.depth, InflatedResNet50.depth))
+    configuration = choose_configuration(args.conf, space, MODALITIES, PUBLISHED)
+    tested = tested_checkpoint(args.test_cp, args.checkpointdir)
 
-    names = ("test",) if args.test_cp else ("train", "dev", "test")
-    data, facts = read_splits(args, names, ("rgb", "skeleton"), cli.limits(args))
-    splits = loaded_splits(data, ("rgb", "skeleton"), normalise_clips, args)
-    if not args.test_cp:
-        fusion_flags.check_batches(args, len(splits["train"]), args.use_dataparallel)
+    # Data: all of it to train, the test split to test
+    reading, selection = data_flags.ntu_settings(args), data_flags.ntu_selection(args)
+    names, inputs_order = ("test",) if tested else ("train", "dev", "test"), ("rgb", "skeleton")
+    data, facts = read_splits(args.datadir, reading, selection, names, inputs_order, args.num_workers, run.verbose)
+    splits = loaded_splits(data, inputs_order, normalise_clips, args.num_workers, args.seed)
+    if tested is None:
+        flags.check_batches(head, args.batchsize, len(splits["train"]), run, spread=True)
 
-    found.run_found(
-        args,
-        TASK,
-        build=lambda: SkeletonRGBNetwork(configuration, head, args.vid_len[1]),
-        splits=splits,
-        checkpoints=[] if args.test_cp else find_checkpoints(args, CHECKPOINTS),
-        facts={"vid_len": args.vid_len, **facts},
-        data_identity={name: split.identity() for name, split in data.items()},
+    # Network: the configuration's central weights over both trained networks, or the checkpoint to be tested
+    checkpoints = (
+        [tested]
+        if tested
+        else [
+            find_checkpoint(args.checkpointdir, args.ske_cp, "ske_cp", "skeleton", args.vid_len[1], SKELETON),
+            find_checkpoint(args.checkpointdir, args.rgb_cp, "rgb_cp", "rgb", args.vid_len[0], RGB),
+        ]
     )
+    torch.manual_seed(derive_seed(args.seed, "found network"))
+    network = SkeletonRGBNetwork(configuration, head, args.vid_len[1])
+    load_weights(network, tested, checkpoints)
+    on_device(network, run.device)
+    inputs = {
+        "configuration": configuration,
+        "checkpoints": [sha256(path) for path in checkpoints],
+        "data": {name: split.identity() for name, split in data.items()},
+    }
+    facts = {"vid_len": args.vid_len, **facts}
+
+    with open_training(run, inputs) as folder:
+        found = FoundRun(run, folder, network, splits, MODALITIES, facts)
+        if tested is None:
+            # Baselines, before training changes the weights of their networks
+            found.measure_baselines(checkpoints)
+
+            # Training: one epoch of the central weights, then all weights; the best dev epoch is kept
+            found.add_search(args.conf, inputs)
+            found.train(training)
+
+        # Test, results and report
+        found.test()
+        if args.evaluate_missing:
+            found.test_missing()
+        found.report(tested)
 
 
 if __name__ == "__main__":

@@ -14,42 +14,87 @@ from datasets.avmnist.load import MODALITIES, is_stand_in, load_avmnist, train_f
 from models.fusion import AudioImageNetwork
 from models.lenet import AudioLeNet, ImageLeNet
 from utils import cli
+from utils.candidates.evaluators import CachedEvaluator, LiveEvaluator
 from utils.candidates.feature_bank import data_identity
-from utils.runs import fusion_flags, search_flags
-from utils.runs import search as search_run
+from utils.files import sha256
+from utils.runs import data_flags, flags
+from utils.runs.search import (
+    best_network,
+    compare_with_random,
+    open_feature_bank,
+    open_search,
+    report_search,
+    run_search,
+)
 from utils.search.space import Space
 from utils.training.batches import ArraySplit
+from utils.training.checkpoints import load_backbones
+
+
+def parse_args() -> argparse.Namespace:
+    parser = cli.make_parser(__doc__)
+    data_flags.add_avmnist_data(parser)
+    data_flags.add_avmnist_checkpoints(parser)
+    flags.add_search_flags(parser)
+    flags.add_feature_flags(parser)
+    flags.add_fusion_flags(parser, inner=16, epochs=3, batchsize=32, period=1, dropout=0.5, multitask=False)
+    flags.add_run_flags(parser)
+    for flag in ("--vid_dim", "--vid_fr", "--vid_len"):  # accepted and unused, as in the published script
+        parser.add_argument(flag, action=cli.Ignore, nargs="+", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    return parser.parse_args()
 
 
 def main() -> None:
-    parser = cli.make_parser(__doc__)
-    cli.add_avmnist_data(parser)
-    cli.add_avmnist_checkpoints(parser)
-    search_flags.add_flags(parser)
-    search_flags.add_network_flags(parser)
-    fusion_flags.add_flags(parser, inner=16, epochs=3, batchsize=32, period=1, dropout=0.5, multitask=False)
-    cli.add_run_flags(parser)
-    for flag in ("--vid_dim", "--vid_fr", "--vid_len"):  # of the published script, which does not use them
-        parser.add_argument(flag, action=cli.Ignore, nargs="+", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    head = fusion_flags.head_settings(args)
+    # Settings
+    args = parse_args()
+    run, settings = flags.run_settings(args), flags.search_settings(args)
+    head, training = flags.head_settings(args, args.num_outputs), flags.training_settings(args)
 
-    data = load_avmnist(args.datadir, args.num_outputs, **cli.limits(args, "limit_"), dev_samples=args.dev_samples)
-    fusion_flags.check_batches(args, len(data["train"].labels))
+    # Data: an image, a spectrogram and a label per sample
+    data = load_avmnist(args.datadir, args.num_outputs, data_flags.limits(args), args.dev_samples)
+    flags.check_batches(head, args.batchsize, len(data["train"].labels), run)
     splits = {
         name: ArraySplit((data[name].images, data[name].spectrograms), data[name].labels, data[name].release)
         for name in ("train", "dev")
     }
 
+    # Networks: both trained on their own modality; the search trains only the central weights between them
     space = Space(sizes=(AudioLeNet.depth, ImageLeNet.depth))
-    maker = search_run.through_networks(
-        args,
-        network=AudioImageNetwork(space.rows()[:1], head, args.channels),
-        splits=splits,
-        checkpoints=[args.checkpointdir / args.audio_cp, args.checkpointdir / args.rgb_cp],
-        data_identity=data_identity(args.datadir, train_files(args.datadir), dev_samples=args.dev_samples),
-    )
-    search_run.run_search(args, space, MODALITIES, maker, facts={"stand_in": is_stand_in(args.datadir)})
+    network = AudioImageNetwork(space.rows()[:1], head, args.channels)
+    checkpoints = [args.checkpointdir / args.audio_cp, args.checkpointdir / args.rgb_cp]
+    load_backbones(network, checkpoints)
+    inputs = {
+        "checkpoints": [sha256(path) for path in checkpoints],
+        "data": data_identity(args.datadir, train_files(args.datadir), dev_samples=args.dev_samples),
+    }
+
+    with open_search(run, settings, space, MODALITIES, inputs, args.randsearch) as search:
+        # Feature bank: what the frozen networks compute for every sample, once for all candidates
+        evaluator: CachedEvaluator | LiveEvaluator
+        if args.features == "cached":
+            bank, memory = open_feature_bank(search, network, splits), args.bank_memory * 1e9
+            evaluator = CachedEvaluator(bank, head, training, run.device, args.weightsharing, search.folder, memory)
+        else:  # or the networks themselves, in every epoch of every step
+            evaluator = LiveEvaluator(
+                network,
+                splits,
+                training,
+                run.device,
+                args.weightsharing,
+                search.folder,
+                bfloat16=run.bfloat16,
+                use_dataparallel=run.use_dataparallel,
+                verbose=run.verbose,
+            )
+
+        # Search: unfold, predict, sample, train, update the surrogate, cool down
+        whole = run_search(search, evaluator, flags.budget(args))
+
+        # Best network, baselines and report
+        best = best_network(search, evaluator, whole, {"stand_in": is_stand_in(args.datadir)})
+        if args.with_random:
+            best = compare_with_random(search, evaluator, best)
+        report_search(search, best)
 
 
 if __name__ == "__main__":

@@ -9,40 +9,64 @@ folder gets args.json, journal.jsonl (every trained candidate), best.json (give 
 results.csv and report.html.
 """
 
+import argparse
+
 from datasets.features import load_features
 from models.fusion import ACTIVATION_NAMES, FeatureLayout
 from utils import cli
+from utils.candidates.evaluators import CachedEvaluator
 from utils.candidates.feature_bank import bank_of_features, data_identity, feature_splits
-from utils.runs import fusion_flags, search_flags
-from utils.runs import search as search_run
+from utils.runs import data_flags, flags
+from utils.runs.search import best_network, compare_with_random, open_search, report_search, run_search
 from utils.search.space import Space
 
 
-def main() -> None:
+def parse_args() -> argparse.Namespace:
     parser = cli.make_parser(__doc__)
-    cli.add_feature_data(parser)
-    search_flags.add_flags(parser)
-    space_flags = parser.add_argument_group("space")
-    space_flags.add_argument(
-        "--activations", nargs="+", choices=ACTIVATION_NAMES, default=["relu", "sigmoid"], help="of a fusion layer"
+    data_flags.add_feature_data(parser)
+    flags.add_search_flags(parser)
+    group = parser.add_argument_group("space")
+    group.add_argument(
+        "--activations",
+        nargs="+",
+        choices=ACTIVATION_NAMES,
+        default=["relu", "sigmoid"],
+        help="activations of a fusion layer",
     )
-    space_flags.add_argument("--allow_skip", action="store_true", help="a layer may leave modalities out (index -1)")
-    fusion_flags.add_flags(parser, inner=16, epochs=3, batchsize=32, period=1, dropout=0.5, multitask=None)
-    cli.add_run_flags(parser)
-    args = parser.parse_args()
+    group.add_argument("--allow_skip", action="store_true", help="a layer may leave modalities out (index -1)")
+    flags.add_fusion_flags(parser, inner=16, epochs=3, batchsize=32, period=1, dropout=0.5, multitask=None)
+    flags.add_run_flags(parser)
+    return parser.parse_args()
 
-    data = load_features(args.datadir, ("train", "dev"), cli.limits(args))
-    head = fusion_flags.head_settings(args, data.num_outputs, data.multi_label)
+
+def main() -> None:
+    # Settings
+    args = parse_args()
+    run, settings, training = flags.run_settings(args), flags.search_settings(args), flags.training_settings(args)
+
+    # Data: the features of every sample are already there
+    data = load_features(args.datadir, ("train", "dev"), data_flags.limits(args))
+    head = flags.head_settings(args, data.num_outputs, data.multi_label)
     splits = feature_splits(data.rows, data.labels)
-    layout = FeatureLayout(data.widths, data.num_outputs, data.has_logits)
-    fusion_flags.check_batches(args, len(splits["train"]))
-
+    flags.check_batches(head, args.batchsize, len(splits["train"]), run)
     activations = sorted({ACTIVATION_NAMES.index(name) for name in args.activations})
     space = Space(tuple(map(len, data.widths)), tuple(activations), args.allow_skip)
-    identity = data_identity(args.datadir, ["train.npz", "dev.npz"])
-    maker = search_run.on_bank(args, bank_of_features(layout, splits), head, identity)
-    facts = {"score": "weighted F1", "multi_label": True} if data.multi_label else {}
-    search_run.run_search(args, space, data.modalities, maker, facts)
+    inputs = {"data": data_identity(args.datadir, ["train.npz", "dev.npz"])}
+
+    with open_search(run, settings, space, data.modalities, inputs, args.randsearch) as search:
+        # Feature bank
+        bank = bank_of_features(FeatureLayout(data.widths, data.num_outputs, data.has_logits), splits)
+        evaluator = CachedEvaluator(bank, head, training, run.device, args.weightsharing, search.folder)
+
+        # Search: unfold, predict, sample, train, update the surrogate, cool down
+        whole = run_search(search, evaluator, flags.budget(args))
+
+        # Best network, baselines and report
+        facts = {"score": "weighted F1", "multi_label": True} if data.multi_label else {}
+        best = best_network(search, evaluator, whole, facts)
+        if args.with_random:
+            best = compare_with_random(search, evaluator, best)
+        report_search(search, best)
 
 
 if __name__ == "__main__":

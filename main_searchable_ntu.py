@@ -9,6 +9,8 @@ run folder gets args.json, journal.jsonl (every trained candidate), best.json (g
 report.html.
 """
 
+import argparse
+
 from datasets.ntu.folder import normalise_clips
 from datasets.ntu.samples import MODALITIES
 from datasets.ntu.splits import read_splits
@@ -16,40 +18,88 @@ from models.fusion import SkeletonRGBNetwork
 from models.hcn import SkeletonNet
 from models.inflated_resnet import InflatedResNet50
 from utils import cli
-from utils.runs import fusion_flags, search_flags
-from utils.runs import search as search_run
+from utils.candidates.evaluators import CachedEvaluator, LiveEvaluator
+from utils.files import sha256
+from utils.runs import data_flags, flags
+from utils.runs.search import (
+    best_network,
+    compare_with_random,
+    open_feature_bank,
+    open_search,
+    report_search,
+    run_search,
+)
 from utils.search.space import Space
 from utils.training.batches import loaded_splits
-from utils.training.checkpoints import find_checkpoints
+from utils.training.checkpoints import find_checkpoint, load_backbones
 
-CHECKPOINTS = {"skeleton": "skeleton_32frames_83.42", "rgb": "rgb_8frames_82.14"}  # the published defaults
+SKELETON, RGB = "skeleton_32frames_83.42", "rgb_8frames_82.14"  # the published defaults
+
+
+def parse_args() -> argparse.Namespace:
+    parser = cli.make_parser(__doc__)
+    data_flags.add_ntu_data(parser)
+    data_flags.add_ntu_checkpoints(parser)
+    flags.add_search_flags(parser)
+    flags.add_feature_flags(parser)
+    flags.add_fusion_flags(parser, inner=16, epochs=3, batchsize=20, period=1, dropout=0.5, multitask=False, amp="off")
+    flags.add_run_flags(parser)
+    return parser.parse_args()
 
 
 def main() -> None:
-    parser = cli.make_parser(__doc__)
-    cli.add_ntu_data(parser)
-    cli.add_ntu_checkpoints(parser)
-    search_flags.add_flags(parser)
-    search_flags.add_network_flags(parser)
-    fusion_flags.add_flags(parser, inner=16, epochs=3, batchsize=20, period=1, dropout=0.5, multitask=False, amp="off")
-    cli.add_run_flags(parser)
-    args = parser.parse_args()
-    head = fusion_flags.head_settings(args)
+    # Settings
+    args = parse_args()
+    run, settings = flags.run_settings(args), flags.search_settings(args)
+    head, training = flags.head_settings(args, args.num_outputs), flags.training_settings(args)
 
-    data, facts = read_splits(args, {"train": "trainexp", "dev": "dev"}, ("rgb", "skeleton"), cli.limits(args))
-    splits = loaded_splits(data, ("rgb", "skeleton"), normalise_clips, args)
-    fusion_flags.check_batches(args, len(splits["train"]))
+    # Data: an RGB clip, a skeleton and a label per sample; candidates train on seven of the training subjects
+    reading, selection = data_flags.ntu_settings(args), data_flags.ntu_selection(args)
+    subjects, inputs_order = {"train": "trainexp", "dev": "dev"}, ("rgb", "skeleton")
+    data, facts = read_splits(args.datadir, reading, selection, subjects, inputs_order, args.num_workers, run.verbose)
+    splits = loaded_splits(data, inputs_order, normalise_clips, args.num_workers, args.seed)
+    flags.check_batches(head, args.batchsize, len(splits["train"]), run)
 
+    # Networks: both trained on their own modality; the search trains only the central weights between them
     space = Space(sizes=(SkeletonNet.depth, InflatedResNet50.depth))
-    maker = search_run.through_networks(
-        args,
-        network=SkeletonRGBNetwork(space.rows()[:1], head, args.vid_len[1]),
-        splits=splits,
-        checkpoints=find_checkpoints(args, CHECKPOINTS),
-        data_identity={name: split.identity() for name, split in data.items()} | {"crops": args.seed},
-        passes=args.epochs,
-    )
-    search_run.run_search(args, space, MODALITIES, maker, facts)
+    network = SkeletonRGBNetwork(space.rows()[:1], head, args.vid_len[1])
+    checkpoints = [
+        find_checkpoint(args.checkpointdir, args.ske_cp, "ske_cp", "skeleton", args.vid_len[1], SKELETON),
+        find_checkpoint(args.checkpointdir, args.rgb_cp, "rgb_cp", "rgb", args.vid_len[0], RGB),
+    ]
+    load_backbones(network, checkpoints)
+    inputs = {
+        "checkpoints": [sha256(path) for path in checkpoints],
+        "data": {name: split.identity() for name, split in data.items()} | {"crops": args.seed},
+    }
+
+    with open_search(run, settings, space, MODALITIES, inputs, args.randsearch) as search:
+        # Feature bank: what the frozen networks compute for every sample, one pass of random crops per epoch
+        evaluator: CachedEvaluator | LiveEvaluator
+        if args.features == "cached":
+            bank, memory = open_feature_bank(search, network, splits, passes=args.epochs), args.bank_memory * 1e9
+            evaluator = CachedEvaluator(bank, head, training, run.device, args.weightsharing, search.folder, memory)
+        else:  # or the networks themselves, in every epoch of every step
+            evaluator = LiveEvaluator(
+                network,
+                splits,
+                training,
+                run.device,
+                args.weightsharing,
+                search.folder,
+                bfloat16=run.bfloat16,
+                use_dataparallel=run.use_dataparallel,
+                verbose=run.verbose,
+            )
+
+        # Search: unfold, predict, sample, train, update the surrogate, cool down
+        whole = run_search(search, evaluator, flags.budget(args))
+
+        # Best network, baselines and report
+        best = best_network(search, evaluator, whole, facts)
+        if args.with_random:
+            best = compare_with_random(search, evaluator, best)
+        report_search(search, best)
 
 
 if __name__ == "__main__":

@@ -7,43 +7,55 @@ Writes {checkpointdir}/audio_model.pkl (a state_dict) and audio_model.json (how 
 SGD at a constant rate, as published.
 """
 
+import argparse
+import itertools
+
 import torch
 
 from datasets.avmnist.load import is_stand_in, load_avmnist, train_files
 from models.lenet import AudioLeNet
 from utils import cli
 from utils.candidates.feature_bank import data_identity
-from utils.runs import unimodal
+from utils.runs import data_flags, flags
+from utils.runs.folder import open_training
+from utils.runs.unimodal import Plan, report_unimodal, train_unimodal
 from utils.seeds import derive_seed
 from utils.training.batches import ArraySplit
-from utils.training.loop import on_device
+from utils.training.devices import on_device
+
+
+def parse_args() -> argparse.Namespace:
+    parser = cli.make_parser(__doc__)
+    data_flags.add_avmnist_data(parser)
+    flags.add_unimodal_flags(parser, epochs=50, batchsize=128, lr=0.1, schedule="constant", amp="auto")
+    flags.add_run_flags(parser)
+    return parser.parse_args()
 
 
 def main() -> None:
-    parser = cli.make_parser(__doc__)
-    cli.add_avmnist_data(parser)
-    unimodal.add_flags(parser, epochs=50, batchsize=128, lr=0.1, rate="constant", weight_decay=1e-4, amp="auto")
-    cli.add_run_flags(parser)
-    args = parser.parse_args()
-    device = cli.resolve_device(args.device)
+    # Settings
+    args = parse_args()
+    run = flags.run_settings(args)
+    plan = Plan(args.epochs, args.batchsize, args.seed, rates=lambda batches: itertools.repeat(args.lr))
 
-    data = load_avmnist(args.datadir, args.num_outputs, **cli.limits(args, "limit_"), dev_samples=args.dev_samples)
-    splits = {name: ArraySplit((split.spectrograms,), split.labels).to(device) for name, split in data.items()}
+    # Data
+    data = load_avmnist(args.datadir, args.num_outputs, data_flags.limits(args), args.dev_samples)
+    splits = {name: ArraySplit((split.spectrograms,), split.labels).to(run.device) for name, split in data.items()}
+    files = train_files(args.datadir, ["audio"])
+    inputs = {"data": data_identity(args.datadir, files, dev_samples=args.dev_samples)}
 
+    # Network and optimizer
     torch.manual_seed(derive_seed(args.seed, "audio network"))
-    network = on_device(AudioLeNet(args.channels, args.num_outputs), device)
+    network = on_device(AudioLeNet(args.channels, args.num_outputs), run.device)
     optimizer = torch.optim.SGD(network.parameters(), args.lr, weight_decay=args.weight_decay)
 
-    unimodal.train_unimodal(
-        args,
-        network,
-        splits,
-        optimizer,
-        name=lambda test_accuracy: "audio_model.pkl",
-        facts={"channels": args.channels, "stand_in": is_stand_in(args.datadir)},
-        data_identity=data_identity(args.datadir, train_files(args.datadir, ["audio"]), dev_samples=args.dev_samples),
-        test_every_epoch=True,
-    )
+    with open_training(run, inputs) as folder:
+        # Training: the network ends with the weights of its best dev epoch
+        facts = {"channels": args.channels, "stand_in": is_stand_in(args.datadir)}
+        results = train_unimodal(run, folder, network, optimizer, splits, plan, facts, test_every_epoch=True)
+
+        # Test, checkpoint and report
+        report_unimodal(run, folder, network, splits["test"], results, "audio_model.pkl")
 
 
 if __name__ == "__main__":

@@ -7,66 +7,84 @@ Writes {checkpointdir}/rgb_<frames>frames_<test accuracy in %>.checkpoint (a sta
 (how it came about, with every epoch). Adam; the rate falls along one cosine. The published code has no such script.
 """
 
+import argparse
+import functools
+from collections.abc import Mapping
+
 import torch
+from torch import Tensor
 
 from datasets.ntu.folder import normalise_clips
 from datasets.ntu.splits import read_splits
 from models.inflated_resnet import InflatedResNet50, inflate
 from utils import cli
 from utils.errors import UsageError
-from utils.runs import unimodal
+from utils.runs import data_flags, flags
+from utils.runs.folder import open_training
+from utils.runs.unimodal import Plan, report_unimodal, train_unimodal
 from utils.seeds import derive_seed
 from utils.training.batches import loaded_splits
 from utils.training.rates import cosine_rates
 
 
-def main() -> None:
+def parse_args() -> argparse.Namespace:
     parser = cli.make_parser(__doc__)
-    cli.add_ntu_data(parser)
-    unimodal.add_flags(
-        parser, epochs=30, batchsize=16, lr=1e-4, rate="falling along a cosine", weight_decay=1e-4, amp="off"
-    )
+    data_flags.add_ntu_data(parser)
+    flags.add_unimodal_flags(parser, epochs=30, batchsize=16, lr=1e-4, schedule="decreasing along a cosine", amp="off")
     parser.add_argument_group("start").add_argument(
         "--pretrained",
         choices=("none", "centre", "average"),
         default="none",
-        help="start from torchvision's ResNet-50, 3x3 kernels on the middle frame or spread over three",
+        help="start from torchvision's ResNet-50: 3x3 kernels on the middle frame, or spread over three frames",
     )
-    cli.add_run_flags(parser)
-    args = parser.parse_args()
-    device = cli.resolve_device(args.device)
+    flags.add_run_flags(parser)
+    return parser.parse_args()
 
-    data, facts = read_splits(args, ("train", "dev", "test"), ("rgb",), cli.limits(args))
-    splits = loaded_splits(data, ("rgb",), normalise_clips, args)
-    splits = {name: split.to(device) for name, split in splits.items()}
 
+def imagenet_weights(verbose: bool) -> Mapping[str, Tensor]:
+    """State dict of torchvision's ResNet-50, downloaded unless torch has it in its cache."""
+    from torchvision.models import ResNet50_Weights  # only needed here
+
+    source = ResNet50_Weights.IMAGENET1K_V1
+    try:
+        return source.get_state_dict(progress=verbose)
+    except OSError as error:
+        raise UsageError(
+            f"--pretrained could not download {source.url} ({error}); "
+            f"put that file into {torch.hub.get_dir()}/checkpoints, or leave --pretrained out"
+        ) from None
+
+
+def main() -> None:
+    # Settings
+    args = parse_args()
+    run = flags.run_settings(args)
+    frames = args.vid_len[0]
+    rates = functools.partial(cosine_rates, args.lr, 0.0, args.epochs, 1)  # one cosine over the whole training
+    plan = Plan(args.epochs, args.batchsize, args.seed, rates)
+
+    # Data
+    settings, selection = data_flags.ntu_settings(args), data_flags.ntu_selection(args)
+    names = ("train", "dev", "test")
+    data, facts = read_splits(args.datadir, settings, selection, names, ("rgb",), args.num_workers, run.verbose)
+    splits = loaded_splits(data, ("rgb",), normalise_clips, args.num_workers, args.seed, run.device)
+    inputs = {"data": {name: split.identity() for name, split in data.items()}}
+
+    # Network and optimizer
     torch.manual_seed(derive_seed(args.seed, "rgb network"))
     network = InflatedResNet50(args.num_outputs)
     if args.pretrained != "none":
-        from torchvision.models import ResNet50_Weights  # only here: a download, unless torch has it in its cache
-
-        source = ResNet50_Weights.IMAGENET1K_V1
-        try:
-            weights = source.get_state_dict(progress=args.verbose)
-        except OSError as error:
-            raise UsageError(
-                f"--pretrained could not fetch {source.url} ({error}); "
-                f"put that file into {torch.hub.get_dir()}/checkpoints, or leave --pretrained out"
-            ) from None
-        network.cnn.load_state_dict(inflate(weights, args.pretrained))
-    network.to(device)
+        network.cnn.load_state_dict(inflate(imagenet_weights(run.verbose), args.pretrained))
+    network.to(run.device)
     optimizer = torch.optim.Adam(network.parameters(), args.lr, weight_decay=args.weight_decay, fused=True)
 
-    unimodal.train_unimodal(
-        args,
-        network,
-        splits,
-        optimizer,
-        name=lambda test_accuracy: f"rgb_{args.vid_len[0]}frames_{100 * test_accuracy:.2f}.checkpoint",
-        facts={"vid_len": args.vid_len[0], "pretrained": args.pretrained, **facts},
-        data_identity={name: split.identity() for name, split in data.items()},
-        rates=lambda batches: cosine_rates(args.lr, 0.0, args.epochs, 1, batches),
-    )
+    with open_training(run, inputs) as folder:
+        # Training: the network ends with the weights of its best dev epoch
+        facts = {"vid_len": frames, "pretrained": args.pretrained, **facts}
+        results = train_unimodal(run, folder, network, optimizer, splits, plan, facts)
+
+        # Test, checkpoint and report
+        report_unimodal(run, folder, network, splits["test"], results, f"rgb_{frames}frames_{{accuracy}}.checkpoint")
 
 
 if __name__ == "__main__":

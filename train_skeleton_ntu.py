@@ -7,47 +7,58 @@ Writes {checkpointdir}/skeleton_<frames>frames_<test accuracy in %>.checkpoint (
 (how it came about, with every epoch). Adam; the rate falls along one cosine. The published code has no such script.
 """
 
+import argparse
+import functools
+
 import torch
 
 from datasets.ntu.folder import normalise_clips
 from datasets.ntu.splits import read_splits
 from models.hcn import SkeletonNet
 from utils import cli
-from utils.runs import unimodal
+from utils.runs import data_flags, flags
+from utils.runs.folder import open_training
+from utils.runs.unimodal import Plan, report_unimodal, train_unimodal
 from utils.seeds import derive_seed
 from utils.training.batches import loaded_splits
 from utils.training.rates import cosine_rates
 
 
-def main() -> None:
+def parse_args() -> argparse.Namespace:
     parser = cli.make_parser(__doc__)
-    cli.add_ntu_data(parser)
-    unimodal.add_flags(
-        parser, epochs=60, batchsize=64, lr=1e-3, rate="falling along a cosine", weight_decay=1e-4, amp="off"
-    )
-    cli.add_run_flags(parser)
-    args = parser.parse_args()
-    device = cli.resolve_device(args.device)
+    data_flags.add_ntu_data(parser)
+    flags.add_unimodal_flags(parser, epochs=60, batchsize=64, lr=1e-3, schedule="decreasing along a cosine", amp="off")
+    flags.add_run_flags(parser)
+    return parser.parse_args()
 
-    data, facts = read_splits(args, ("train", "dev", "test"), ("skeleton",), cli.limits(args))
-    splits = loaded_splits(data, ("skeleton",), normalise_clips, args)
-    splits = {name: split.to(device) for name, split in splits.items()}
 
+def main() -> None:
+    # Settings
+    args = parse_args()
+    run = flags.run_settings(args)
+    frames = args.vid_len[1]
+    rates = functools.partial(cosine_rates, args.lr, 0.0, args.epochs, 1)  # one cosine over the whole training
+    plan = Plan(args.epochs, args.batchsize, args.seed, rates)
+
+    # Data
+    settings, selection = data_flags.ntu_settings(args), data_flags.ntu_selection(args)
+    names = ("train", "dev", "test")
+    data, facts = read_splits(args.datadir, settings, selection, names, ("skeleton",), args.num_workers, run.verbose)
+    splits = loaded_splits(data, ("skeleton",), normalise_clips, args.num_workers, args.seed, run.device)
+    inputs = {"data": {name: split.identity() for name, split in data.items()}}
+
+    # Network and optimizer
     torch.manual_seed(derive_seed(args.seed, "skeleton network"))
-    network = SkeletonNet(args.num_outputs, args.vid_len[1])
-    network.to(device)
+    network = SkeletonNet(args.num_outputs, frames).to(run.device)
     optimizer = torch.optim.Adam(network.parameters(), args.lr, weight_decay=args.weight_decay, fused=True)
 
-    unimodal.train_unimodal(
-        args,
-        network,
-        splits,
-        optimizer,
-        name=lambda test_accuracy: f"skeleton_{args.vid_len[1]}frames_{100 * test_accuracy:.2f}.checkpoint",
-        facts={"vid_len": args.vid_len[1], **facts},
-        data_identity={name: split.identity() for name, split in data.items()},
-        rates=lambda batches: cosine_rates(args.lr, 0.0, args.epochs, 1, batches),
-    )
+    with open_training(run, inputs) as folder:
+        # Training: the network ends with the weights of its best dev epoch
+        results = train_unimodal(run, folder, network, optimizer, splits, plan, {"vid_len": frames, **facts})
+
+        # Test, checkpoint and report
+        name = f"skeleton_{frames}frames_{{accuracy}}.checkpoint"
+        report_unimodal(run, folder, network, splits["test"], results, name)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,8 @@ from models.lenet import AudioLeNet
 from utils import cli
 from utils.files import write_json
 from utils.training.batches import ArraySplit
-from utils.training.loop import evaluate, on_device, train_epoch
+from utils.training.devices import on_device
+from utils.training.loop import evaluate, train_epoch
 
 BATCH, RATE, DECAY = 128, 0.1, 1e-4  # published
 CPU = torch.device("cpu")

@@ -45,7 +45,8 @@ from utils.files import write_json
 from utils.search.loop import SearchSettings
 from utils.search.space import Space
 from utils.training.batches import ArraySplit, LoadedSplit
-from utils.training.loop import TrainingSettings, autocast, on_device
+from utils.training.devices import autocast, on_device
+from utils.training.loop import TrainingSettings
 
 PER_SUBJECT = 56_880 / 40
 COUNTS = {name: round(PER_SUBJECT * len(SUBJECTS[name])) for name in ("trainexp", "dev")}

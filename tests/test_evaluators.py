@@ -10,7 +10,8 @@ from utils.candidates.evaluators import CachedEvaluator, LiveEvaluator, SharedWe
 from utils.candidates.feature_bank import TableOnDisk, open_bank
 from utils.seeds import derive_seed
 from utils.training.batches import ArraySplit, LoadedSplit
-from utils.training.loop import ModelTraining, adam, on_device, train_and_evaluate
+from utils.training.devices import on_device
+from utils.training.loop import ModelTraining, adam, train_and_evaluate
 from utils.training.resume import SavedState
 
 CONFIGURATIONS = [((4, 2, 0),), ((0, 0, 1), (4, 1, 0)), ((2, 2, 1), (4, 2, 1), (2, 0, 1))]

@@ -8,7 +8,7 @@ import torch
 from models.fusion import AudioImageNetwork, FeatureLayout, FusionHead, HeadSettings
 from utils.candidates.feature_bank import data_identity, file_digest, open_bank
 from utils.training.batches import ArraySplit
-from utils.training.loop import threads
+from utils.training.devices import threads
 
 CPU = torch.device("cpu")
 HEAD = HeadSettings(num_outputs=4, inner_size=5, dropout=0.5)

@@ -38,9 +38,7 @@ class AVMNISTSplit:
 def load_avmnist(
     datadir: Path,
     num_outputs: int = 10,
-    limit_train: int | None = None,
-    limit_dev: int | None = None,
-    limit_test: int | None = None,
+    limits: Mapping[str, int | None] | None = None,
     dev_samples: int | None = None,
 ) -> dict[str, AVMNISTSplit]:
     """The splits train, dev and test, memory-mapped; the limits keep the first samples of each.
@@ -53,10 +51,11 @@ def load_avmnist(
     arrays = read_parts(datadir, num_outputs)
     total = len(arrays["train"].labels)
     boundary = max(0, total - (dev_samples or total // 12))
+    limits = limits or {}
     spans = {
-        "train": ("train", slice(0, boundary), limit_train),
-        "dev": ("train", slice(boundary, total), limit_dev),
-        "test": ("test", slice(0, None), limit_test),
+        "train": ("train", slice(0, boundary), limits.get("train")),
+        "dev": ("train", slice(boundary, total), limits.get("dev")),
+        "test": ("test", slice(0, None), limits.get("test")),
     }
     splits = {}
     for name, (part, span, limit) in spans.items():

@@ -1,15 +1,18 @@
-"""Two ways to learn the dev accuracies of configurations: on the feature bank, or through the networks as published.
+"""Evaluate candidates: train them on the feature bank, or through the unimodal networks as published.
 
-Both train the candidates of a step together, as one population, and give a candidate the same initial weights and the
-same batches, derived from (seed, step, place in the step), so that without dropout and with the networks in eval mode
-they agree.
+Both evaluators train the candidates of a step together, as one population, and give a candidate the same initial
+weights and the same batches, derived from (seed, step, place in the step). Without dropout and with the unimodal
+networks in eval mode, they agree.
 """
 
 import abc
 import copy
+import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,34 +20,69 @@ from torch import Tensor, nn
 from models.fusion import FeatureLayout, FeatureRows, FusionHead, FusionNetwork, HeadSettings
 from models.population import LivePopulation, Population
 from models.population_gradient import PopulationGradient
+from utils import interrupts
 from utils.candidates.feature_bank import FeatureBank
 from utils.candidates.population_training import PopulationTraining
-from utils.candidates.sharing import Resumable, SharedWeights
-from utils.results.baselines import unimodal_logits
+from utils.candidates.sharing import SharedWeights
 from utils.search.loop import Evaluation
 from utils.search.space import Configuration
 from utils.seeds import derive_seed
 from utils.training.batches import Split
+from utils.training.devices import data_parallel, on_device
 from utils.training.loop import (
     EpochResult,
     ModelTraining,
     TrainingSettings,
     TrainPass,
     adam,
-    on_device,
     train_and_evaluate,
+    unimodal_logits,
 )
-from utils.training.resume import SavedState
+from utils.training.resume import SavedTraining
 
-ROWS_BATCH = 512  # dev rows of the bank at once
-TOGETHER = 256  # candidates of a population at most: the first step of many modalities has thousands
+ROWS_BATCH = 512  # dev rows of the bank evaluated at once
+TOGETHER = 256  # most candidates in a population: the first step of many modalities has thousands
+
+
+@dataclasses.dataclass
+class PopulationResults:
+    """Dev results of a population of K candidates so far."""
+
+    history: list[list[float]] = dataclasses.field(default_factory=list)  # dev accuracies (K,) of each epoch
+    best: Tensor | None = None  # (K,) best dev accuracy
+    correct: Tensor | None = None  # (K, N) which dev samples were right in the best epoch
+    weights: dict[int, dict[str, Tensor]] = dataclasses.field(default_factory=dict)  # to share: of the best epoch
+
+    def add(self, epoch: EpochResult) -> list[int]:
+        """Add an epoch; return the places of the candidates that it improved."""
+        assert epoch.dev_accuracy is not None
+        assert epoch.dev_correct is not None
+        reached, right = epoch.dev_accuracy.cpu(), epoch.dev_correct.cpu()
+        self.history.append(reached.tolist())
+        better = reached > (-1 if self.best is None else self.best)
+        self.correct = right if self.correct is None else right.where(better.unsqueeze(-1), self.correct)
+        self.best = reached if self.best is None else reached.where(better, self.best)
+        return better.nonzero().flatten().tolist()
+
+    def evaluations(self, seconds: float) -> list[Evaluation]:
+        """One evaluation per candidate; each took an equal share of the seconds."""
+        assert self.correct is not None
+        share = seconds / len(self.history[0])
+        return [_evaluation(reached, right, share) for *reached, right in zip(*self.history, self.correct, strict=True)]
+
+
+def _evaluation(accuracies: Sequence[float], correct: Tensor, seconds: float) -> Evaluation:
+    """Evaluation from the dev accuracies of all epochs, which are cut at the first that is not finite."""
+    finite = list(itertools.takewhile(math.isfinite, accuracies))
+    failed = None if len(finite) == len(accuracies) else f"its outputs on dev are not finite in epoch {len(finite)}"
+    return Evaluation(finite, seconds, failed, correct)
 
 
 class PopulationEvaluator(abc.ABC):
-    """Trains the configurations of a step together, in populations of at most `together`; subclasses say on what."""
+    """Train the configurations of a step together, in populations of at most `together`; subclasses define on what."""
 
     together = TOGETHER
-    dev_batch: int | None = None  # dev samples at once; None: as the split says
+    dev_batch: int | None = None  # dev samples evaluated at once; None: as the split says
 
     def __init__(
         self,
@@ -53,64 +91,127 @@ class PopulationEvaluator(abc.ABC):
         training: TrainingSettings,
         splits: Mapping[str, Split],
         device: torch.device,
-        shared: SharedWeights | None = None,
-        saved: SavedState | None = None,
+        share_weights: bool = False,
+        folder: Path | None = None,
     ) -> None:
         """
         Args:
-            splits: on the device.
-            saved: where to save after every epoch, and to go on from.
+            splits: train and dev, on the device.
+            share_weights: see `SharedWeights`.
+            folder: where to save the state after every epoch and to resume from; None: nowhere.
         """
-        self.layout, self.head, self.training, self.splits = layout, head, training, splits
-        self.device, self.shared = device, shared
-        self.resumable = Resumable(training.epochs, shared, saved)
+        self.layout, self.head, self.training, self.splits, self.device = layout, head, training, splits, device
+        self._open(folder, share_weights)
+
+    def _open(self, folder: Path | None, share_weights: bool) -> None:
+        """Load the saved state, if any."""
+        self.saved = SavedTraining(folder)
+        self.last_unit: tuple[int, int] | None = self.saved.values.get("unit")
+        self.shared = SharedWeights() if share_weights else None
+        if self.shared and self.saved.values:
+            self.shared.layers = self.saved.values["shared"]
+
+    def beside(self, folder: Path) -> "PopulationEvaluator":
+        """A second evaluator on the same features, with a state and shared weights of its own."""
+        other = copy.copy(self)
+        other._open(folder, self.shared is not None)
+        return other
 
     @abc.abstractmethod
     def prepare(self, population: Population) -> tuple[nn.Module, TrainPass]:
-        """What turns inputs of the splits into the population's outputs, and what trains it."""
+        """Return the module that maps inputs of the splits to the population's outputs, and what trains it."""
 
     @abc.abstractmethod
     def dev_logits(self) -> list[Tensor]:
-        """What each unimodal network says of the dev samples, (N, C); empty where that is not known."""
+        """Logits (N, C) of each unimodal network on the dev split; empty if they are not known."""
 
     @property
     def at_once(self) -> bool:
-        """Whether candidates come many at a time."""
+        """True if candidates are evaluated many at a time."""
         return self.together > 1
 
     def __call__(self, configurations: Sequence[Configuration], step: int, known: int = 0) -> Iterator[Evaluation]:
-        """Evaluations of the candidates from number `known` on."""
+        """Evaluate the candidates of a step, except for the first `known`."""
         for place, group in self._groups(configurations):
             if known < place + len(group):
                 yield from self._train(group, step, place)[max(0, known - place) :]
 
-    def catch_up(self, configurations: Sequence[Configuration], step: int, known: int) -> None:
-        """Take up the weights to share of what the journal tells wholly: the first `known` evaluations of a step."""
+    def restore_shared(self, configurations: Sequence[Configuration], step: int, known: int) -> None:
+        """Restore shared weights after the first `known` candidates of a step, which are already in the journal.
+
+        A group of them is trained again if the process was killed between its last epoch and the next group's first.
+        """
         for place, group in self._groups(configurations):
-            if place + len(group) <= known and self.resumable.lacks((step, place // self.together), group):
+            if place + len(group) <= known and self._lacks_shared((step, place // self.together), group):
                 self._train(group, step, place)
 
     def _groups(self, configurations: Sequence[Configuration]) -> list[tuple[int, Sequence[Configuration]]]:
-        """What trains together, each with its place in the step."""
+        """Groups of candidates that train together, each with its first place in the step."""
         places = range(0, len(configurations), self.together)
         return [(place, configurations[place : place + self.together]) for place in places]
 
+    def _lacks_shared(self, unit: tuple[int, int], configurations: Sequence[Configuration]) -> bool:
+        """True if the shared weights are those from before this group."""
+        if self.shared is None:
+            return False
+        step, number = unit
+        last = self.last_unit
+        follows = last == (step, number - 1) if number else (last or (-1, 0))[0] == step - 1
+        return follows or self._is_saved(unit, configurations)
+
+    def _is_saved(self, unit: tuple[int, int], configurations: Sequence[Configuration]) -> bool:
+        values = self.saved.values
+        return values.get("unit") == unit and values.get("configurations") == list(configurations)
+
     def _train(self, configurations: Sequence[Configuration], step: int, place: int) -> list[Evaluation]:
+        """Train a group of candidates to the end, resuming from the saved state if it is theirs."""
         heads = [self._head(configuration, step, k) for k, configuration in enumerate(configurations, place)]
         population = Population(heads, self.layout).to(self.device)
         model, train_pass = self.prepare(population)
-
-        def epochs(done: int) -> Iterator[EpochResult]:
-            last = self.training.epochs
-            return train_and_evaluate(
-                model, self.splits, self.training, train_pass, (step,), last, dev_batch=self.dev_batch, done=done
-            )
-
-        history, correct, seconds = self.resumable.train(
-            (step, place // self.together), configurations, model, train_pass, epochs, population.member_state
+        unit = self.last_unit = (step, place // self.together)
+        results, before = PopulationResults(), 0.0
+        if self._is_saved(unit, configurations):
+            results, before = PopulationResults(**self.saved.values["results"]), self.saved.values["seconds"]
+            self.saved.restore(model, train_pass.optimizer)
+            self.saved.values = {}  # training continues in these very tensors
+        self.saved.start_clock(before)
+        epochs = train_and_evaluate(
+            model,
+            self.splits,
+            self.training,
+            train_pass,
+            (step,),
+            self.training.epochs,
+            dev_batch=self.dev_batch,
+            done=len(results.history),
         )
-        share = seconds / len(configurations)
-        return [_evaluation(accuracies, right, share) for *accuracies, right in zip(*history, correct, strict=True)]
+        for epoch in epochs:
+            improved = results.add(epoch)
+            if self.shared:
+                for k in improved:
+                    results.weights[k] = {name: value.cpu() for name, value in population.member_state(k).items()}
+                if len(results.history) == self.training.epochs:
+                    self._share(configurations, results)
+            self._save(unit, configurations, results, model, train_pass.optimizer)
+            interrupts.check()
+        return results.evaluations(self.saved.seconds)
+
+    def _share(self, configurations: Sequence[Configuration], results: PopulationResults) -> None:
+        assert self.shared is not None
+        for k, configuration in enumerate(configurations):
+            if all(math.isfinite(accuracies[k]) for accuracies in results.history):
+                self.shared.store(configuration, results.weights[k])
+
+    def _save(
+        self,
+        unit: tuple[int, int],
+        configurations: Sequence[Configuration],
+        results: PopulationResults,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+    ) -> None:
+        values: dict[str, Any] = {"unit": unit, "configurations": list(configurations), "results": vars(results)}
+        self.saved.save(model, optimizer, values | {"shared": self.shared.layers if self.shared else {}})
 
     def _head(self, configuration: Configuration, step: int, place: int) -> FusionHead:
         torch.manual_seed(derive_seed(self.training.seed, "candidate", step, place))
@@ -120,15 +221,8 @@ class PopulationEvaluator(abc.ABC):
         return head
 
 
-def _evaluation(accuracies: Sequence[float], correct: Tensor, seconds: float) -> Evaluation:
-    """Of the dev accuracies of all epochs; from the first on that is not finite, they are left out."""
-    finite = list(itertools.takewhile(math.isfinite, accuracies))
-    failed = None if len(finite) == len(accuracies) else f"its outputs on dev are not finite in epoch {len(finite)}"
-    return Evaluation(finite, seconds, failed, correct)
-
-
 class CachedEvaluator(PopulationEvaluator):
-    """On the feature bank."""
+    """Evaluate candidates on the feature bank."""
 
     dev_batch = ROWS_BATCH
 
@@ -138,15 +232,16 @@ class CachedEvaluator(PopulationEvaluator):
         head: HeadSettings,
         training: TrainingSettings,
         device: torch.device,
-        shared: SharedWeights | None = None,
+        share_weights: bool = False,
+        folder: Path | None = None,
         memory: float = float("inf"),
-        saved: SavedState | None = None,
     ) -> None:
         """
         Args:
             memory: bytes that the bank may take on the device; a larger one is read from disk again in every epoch.
         """
-        super().__init__(bank.layout, head, training, bank.on(device, memory), device, shared, saved)
+        splits = bank.on(device, memory)
+        super().__init__(bank.layout, head, training, splits, device, share_weights, folder)
 
     def prepare(self, population: Population) -> tuple[nn.Module, TrainPass]:
         if PopulationGradient.supports(population):
@@ -162,9 +257,9 @@ class CachedEvaluator(PopulationEvaluator):
 
 
 class LiveEvaluator(PopulationEvaluator):
-    """Through both networks, as the published search does; a pass through them serves all candidates of a step.
+    """Evaluate candidates through both unimodal networks, as the published search does.
 
-    With weights to share, which the published search hands from one candidate to the next, they train one by one.
+    One pass through the networks serves all candidates of a step. With weight sharing, candidates train one by one.
     """
 
     def __init__(
@@ -173,44 +268,45 @@ class LiveEvaluator(PopulationEvaluator):
         splits: Mapping[str, Split],
         training: TrainingSettings,
         device: torch.device,
-        shared: SharedWeights | None = None,
+        share_weights: bool = False,
+        folder: Path | None = None,
+        *,
         frozen_mode: str = "train",
-        amp: bool = False,
-        wrap: Callable[[nn.Module], nn.Module] = lambda network: network,
-        saved: SavedState | None = None,
+        bfloat16: bool = False,
+        use_dataparallel: bool = False,
         verbose: bool = False,
     ) -> None:
         """
         Args:
-            network: of any configuration, trained unimodal networks loaded, from which every step starts.
-            frozen_mode: mode of the unimodal networks while the central weights train; "train" (batch statistics and
-                dropout in frozen networks) is what the published search does, "eval" what the paper says.
-            wrap: what runs in place of the unimodal networks, such as their DataParallel.
+            network: of any configuration, with trained unimodal networks, from which every step starts.
+            frozen_mode: mode of the unimodal networks while the central weights train. "train" (batch statistics and
+                dropout in frozen networks) is what the published search does, "eval" what the paper describes.
+            use_dataparallel: spread the unimodal networks over several GPUs.
         """
         splits = {name: split.to(device) for name, split in splits.items()}
-        super().__init__(network.feature_layout, network.settings, training, splits, device, shared, saved)
-        self.together = TOGETHER if shared is None else 1
+        super().__init__(network.feature_layout, network.settings, training, splits, device, share_weights, folder)
+        self.together = 1 if share_weights else TOGETHER
         self.network = on_device(network, device).requires_grad_(False)
-        self.rows = wrap(FeatureRows(self.network))
+        self.rows = data_parallel(FeatureRows(self.network), use_dataparallel)
         self.start = copy.deepcopy([backbone.state_dict() for backbone in network.backbones()])
-        self.frozen_mode, self.amp, self.verbose = frozen_mode, amp, verbose
+        self.frozen_mode, self.bfloat16, self.verbose = frozen_mode, bfloat16, verbose
 
     def prepare(self, population: Population) -> tuple[nn.Module, TrainPass]:
-        self._start_over()
+        self._reset()
         model = LivePopulation(population, self.network.backbones(), self.rows)
 
-        def mode() -> None:
+        def set_modes() -> None:
             model.train()
             model.backbones.train(self.frozen_mode == "train")
 
         optimizer = adam(list(population.parameters()), self.training)
-        return model, ModelTraining(model, optimizer, mode, self.amp, self.verbose)
+        return model, ModelTraining(model, optimizer, set_modes, self.bfloat16, self.verbose)
 
     def dev_logits(self) -> list[Tensor]:
-        self._start_over()
+        self._reset()
         return unimodal_logits(self.network, self.splits["dev"])
 
-    def _start_over(self) -> None:
-        """Put the unimodal networks back: training in train mode changes the statistics of batch norm."""
+    def _reset(self) -> None:
+        """Reset the unimodal networks: training in train mode changes the statistics of batch norm."""
         for backbone, start in zip(self.network.backbones(), self.start, strict=True):
             backbone.load_state_dict(start)

@@ -24,10 +24,10 @@ from torch import Tensor
 
 from models.fusion import FeatureLayout, FusionNetwork
 from utils import interrupts
-from utils.files import locked, write_json
+from utils.files import locked, sha256, write_json
 from utils.progress import Progress
 from utils.training.batches import ArraySplit, Batch, Split
-from utils.training.loop import autocast, on_device, threads
+from utils.training.devices import autocast, on_device, threads
 
 EXTRACTION_BATCH = 32  # small enough for the feature maps of a batch to stay in cache
 SECONDS = "seconds.json"  # in a bank's folder: what its extraction took
@@ -105,15 +105,6 @@ class FeatureBank:
         return {"train": BankedSplit(tuple(train)), "dev": streamed("dev", self.splits["dev"])}
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def data_identity(datadir: Path, arrays: Iterable[str], **choices: object) -> dict[str, object]:
     """Fingerprint of a data set (JSON-serializable): size and time of each array file, and its manifest if it has one.
 
@@ -121,7 +112,7 @@ def data_identity(datadir: Path, arrays: Iterable[str], **choices: object) -> di
         choices: what else the splits depend on; None is left out.
     """
     manifest = datadir / "manifest.json"
-    identity: dict[str, object] = {"manifest": file_digest(manifest)} if manifest.exists() else {}
+    identity: dict[str, object] = {"manifest": sha256(manifest)} if manifest.exists() else {}
     stats = {name: (datadir / name).stat() for name in arrays}
     identity |= {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
     return identity | {name: value for name, value in choices.items() if value is not None}

@@ -10,7 +10,8 @@ from models.population import Population
 from models.population_gradient import PopulationGradient
 from utils.candidates.cuda_graph import CapturedStep
 from utils.training.batches import ArrayBatches
-from utils.training.loop import EpochResult, TrainingSettings, adam, set_rate, threads
+from utils.training.devices import threads
+from utils.training.loop import EpochResult, TrainingSettings, adam, set_rate
 
 SMALL = 1 << 18  # weights of a population
 STEPS_AT_ONCE = 64  # rows are gathered and dropout is drawn for so many steps together

@@ -1,7 +1,8 @@
-"""The folder of a run: it belongs to one command, which one process at a time starts, or goes on with."""
+"""The run folder: it belongs to one command, which one process at a time starts or resumes."""
 
 import argparse
 import contextlib
+import dataclasses
 import itertools
 import json
 import os
@@ -11,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,106 +22,140 @@ from utils.errors import UsageError
 from utils.files import locked, read_json, sweep, write_json
 from utils.report.board import check_board
 from utils.report.contents import EXTENDED, FREE
+from utils.training.checkpoints import names_file
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSettings:
+    """Where and how a script runs."""
+
+    flags: Mapping[str, object]  # all flags by name, JSON-serializable
+    checkpointdir: Path
+    run_dir: Path | None
+    resume: Path | None
+    seed: int
+    device: torch.device
+    bfloat16: bool
+    use_dataparallel: bool
+    verbose: bool
+    tensorboard: bool
+    deterministic: bool
 
 
 @contextlib.contextmanager
-def open_run(args: argparse.Namespace, inputs: Mapping[str, object]) -> Iterator[Path]:
-    """The run folder, locked, with `args.json`: the command that reproduces the run, settings, inputs and versions.
+def open_run(run: RunSettings, inputs: Mapping[str, object]) -> Iterator[Path]:
+    """Open and lock the run folder, and write `args.json`: command, settings, inputs and versions.
 
-    A folder that holds a run of the same settings is gone on with. Within, signals take effect at safe places.
+    A folder that holds a run of the same settings is resumed. Within the context, signals take effect at safe places.
 
     Args:
-        inputs: what tells the data and files that the run reads from others, as JSON values by name.
+        inputs: fingerprints of the data and files that the run reads (JSON-serializable), by name.
 
     Raises:
         UsageError: `--resume` names no run, or the folder holds a run of other settings or inputs.
         LockedError: another process works in it.
     """
-    run_dir = _folder(args)
-    if args.tensorboard:
+    folder = _folder(run)
+    if run.tensorboard:
         check_board()
-    for folder in (run_dir, args.checkpointdir):  # better now than after hours of training
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+    for path in (folder, run.checkpointdir):  # better now than after hours of training
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
             pass
-    if args.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which cuBLAS asks for
+    if run.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS
         torch.use_deterministic_algorithms(True, warn_only=True)
-    with locked(run_dir):
-        sweep(args.checkpointdir)
-        if _describe(run_dir, args, inputs) and args.verbose:
-            print(f"going on with the run in {run_dir}")
-        with _tells_how_to_resume(run_dir), interrupts.gently():
-            yield run_dir
+    with locked(folder):
+        sweep(run.checkpointdir)
+        if _describe(folder, run.flags, inputs) and run.verbose:
+            print(f"resuming the run in {folder}")
+        with _advise_to_resume(folder), interrupts.gently():
+            yield folder
 
 
-def _folder(args: argparse.Namespace) -> Path:
-    if args.resume is None:
-        return args.run_dir or _fresh(Path("runs") / f"{Path(sys.argv[0]).stem}-{time.strftime('%Y%m%d-%H%M%S')}")
-    if args.run_dir is not None and args.run_dir != args.resume:
-        raise UsageError(f"--resume {args.resume} and --run_dir {args.run_dir} name two folders; leave one out")
-    if not (args.resume / "args.json").is_file():
-        raise UsageError(f"--resume takes the folder of a run, but {args.resume} holds no args.json")
-    return args.resume
+@contextlib.contextmanager
+def open_training(run: RunSettings, inputs: Mapping[str, object]) -> Iterator[Path]:
+    """Open the run folder of one network's training; errors name the checkpoint of its best epoch so far."""
+    with open_run(run, inputs) as folder, names_file(folder / "best.checkpoint"):
+        yield folder
+
+
+def _folder(run: RunSettings) -> Path:
+    if run.resume is None:
+        return run.run_dir or _fresh(Path("runs") / f"{Path(sys.argv[0]).stem}-{time.strftime('%Y%m%d-%H%M%S')}")
+    if run.run_dir is not None and run.run_dir != run.resume:
+        raise UsageError(f"--resume {run.resume} and --run_dir {run.run_dir} name two folders; leave one out")
+    if not (run.resume / "args.json").is_file():
+        raise UsageError(f"--resume takes the folder of a run, but {run.resume} holds no args.json")
+    return run.resume
 
 
 def _fresh(wanted: Path) -> Path:
-    """Make a folder of this name, or where several runs start at once, of the next like it."""
-    for name in itertools.chain([wanted.name], (f"{wanted.name}-{i}" for i in itertools.count(2))):
+    """Make a folder of this name, with a number appended if several runs start at once."""
+    for number in itertools.count(1):
+        path = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
         with contextlib.suppress(FileExistsError):
-            wanted.with_name(name).mkdir(parents=True)
-            return wanted.with_name(name)
+            path.mkdir(parents=True)
+            return path
+    raise AssertionError("unreachable")
 
 
-def _describe(run_dir: Path, args: argparse.Namespace, inputs: Mapping[str, object]) -> bool:
-    """Write args.json, or compare with the one that is there; returns whether there was one."""
-    path = run_dir / "args.json"
-    script = Path(sys.argv[0]).name
-    settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
+def _describe(run_dir: Path, flags: Mapping[str, object], inputs: Mapping[str, object]) -> bool:
+    """Write args.json, or compare with the existing one; return True if there was one."""
+    path, script = run_dir / "args.json", Path(sys.argv[0]).name
     versions = {"python": sys.version.split()[0], "torch": torch.__version__, "numpy": np.__version__}
+    about = {"script": script, "command": _command(script), "settings": flags, "inputs": inputs, "versions": versions}
+    about = json.loads(json.dumps(about))
     if not path.exists():
         for name in ("journal.jsonl", "results.json", "best.json"):
             if (run_dir / name).exists():
                 raise UsageError(f"{run_dir} holds {name} of another run; name another --run_dir")
-        about = {"script": script, "command": _command(script), "settings": settings}
-        write_json(path, {**about, "inputs": inputs, "versions": versions})
+        write_json(path, about)
         return False
     before = read_json(path)
-    if before.get("script") != script:
-        raise UsageError(f"{run_dir} holds a run of {before.get('script')}, not of {script}; name another --run_dir")
-    if not isinstance(before.get("settings"), dict) or not isinstance(before.get("versions"), dict):
-        raise UsageError(f"{path} is damaged: it lacks settings or versions; name another --run_dir")
-    settings, inputs = json.loads(json.dumps(settings)), json.loads(json.dumps(inputs))
-    for name, value in before["settings"].items():
-        if name not in FREE | EXTENDED and name in settings and settings[name] != value:
-            raise UsageError(
-                f"{run_dir} holds a run with {name} {value}, but this command has {settings[name]}; "
-                "give the same flags, or name another --run_dir"
-            )
-    for name, value in before.get("inputs", {}).items():
-        if inputs.get(name) != value:
-            raise UsageError(
-                f"{run_dir} holds a run with another {name}, which has changed since it began; name another --run_dir"
-            )
+    _check_same(path, before, about)
+    settings = about["settings"]
     if any(before["settings"].get(name) != settings[name] for name in EXTENDED & settings.keys()):
-        write_json(path, {**before, "command": _command(script), "settings": settings})
+        write_json(path, {**before, "command": about["command"], "settings": settings})
     for name, version in before["versions"].items():
         if versions.get(name) != version:
-            print(f"{run_dir} was begun with {name} {version}, this is {versions.get(name)}", file=sys.stderr)
+            print(f"{run_dir} was started with {name} {version}, this is {versions.get(name)}", file=sys.stderr)
     return True
 
 
+def _check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise UsageError if a run with this args.json cannot be resumed by a command with that one."""
+    run_dir = path.parent
+    if before.get("script") != now["script"]:
+        raise UsageError(
+            f"{run_dir} holds a run of {before.get('script')}, not of {now['script']}; name another --run_dir"
+        )
+    if not isinstance(before.get("settings"), dict) or not isinstance(before.get("versions"), dict):
+        raise UsageError(f"{path} is damaged: it lacks settings or versions; name another --run_dir")
+    for name, value in before["settings"].items():
+        if name not in FREE | EXTENDED and now["settings"].get(name, value) != value:
+            raise UsageError(
+                f"{run_dir} holds a run with {name} {value}, but this command has {now['settings'][name]}; "
+                "give the same flags, or name another --run_dir"
+            )
+    for name, value in before.get("inputs", {}).items():
+        if now["inputs"].get(name) != value:
+            raise UsageError(
+                f"{run_dir} holds a run with another {name}, which has changed since it started; name another --run_dir"
+            )
+
+
 def _command(script: str) -> str:
-    """The command without `--resume RUN_DIR`, which asks for a run that is there."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    """The command without `--resume RUN_DIR`, which needs an existing run."""
+    parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--resume")
     return shlex.join(["python", script, *parser.parse_known_args()[1]])
 
 
 @contextlib.contextmanager
-def _tells_how_to_resume(run_dir: Path) -> Iterator[None]:
+def _advise_to_resume(run_dir: Path) -> Iterator[None]:
     try:
         yield
     except interrupts.Interrupted as stop:
-        stop.args = (f"{stop}; to go on, give the same command with --resume {run_dir}",)
+        stop.args = (f"{stop}; to resume, give the same command with --resume {run_dir}",)
         raise

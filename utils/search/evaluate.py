@@ -1,15 +1,13 @@
-"""What tells a search the worth of its candidates, and writes each into the journal as it is trained."""
+"""Evaluate candidates and record every result in the journal."""
 
 import dataclasses
 import io
 import itertools
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import numpy as np
-from torch import Tensor
 
 from utils import interrupts
 from utils.errors import UsageError
@@ -18,38 +16,46 @@ from utils.progress import Progress
 from utils.search.journal import Journal
 from utils.search.loop import Evaluation
 from utils.search.space import Configuration, as_configuration
-from utils.training.batches import Split
 
 
 class CandidateEvaluator(Protocol):
-    """What trains candidates; see `utils.candidates.evaluators`."""
+    """Train candidates; see `utils.candidates.evaluators`."""
 
-    at_once: bool  # whether candidates come many at a time
-    splits: Mapping[str, Split]
-
-    def dev_logits(self) -> list[Tensor]: ...
+    @property
+    def at_once(self) -> bool:
+        """True if candidates are evaluated many at a time."""
 
     def __call__(self, configurations: Sequence[Configuration], step: int, known: int) -> Iterable[Evaluation]: ...
 
-    def catch_up(self, configurations: Sequence[Configuration], step: int, known: int) -> None: ...
+    def restore_shared(self, configurations: Sequence[Configuration], step: int, known: int) -> None: ...
 
 
 class BudgetSpent(Exception):
-    """The search ends with what it has."""
+    """The budget ended before all candidates of a step were trained."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """What a search may spend once it has its features, over all processes that work on it; None: any amount."""
+    """Limits of a search over all processes that work on it, features not counted; None: no limit."""
 
     candidates: int | None = None
     seconds: float | None = None
 
+    def is_over(self, seconds: float) -> bool:
+        """True if the time is up after so many seconds."""
+        return self.seconds is not None and seconds >= self.seconds
+
+    def remaining(self, candidates: int, seconds: float) -> int | None:
+        """Number of candidates that may still be trained; None: any number."""
+        if self.is_over(seconds):
+            return 0
+        return None if self.candidates is None else max(0, self.candidates - candidates)
+
 
 class JournaledEvaluator:
-    """What a search asks: the journal tells what was trained before, all others are trained and get a line each.
+    """Evaluate the candidates of a step: replay those in the journal, train and record all others.
 
-    `best_dev.npy` beside the journal tells which dev samples the best candidate so far had right.
+    `best_dev.npy` beside the journal records which dev samples the best candidate so far classified correctly.
     """
 
     def __init__(
@@ -57,75 +63,77 @@ class JournaledEvaluator:
     ) -> None:
         self.evaluate, self.journal, self.progress, self.budget = evaluate, journal, progress, budget
         self.best = -1.0
+        self.count = 0  # candidates evaluated, replayed ones included
         spent = journal.seconds("candidate") + journal.seconds("step", "surrogate_seconds")
         self.started = time.perf_counter() - spent
-        self.count = 0  # candidates that the search asked for
 
     def __call__(
         self, configurations: Sequence[Configuration], step: int, predicted: Sequence[float] | None
     ) -> list[Evaluation]:
         """
         Raises:
-            UsageError: the journal's candidates of the step are others.
-            BudgetSpent: before all were trained.
+            UsageError: the journal lists other candidates for this step.
+            BudgetSpent: the budget ended before all candidates were trained.
         """
-        lines = [line for line in self.journal.of_kind("candidate") if line["step"] == step]
-        before = [as_configuration(line["configuration"]) for line in lines]
-        if before != list(configurations[: len(before)]):
-            raise UsageError(
-                f"the journal's candidates of step {step} are not those of this search, which another version of the "
-                "program or another machine may have begun; start another run"
-            )
-        evaluations = [Evaluation(line["accuracies"], line["seconds"], line.get("failed")) for line in lines]
-        self.evaluate.catch_up(configurations, step, len(lines))
+        evaluations = self._replay(configurations, step)
+        known = len(evaluations)
+        self.evaluate.restore_shared(configurations, step, known)
         self._show(step, evaluations)
-        # All of the step are asked for whatever the budget: what trains together draws its dropout together, and
-        # a search that goes on with more must find what it would have found.
-        fresh = self.evaluate(configurations, step, len(lines)) if len(lines) < len(configurations) else ()
-        for evaluation in itertools.islice(fresh, self._allowed(len(lines))):
+        # Candidates that train together also draw dropout together. All of the step are therefore requested whatever
+        # the budget, so that a later, larger budget finds the same results.
+        fresh = self.evaluate(configurations, step, known) if known < len(configurations) else ()
+        for evaluation in itertools.islice(fresh, self.budget.remaining(self.count + known, self._seconds)):
             place = len(evaluations)
-            values = {
-                "step": step,
-                "configuration": configurations[place],
-                "accuracies": evaluation.accuracies,
-                "predicted": predicted and predicted[place],
-                "seconds": evaluation.seconds,
-            }
-            if evaluation.accuracy > self.best:  # never of one that failed: it has none
-                write_correct(self.journal.path, evaluation.correct)
-                self.best = evaluation.accuracy
-            self.journal.append("candidate", values | ({"failed": evaluation.failed} if evaluation.failed else {}))
+            self._record(configurations[place], step, predicted and predicted[place], evaluation)
             evaluations.append(evaluation)
             if not self.evaluate.at_once:
                 self._show(step, [evaluation])
             interrupts.check()
-            if self._time_is_up() and not self.evaluate.at_once:
+            if not self.evaluate.at_once and self.budget.is_over(self._seconds):
                 break
-        if self.evaluate.at_once:  # one by one they would look as if each but the first took no time
-            self._show(step, evaluations[len(lines) :])
+        if self.evaluate.at_once:  # one by one, all but the first would seem to take no time
+            self._show(step, evaluations[known:])
         self.count += len(evaluations)
         if len(evaluations) < len(configurations):
             raise BudgetSpent
         return evaluations
 
-    def _time_is_up(self) -> bool:
-        return self.budget.seconds is not None and time.perf_counter() - self.started >= self.budget.seconds
+    @property
+    def _seconds(self) -> float:
+        return time.perf_counter() - self.started
 
-    def _allowed(self, known: int) -> int | None:
-        """How many candidates the budget leaves to a step beyond those of the journal; None: all."""
-        if self._time_is_up():
-            return 0
-        return None if self.budget.candidates is None else max(0, self.budget.candidates - self.count - known)
+    def _replay(self, configurations: Sequence[Configuration], step: int) -> list[Evaluation]:
+        """Evaluations of the step that the journal already holds."""
+        lines = [line for line in self.journal.of_kind("candidate") if line["step"] == step]
+        before = [as_configuration(line["configuration"]) for line in lines]
+        if before != list(configurations[: len(before)]):
+            raise UsageError(
+                f"{self.journal.path} lists other candidates for step {step} than this search: another version of the "
+                "program or another machine wrote it; start another run"
+            )
+        return [Evaluation(line["accuracies"], line["seconds"], line.get("failed")) for line in lines]
+
+    def _record(self, configuration: Configuration, step: int, predicted: float | None, evaluation: Evaluation) -> None:
+        if evaluation.accuracy > self.best:  # never true of a failed candidate, which has no accuracy
+            self._write_correct(evaluation)
+            self.best = evaluation.accuracy
+        line = {
+            "step": step,
+            "configuration": configuration,
+            "accuracies": evaluation.accuracies,
+            "predicted": predicted,
+            "seconds": evaluation.seconds,
+        }
+        self.journal.append("candidate", line | ({"failed": evaluation.failed} if evaluation.failed else {}))
+
+    def _write_correct(self, evaluation: Evaluation) -> None:
+        assert evaluation.correct is not None
+        content = io.BytesIO()
+        np.save(content, evaluation.correct.numpy())
+        with whole_file(self.journal.path.with_name("best_dev.npy")) as file:
+            file.write(content.getbuffer())
 
     def _show(self, step: int, evaluations: Sequence[Evaluation]) -> None:
         self.best = max([self.best, *(e.accuracy for e in evaluations if not e.failed)])
         self.progress.set_postfix_str(f"step {step}, best on dev {max(0, self.best):.4f}")
         self.progress.update(len(evaluations))
-
-
-def write_correct(journal: Path, correct: Tensor) -> None:
-    """Keep which dev samples the best candidate so far has right, beside its journal."""
-    content = io.BytesIO()
-    np.save(content, correct.numpy())
-    with whole_file(journal.with_name("best_dev.npy")) as file:
-        file.write(content.getbuffer())

@@ -60,6 +60,8 @@ class SearchSettings:
     initial_temperature: float = 10.0
     final_temperature: float = 0.2
     temperature_decay: float = 4.0
+    lr_surrogate: float = 1e-3
+    epochs_surrogate: int = 50
     seed: int = 0
 
     def steps(self) -> list[tuple[int, int]]:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from models.surrogate import Surrogate
 from utils.search.space import Configuration
 from utils.seeds import derive_seed
-from utils.training.loop import threads
+from utils.training.devices import threads
 
 
 def _rows(configurations: Sequence[Configuration]) -> torch.Tensor:

@@ -1,6 +1,5 @@
 """Splits and their batches: whole arrays in memory, sliced; or samples read from disk by worker processes."""
 
-import argparse
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import ClassVar, Protocol
@@ -228,10 +227,12 @@ def loaded_splits(
     sources: Mapping[str, SampleSource],
     modalities: tuple[str, ...],
     prepare: Callable[[Tensor], Tensor],
-    args: argparse.Namespace,
+    num_workers: int,
+    seed: int,
+    device: torch.device = CPU,
 ) -> dict[str, LoadedSplit]:
-    """The splits of a script, by role; only "train" is cropped at random."""
+    """Make the splits of a script, by role; only "train" is cropped at random, by the seed."""
     return {
-        role: LoadedSplit(source, modalities, prepare, args.num_workers, args.seed if role == "train" else None)
+        role: LoadedSplit(source, modalities, prepare, num_workers, seed if role == "train" else None, device)
         for role, source in sources.items()
     }

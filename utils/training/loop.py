@@ -1,7 +1,7 @@
-"""The one loop that trains and evaluates: unimodal nets, fusion networks, and whole populations of them.
+"""Train and evaluate: the one loop for unimodal networks, fusion networks, and populations of fusion heads.
 
-A model returns logits (..., B, C) or, with multitask, a tuple of such tensors. Leading dimensions are members of a
-population: every member has its own loss and accuracy, and what is minimised is the sum of the members' losses.
+A model returns logits (..., B, C) or, with multitask, a tuple of such tensors. Leading dimensions are the members of a
+population: each member has its own loss and accuracy, and the sum of the members' losses is minimized.
 """
 
 import contextlib
@@ -13,10 +13,12 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from models.fusion import FusionNetwork
 from utils.errors import ProjectError
 from utils.progress import show_batches
 from utils.seeds import derive_seed
 from utils.training.batches import Batch, SizedBatches, Split
+from utils.training.devices import autocast
 from utils.training.metrics import accuracy, correct, losses, scores, weighted_f1
 from utils.training.rates import cosine_rates
 
@@ -24,7 +26,7 @@ CHECK_EVERY = 64  # batches between two looks at their losses: a look waits for 
 
 
 class Diverged(ProjectError):
-    """A training whose numbers are no longer finite."""
+    """The numbers of a training are no longer finite."""
 
     def __init__(self, what: str, batch: int, rate: float, epoch: int = 0) -> None:
         super().__init__(
@@ -36,18 +38,23 @@ class Diverged(ProjectError):
 
 @dataclasses.dataclass(frozen=True)
 class EpochResult:
-    """Means over one pass; tensors of shape () or, for a population, (K,). None: not computed."""
+    """Means over one pass, as tensors of shape () or, for a population, (K,); None if not computed."""
 
     loss: Tensor | None = None
     accuracy: Tensor | None = None
     dev_accuracy: Tensor | None = None
-    dev_correct: Tensor | None = None  # by sample, (N,) or (K, N); see `correct`
+    dev_correct: Tensor | None = None  # of each sample, (N,) or (K, N); see `metrics.correct`
     rate: float | None = None  # learning rate of the last batch
+
+    def figures(self) -> dict[str, float]:
+        """Loss and accuracies of a single model as numbers."""
+        parts = {"train_loss": self.loss, "train_accuracy": self.accuracy, "dev_accuracy": self.dev_accuracy}
+        return {name: float(value) for name, value in parts.items() if value is not None}
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSettings:
-    """How fusion networks are trained (published names and defaults)."""
+    """Training of a fusion network (published names and defaults)."""
 
     epochs: int = 3
     batchsize: int = 32
@@ -63,31 +70,6 @@ class TrainingSettings:
         return cosine_rates(self.eta_max, self.eta_min, self.Ti, self.Tm, batches_per_epoch)
 
 
-def on_device(network: nn.Module, device: torch.device) -> nn.Module:
-    """Move a network, and give the weights of the networks in it the layout in which they are fastest."""
-    network.to(device)
-    for module in network.modules():
-        if hasattr(module, "memory_format"):
-            module.to(memory_format=module.memory_format)
-    return network
-
-
-@contextlib.contextmanager
-def threads(count: int) -> Iterator[None]:
-    """How many threads an operation on CPUs may use."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def autocast(device: torch.device, enabled: bool) -> contextlib.AbstractContextManager:
-    """bfloat16 autocast where asked for."""
-    return torch.autocast(device.type, torch.bfloat16) if enabled else contextlib.nullcontext()
-
-
 def train_epoch(
     model: nn.Module,
     batches: Iterable[Batch],
@@ -95,9 +77,9 @@ def train_epoch(
     rates: Iterator[float] | None = None,
     amp: bool = False,
 ) -> EpochResult:
-    """One pass of training; the learning rate is set before every batch from `rates` if given.
+    """Train for one pass, setting the learning rate before every batch from `rates` if given.
 
-    The caller puts the model into the mode it wants: the published search trains with frozen backbones in train mode.
+    The caller chooses the model's mode: the published search trains with frozen backbones in train mode.
     """
     device = next(model.parameters()).device
     seen: list[tuple[int, float, Tensor]] = []  # number, learning rate and loss of the last batches
@@ -124,7 +106,7 @@ def train_epoch(
 
 
 def _check_finite(seen: Sequence[tuple[int, float, Tensor]]) -> None:
-    """Raise Diverged at the first loss of a single model that is NaN or infinite; a population's go on."""
+    """Raise Diverged at the first NaN or infinite loss of a single model; a population's other members continue."""
     for number, rate, loss in seen:
         if loss.ndim == 0 and not loss.isfinite():
             raise Diverged("loss", number, rate)
@@ -132,7 +114,7 @@ def _check_finite(seen: Sequence[tuple[int, float, Tensor]]) -> None:
 
 @torch.no_grad()
 def predict(model: nn.Module, split: Split, batch_size: int | None = None) -> Tensor:
-    """Scores (..., N, C) of all samples in order, in eval mode and float32."""
+    """Predict scores (..., N, C) of all samples in order, in eval mode and float32."""
     with eval_mode(model):
         parts = [scores(model(*inputs)) for inputs, _ in split.batches(batch_size or split.evaluation_batch)]
     return torch.cat(parts, dim=-2)
@@ -140,7 +122,10 @@ def predict(model: nn.Module, split: Split, batch_size: int | None = None) -> Te
 
 @torch.no_grad()
 def judge(model: nn.Module, split: Split, batch_size: int | None = None) -> tuple[Tensor, Tensor]:
-    """`accuracy` (...) and `correct` (..., N) on a split, batch by batch: the scores of a population may be large."""
+    """Return `accuracy` (...) and `correct` (..., N) on a split.
+
+    Computed batch by batch, since the scores of a population may be large.
+    """
     right, chosen, finite = [], [], True
     with eval_mode(model):
         for inputs, labels in split.batches(batch_size or split.evaluation_batch):
@@ -156,7 +141,7 @@ def judge(model: nn.Module, split: Split, batch_size: int | None = None) -> tupl
 
 @contextlib.contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Within, all modules are in eval mode; afterwards each in the mode it had."""
+    """Put all modules in eval mode, and restore their modes afterwards."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -167,18 +152,26 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 def evaluate(model: nn.Module, split: Split, batch_size: int | None = None) -> Tensor:
-    """Accuracy on a split, shape () or (K,)."""
+    """Compute the accuracy on a split, shape () or (K,)."""
     return accuracy(predict(model, split, batch_size), split.labels)
 
 
+@torch.no_grad()
+def unimodal_logits(network: FusionNetwork, split: Split) -> list[Tensor]:
+    """Logits (N, C) of each unimodal network, first modality first, in eval mode; empty if there are none."""
+    with eval_mode(network):
+        parts = [network.unimodal(*inputs)[1] for inputs, _ in split.batches(split.evaluation_batch)]
+    return [torch.cat(modality) for modality in zip(*parts, strict=True)]
+
+
 def adam(parameters: Sequence[nn.Parameter], settings: TrainingSettings, capturable: bool = False) -> torch.optim.Adam:
-    """The published optimizer of fusion networks; `capturable`: for a CUDA graph, its learning rate is a tensor."""
+    """Make the published optimizer of fusion networks; `capturable` (for CUDA graphs) makes its rate a tensor."""
     rate = torch.tensor(settings.eta_max, device=parameters[0].device) if capturable else settings.eta_max
     return torch.optim.Adam(parameters, lr=rate, weight_decay=settings.weight_decay, fused=True, capturable=capturable)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the learning rate; one that is a tensor stays where it is."""
+    """Set the learning rate, in place if it is a tensor."""
     for group in optimizer.param_groups:
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(rate)
@@ -187,7 +180,7 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 class TrainPass(Protocol):
-    """Trains a model on one pass after the other; its optimizer holds what one pass leaves to the next."""
+    """Train a model for one pass."""
 
     optimizer: torch.optim.Optimizer
 
@@ -196,13 +189,13 @@ class TrainPass(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class ModelTraining:
-    """Passes of `train_epoch`; `prepare` puts the model into its training mode."""
+    """Train a model by `train_epoch`; `prepare` sets its training mode."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     prepare: Callable[[], None]
     amp: bool = False
-    verbose: bool = False  # whether long passes show how far they are
+    verbose: bool = False  # long passes show their progress
 
     def __call__(self, batches: SizedBatches, rates: Iterator[float]) -> EpochResult:
         self.prepare()
@@ -210,10 +203,13 @@ class ModelTraining:
 
 
 class Schedule(Protocol):
-    """What orders batches and gives learning rates, such as `TrainingSettings`."""
+    """Order of the batches and learning rates, such as `TrainingSettings`."""
 
-    seed: int
-    batchsize: int
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def batchsize(self) -> int: ...
 
     def rates(self, batches_per_epoch: int) -> Iterator[float]: ...
 
@@ -229,13 +225,13 @@ def train_and_evaluate(
     first_pass: int = 0,
     done: int = 0,
 ) -> Iterator[EpochResult]:
-    """Epochs of training, each followed by the dev split; yields each epoch's result.
+    """Train, evaluating on the dev split after every epoch; yield each epoch's result.
 
     Args:
-        train_pass: trains the model on one pass, given its batches and the learning rate of each.
-        place: where in the run this is, such as (step,); orders and dropout derive from it, the seed and the epoch.
-        first_pass: over the training split, of the first epoch.
-        done: epochs that an earlier process trained; model and optimizer are as it left them.
+        train_pass: trains the model for one pass, given its batches and the learning rate of each.
+        place: place in the run, such as (step,); batches and dropout derive from it, the seed and the epoch.
+        first_pass: number of the first epoch's pass over the training split.
+        done: epochs trained by an earlier process, whose model and optimizer have been restored.
     """
     rates: Iterator[float] | None = None
     for epoch in range(done, epochs):

@@ -1,62 +1,105 @@
-"""Where a training is, saved after every epoch, so that it goes on as if it had never been interrupted."""
+"""Saved training state: a training resumes after any epoch as if it had never stopped.
+
+All randomness derives from the seed and the place in the run, so no random state is saved.
+"""
 
 import contextlib
+import copy
 import os
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from utils.errors import UsageError
-from utils.training.checkpoints import read_checkpoint, write_checkpoint
+from utils.training.checkpoints import read_checkpoint, save_state, write_checkpoint
 
 FORMAT = 3  # 1: a live search saved one candidate; 2: shared weights were kept by place and row
 
 
-class SavedState:
-    """Values in `state.checkpoint` of a folder; the ones before are kept as `state.previous.checkpoint`.
+class SavedTraining:
+    """Model, optimizer, and any other values of a training, saved after every epoch in a folder.
 
-    All randomness derives from the seed and the place in the run, so no random state is among them.
+    The state before the last one is kept as well, in case that one is damaged. Without a folder, nothing is saved.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.path, self.previous = folder / "state.checkpoint", folder / "state.previous.checkpoint"
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+        self.values: dict[str, Any] = self._load()
+        self.start_clock(self.values.get("seconds", 0.0))
 
-    def save(self, values: Mapping[str, object]) -> None:
-        """Replace what is there, whole or not at all."""
-        fresh = self.path.with_name("state.next.checkpoint")
-        write_checkpoint(fresh, {"format": FORMAT, **values})
+    def start_clock(self, before: float = 0.0) -> None:
+        """Measure `seconds` from now on, starting at `before`."""
+        self._started = time.perf_counter() - before
+
+    @property
+    def seconds(self) -> float:
+        """Training time so far, including that of earlier processes."""
+        return time.perf_counter() - self._started
+
+    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Load the saved state of a model and its optimizer."""
+        model.load_state_dict(self.values["model"])
+        # These belong to the device; the learning rate, which is set before every batch, may be a tensor there.
+        own = [{name: group.get(name) for name in ("lr", "capturable", "fused")} for group in optimizer.param_groups]
+        optimizer.load_state_dict(self.values["optimizer"])
+        for group, kept in zip(optimizer.param_groups, own, strict=True):
+            group.update((name, value) for name, value in kept.items() if name in group)
+
+    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, values: Mapping[str, object]) -> None:
+        """Replace the saved state: whole or not at all."""
+        if self.folder is None:
+            return
+        path, previous, fresh = (self.folder / f"state{part}.checkpoint" for part in ("", ".previous", ".next"))
+        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "seconds": self.seconds}
+        write_checkpoint(fresh, {"format": FORMAT, **values, **state})
         with contextlib.suppress(FileNotFoundError):
-            os.replace(self.path, self.previous)
-        os.replace(fresh, self.path)
+            os.replace(path, previous)
+        os.replace(fresh, path)
 
-    def load(self) -> dict:
-        """The values that were saved last; empty where there are none. Says so where it must take those before."""
-        for path in (self.path, self.previous):
+    def _load(self) -> dict[str, Any]:
+        """The last saved values, or those before if the last are damaged; empty if there are none."""
+        paths = [] if self.folder is None else [self.folder / f"state{part}.checkpoint" for part in ("", ".previous")]
+        for path in filter(Path.exists, paths):
             try:
-                values = read_checkpoint(path) if path.exists() else None
+                values = read_checkpoint(path)
                 if isinstance(values, dict) and values.get("format") == FORMAT:
                     return values
-                reason = values is not None and f"{path} holds no state of this version"
+                reason = f"{path} holds no state of this version"
             except UsageError as error:
                 reason = str(error)
-            if reason:
-                print(f"warning: {reason}; going on from before it", file=sys.stderr)
+            print(f"warning: {reason}; resuming from the state before it", file=sys.stderr)
         return {}
 
 
-def training_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, object]:
-    """What `restore` takes."""
-    return {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+class NetworkRecord(SavedTraining):
+    """The epochs of one network's training and the weights of the best dev epoch, also saved as `best.checkpoint`."""
 
+    folder: Path
 
-def restore(model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, dict]) -> None:
-    """Put a model and its optimizer back to where they were."""
-    model.load_state_dict(state["model"])
-    # What belongs to the device; the learning rate, which is set before every batch, may be a tensor there.
-    own = [{name: group.get(name) for name in ("lr", "capturable", "fused")} for group in optimizer.param_groups]
-    optimizer.load_state_dict(state["optimizer"])
-    for group, kept in zip(optimizer.param_groups, own, strict=True):
-        group.update((name, value) for name, value in kept.items() if name in group)
+    def __init__(self, network: nn.Module, folder: Path) -> None:
+        super().__init__(folder)
+        self.network = network
+        self.lines: list[dict[str, Any]] = self.values.get("lines", [])  # one per epoch
+        self.best: Mapping[str, torch.Tensor] = self.values.get("best", {})
+
+    @property
+    def best_line(self) -> dict[str, Any]:
+        """The line of the best dev epoch; the first of equals."""
+        return max(self.lines, key=lambda line: line["dev_accuracy"])
+
+    def add(self, line: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:
+        """Record an epoch, keep its weights if it is the best so far, and save the state."""
+        self.lines.append(line)
+        if self.best_line is line:
+            self.best = copy.deepcopy(self.network.state_dict())
+            save_state(self.folder / "best.checkpoint", self.best)
+        self.save(self.network, optimizer, {"lines": self.lines, "best": self.best})
+
+    def load_best(self) -> None:
+        """Load the weights of the best dev epoch into the network."""
+        self.network.load_state_dict(self.best)

@@ -1,0 +1,273 @@
+"""Flags of the training and search scripts, and the settings that they become.
+
+Names and defaults are the published ones. `argparse.Namespace` ends here: everything below takes settings.
+"""
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+import torch
+
+from models.fusion import HeadSettings
+from utils import cli
+from utils.errors import UsageError
+from utils.runs.folder import RunSettings
+from utils.search.evaluate import Budget
+from utils.search.loop import SearchSettings
+from utils.training.devices import resolve_device, use_bfloat16
+from utils.training.loop import TrainingSettings
+
+
+def add_run_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags of every script that trains: seed, device, run folder."""
+    group = parser.add_argument_group("run")
+    group.add_argument("--seed", type=cli.non_negative_int, default=0, help="seed of all randomness")
+    group.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto uses CUDA if it is available"
+    )
+    group.add_argument(
+        "--run_dir",
+        type=Path,
+        default=None,
+        help="run folder (default: runs/SCRIPT-TIMESTAMP); a run of the same settings in it is resumed",
+    )
+    group.add_argument(
+        "--resume", type=Path, default=None, metavar="RUN_DIR", help="resume the run in this folder, which must exist"
+    )
+    group.add_argument(
+        "--tensorboard", action="store_true", help="also write RUN_DIR/tensorboard (needs the package tensorboard)"
+    )
+    group.add_argument(
+        "--deterministic", action="store_true", help="on CUDA, use deterministic algorithms where they exist"
+    )
+    cli.add_verbosity(parser)
+
+
+def run_settings(args: argparse.Namespace) -> RunSettings:
+    """Settings of the run; device and precision are decided here."""
+    device = resolve_device(args.device)
+    return RunSettings(
+        flags={name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()},
+        checkpointdir=args.checkpointdir,
+        run_dir=args.run_dir,
+        resume=args.resume,
+        seed=args.seed,
+        device=device,
+        bfloat16=use_bfloat16(args.amp, device),
+        use_dataparallel=args.use_dataparallel,
+        verbose=args.verbose,
+        tensorboard=args.tensorboard,
+        deterministic=args.deterministic,
+    )
+
+
+def _add_amp(group: argparse._ArgumentGroup, default: str) -> None:
+    group.add_argument(
+        "--amp",
+        nargs="?",
+        const="on",
+        choices=("auto", "on", "off"),
+        default=default,
+        help="bfloat16 autocast in training and feature extraction; auto: if the processor computes in bfloat16",
+    )
+
+
+def add_unimodal_flags(
+    parser: argparse.ArgumentParser, *, epochs: int, batchsize: int, lr: float, schedule: str, amp: str
+) -> None:
+    """Flags of unimodal training; `schedule` describes the learning rate in words."""
+    group = parser.add_argument_group("training")
+    group.add_argument("--epochs", type=cli.positive_int, default=epochs, help="passes over the training split")
+    group.add_argument("--batchsize", type=cli.positive_int, default=batchsize, help="samples per step")
+    group.add_argument("--lr", type=cli.positive_float, default=lr, help=f"learning rate, {schedule}")
+    cli.add_alias(group, "--learning_rate", "lr", cli.positive_float)
+    group.add_argument("--weight_decay", type=cli.non_negative_float, default=1e-4, help="L2 penalty")
+    _add_amp(group, amp)
+    parser.set_defaults(use_dataparallel=False)
+
+
+def add_fusion_flags(
+    parser: argparse.ArgumentParser,
+    *,
+    inner: int,
+    epochs: int,
+    batchsize: int,
+    period: float,
+    dropout: float,
+    multitask: bool | None,
+    amp: str | None = None,
+) -> None:
+    """Flags of the fusion network and its training; the defaults differ between the scripts.
+
+    Args:
+        multitask: default of `--multitask`; None, for scripts on feature tables, leaves out what they cannot use.
+        amp: default of `--amp`; None leaves the flag out.
+    """
+    net = parser.add_argument_group("fusion network")
+    net.add_argument(
+        "--inner_representation_size", type=cli.positive_int, default=inner, help="units of a fusion layer"
+    )
+    net.add_argument("--drpt", type=cli.probability, default=dropout, help="dropout after every fusion layer")
+    net.add_argument("--batchnorm", action="store_true", help="batch norm after every activation")
+    training = parser.add_argument_group("training")
+    training.add_argument("--epochs", type=cli.positive_int, default=epochs, help="passes over the training split")
+    training.add_argument("--batchsize", type=cli.positive_int, default=batchsize, help="samples per step")
+    training.add_argument("--eta_max", type=cli.positive_float, default=1e-3, help="highest learning rate of Adam")
+    training.add_argument("--eta_min", type=cli.positive_float, default=1e-6, help="lowest learning rate of Adam")
+    training.add_argument("--Ti", type=cli.positive_float, default=period, help="epochs of the first cosine cycle")
+    training.add_argument("--Tm", type=cli.positive_float, default=2, help="each cycle is this many times longer")
+    training.add_argument(
+        "--weightsharing", action="store_true", help="in a search, fusion layers start from layers trained before"
+    )
+    if multitask is not None:
+        net.add_argument("--alphas", action="store_true", help="one learned number per layer weighs the two features")
+        net.add_argument(
+            "--multitask",
+            action=argparse.BooleanOptionalAction,
+            default=multitask,
+            help="add the unimodal losses, and predict by the sum of the three outputs",
+        )
+        net.add_argument("--modality", choices=("both",), default="both", help="kept from the published scripts")
+        training.add_argument(
+            "--use_dataparallel",
+            action="store_true",
+            help="spread batches over several GPUs; has no effect on cached features",
+        )
+    else:
+        parser.set_defaults(alphas=False, multitask=False, use_dataparallel=False)
+    if amp is not None:
+        _add_amp(training, amp)
+    else:
+        parser.set_defaults(amp="off")
+
+
+def head_settings(args: argparse.Namespace, num_outputs: int, multi_label: bool = False) -> HeadSettings:
+    """Settings of the central weights."""
+    return HeadSettings(
+        num_outputs=num_outputs,
+        inner_size=args.inner_representation_size,
+        dropout=args.drpt,
+        batchnorm=args.batchnorm,
+        alphas=args.alphas,
+        multitask=args.multitask,
+        multi_label=multi_label,
+    )
+
+
+def training_settings(args: argparse.Namespace) -> TrainingSettings:
+    """Settings of a fusion network's training.
+
+    Raises:
+        UsageError: the learning rates are in the wrong order.
+    """
+    if args.eta_min > args.eta_max:
+        raise UsageError(f"eta_min <= eta_max must hold, but got eta_min={args.eta_min}, eta_max={args.eta_max}")
+    return TrainingSettings(
+        epochs=args.epochs,
+        batchsize=args.batchsize,
+        eta_max=args.eta_max,
+        eta_min=args.eta_min,
+        Ti=args.Ti,
+        Tm=args.Tm,
+        seed=args.seed,
+    )
+
+
+def check_batches(head: HeadSettings, batchsize: int, count: int, run: RunSettings, spread: bool = False) -> None:
+    """Raise UsageError if batch norm would see one of the `count` training samples alone.
+
+    Args:
+        spread: True if the central weights run on every GPU, with a share of the batch each.
+    """
+    several = spread and run.use_dataparallel and run.device.type == "cuda"
+    gpus = max(1, torch.cuda.device_count()) if several else 1
+    batches = {min(batchsize, count), count % batchsize or batchsize}
+    alone = any(size % -(-size // gpus) == 1 or size <= gpus for size in batches)
+    if head.batchnorm and alone:
+        shares = f" on {gpus} GPUs" if gpus > 1 else ""
+        raise UsageError(
+            f"--batchnorm needs two samples in every batch, but {count} samples in batches of {batchsize}{shares} "
+            "leave one over; use another --batchsize or --limit_train"
+        )
+
+
+def add_search_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags of the search itself."""
+    group = parser.add_argument_group("search")
+    group.add_argument("--max_fusions", type=cli.positive_int, default=4, help="most fusion layers of a configuration")
+    group.add_argument("--search_iterations", type=cli.positive_int, default=3, help="passes over the levels")
+    group.add_argument("--num_samples", type=cli.positive_int, default=15, help="candidates trained per step")
+    group.add_argument("--initial_temperature", type=cli.positive_float, default=10, help="of the first sampling")
+    group.add_argument("--final_temperature", type=cli.positive_float, default=0.2, help="limit of the cooling")
+    group.add_argument("--temperature_decay", type=cli.positive_float, default=4, help="larger values cool more slowly")
+    group.add_argument("--lr_surrogate", type=cli.positive_float, default=1e-3, help="learning rate of the surrogate")
+    group.add_argument("--epochs_surrogate", type=cli.positive_int, default=50, help="surrogate epochs per step")
+    group.add_argument(
+        "--randsearch",
+        type=cli.boolean,
+        nargs="?",
+        const=True,
+        default=False,
+        help="random search with as many trainings instead",
+    )
+    group.add_argument(
+        "--with_random", action="store_true", help="also run a random search with as many trainings for comparison"
+    )
+    group.add_argument(
+        "--max_candidates", type=cli.positive_int, default=None, help="stop after this many (default: no limit)"
+    )
+    group.add_argument(
+        "--time_budget",
+        type=cli.duration,
+        default=None,
+        metavar="30m",
+        help="start no training after this time, not counting feature extraction (s, m, h, d)",
+    )
+
+
+def add_feature_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags of searches that run unimodal networks."""
+    group = parser.add_argument_group("features")
+    group.add_argument(
+        "--features",
+        choices=("cached", "live"),
+        default="cached",
+        help="cached: the networks are frozen, and their features are computed once; live: the networks run in train "
+        "mode in every epoch of every step, as published",
+    )
+    group.add_argument(
+        "--bank_memory",
+        type=cli.positive_float,
+        default=4,
+        help="GB of memory for cached features; larger feature banks are read from disk as needed",
+    )
+
+
+def search_settings(args: argparse.Namespace) -> SearchSettings:
+    """Settings of the search.
+
+    Raises:
+        UsageError: `--with_random` is given to a random search.
+    """
+    if args.randsearch and args.with_random:
+        raise UsageError("--randsearch is a random search already; leave out --with_random")
+    return SearchSettings(**{field.name: getattr(args, field.name) for field in dataclasses.fields(SearchSettings)})
+
+
+def budget(args: argparse.Namespace) -> Budget:
+    """Limits of the search."""
+    return Budget(args.max_candidates, args.time_budget)
+
+
+def add_found_flags(parser: argparse.ArgumentParser, conf: int | None) -> None:
+    """Flags that choose the network to train or test; `conf` is the default, None if none is published."""
+    group = parser.add_argument_group("configuration")
+    if conf is None:
+        group.add_argument("--conf", required=True, help="list of rows, or a search's best.json")
+    else:
+        group.add_argument("--conf", default=str(conf), help="published number, list of rows, or a search's best.json")
+    group.add_argument("--test_cp", default="", help="only test this checkpoint (a path, or a name in checkpointdir)")
+    group.add_argument(
+        "--evaluate_missing", action="store_true", help="also test with each modality muted, and with noise added to it"
+    )

@@ -1,0 +1,78 @@
+"""Where and in which precision networks compute: device, bfloat16, threads, DataParallel."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from utils.errors import UsageError
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device that `auto`, `cpu` or `cuda` names; `auto` prefers CUDA.
+
+    Raises:
+        UsageError: `cuda` was asked for, but this machine or this build of torch has none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda needs a CUDA device, but torch sees none; use --device cpu or auto")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def use_bfloat16(choice: str, device: torch.device) -> bool:
+    """Resolve `--amp`: `auto` autocasts on hardware that computes in bfloat16; elsewhere it would be slower."""
+    if choice != "auto":
+        return choice == "on"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    cpuinfo = Path("/proc/cpuinfo")  # Linux on x86; elsewhere float32 is the safe choice
+    return cpuinfo.exists() and "avx512_bf16" in cpuinfo.read_text()
+
+
+def autocast(device: torch.device, enabled: bool) -> contextlib.AbstractContextManager:
+    """Autocast to bfloat16 if enabled."""
+    return torch.autocast(device.type, torch.bfloat16) if enabled else contextlib.nullcontext()
+
+
+def on_device(network: nn.Module, device: torch.device) -> nn.Module:
+    """Move a network, and give the weights of its parts the memory layout in which they are fastest."""
+    network.to(device)
+    for module in network.modules():
+        if hasattr(module, "memory_format"):
+            module.to(memory_format=module.memory_format)
+    return network
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Limit the threads of a CPU operation."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class KeepsBfloat16(nn.Module):
+    """Autocast to bfloat16 where autocast is on: DataParallel passes the flag to its threads, but not the dtype."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        kind = inputs[0].device.type
+        with torch.autocast(kind, torch.bfloat16, enabled=torch.is_autocast_enabled(kind)):
+            return self.network(*inputs)
+
+
+def data_parallel(network: nn.Module, wanted: bool) -> nn.Module:
+    """Wrap a network in DataParallel if wanted (`--use_dataparallel`), it is on a GPU, and there are several."""
+    on_gpu = next(network.parameters()).device.type == "cuda"
+    several = wanted and on_gpu and torch.cuda.device_count() > 1
+    return nn.DataParallel(KeepsBfloat16(network)) if several else network
