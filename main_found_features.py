@@ -56,7 +56,7 @@ def main() -> None:
     head = flags.head_settings(args, data.num_outputs, data.multi_label)
     splits = feature_splits(data.rows, data.labels)
     if tested is None:
-        flags.check_batches(head, args.batchsize, len(splits["train"]), run)
+        flags.check_batches(head, args.batchsize, len(splits["train"]))
 
     # Network: the configuration's central weights over the features
     space = Space(tuple(map(len, data.widths)), allow_skip=True)

@@ -65,7 +65,7 @@ def main() -> None:
     data, facts = read_splits(args.datadir, reading, selection, names, inputs_order, args.num_workers, run.verbose)
     splits = loaded_splits(data, inputs_order, normalise_clips, args.num_workers, args.seed)
     if tested is None:
-        flags.check_batches(head, args.batchsize, len(splits["train"]), run, spread=True)
+        flags.check_batches(head, args.batchsize, len(splits["train"]), run.gpus)
 
     # Network: the configuration's central weights over both trained networks, or the checkpoint to be tested
     checkpoints = (

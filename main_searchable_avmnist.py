@@ -52,7 +52,7 @@ def main() -> None:
 
     # Data: an image, a spectrogram and a label per sample
     data = load_avmnist(args.datadir, args.num_outputs, data_flags.limits(args), args.dev_samples)
-    flags.check_batches(head, args.batchsize, len(data["train"].labels), run)
+    flags.check_batches(head, args.batchsize, len(data["train"].labels))
     splits = {
         name: ArraySplit((data[name].images, data[name].spectrograms), data[name].labels, data[name].release)
         for name in ("train", "dev")

@@ -48,7 +48,7 @@ def main() -> None:
     data = load_features(args.datadir, ("train", "dev"), data_flags.limits(args))
     head = flags.head_settings(args, data.num_outputs, data.multi_label)
     splits = feature_splits(data.rows, data.labels)
-    flags.check_batches(head, args.batchsize, len(splits["train"]), run)
+    flags.check_batches(head, args.batchsize, len(splits["train"]))
     activations = sorted({ACTIVATION_NAMES.index(name) for name in args.activations})
     space = Space(tuple(map(len, data.widths)), tuple(activations), args.allow_skip)
     inputs = {"data": data_identity(args.datadir, ["train.npz", "dev.npz"])}

@@ -58,7 +58,7 @@ def main() -> None:
     subjects, inputs_order = {"train": "trainexp", "dev": "dev"}, ("rgb", "skeleton")
     data, facts = read_splits(args.datadir, reading, selection, subjects, inputs_order, args.num_workers, run.verbose)
     splits = loaded_splits(data, inputs_order, normalise_clips, args.num_workers, args.seed)
-    flags.check_batches(head, args.batchsize, len(splits["train"]), run)
+    flags.check_batches(head, args.batchsize, len(splits["train"]))
 
     # Networks: both trained on their own modality; the search trains only the central weights between them
     space = Space(sizes=(SkeletonNet.depth, InflatedResNet50.depth))

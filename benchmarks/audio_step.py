@@ -25,7 +25,7 @@ from models.lenet import AudioLeNet
 from utils import cli
 from utils.files import write_json
 from utils.training.batches import ArraySplit
-from utils.training.devices import on_device
+from utils.training.devices import on_device, use_bfloat16
 from utils.training.loop import evaluate, train_epoch
 
 BATCH, RATE, DECAY = 128, 0.1, 1e-4  # published
@@ -46,7 +46,7 @@ def network(plain: bool, seed: int) -> tuple[AudioLeNet, torch.optim.Optimizer]:
 
 
 def uses_amp(way: str) -> bool:
-    return way == "here" and cli.use_amp("auto", CPU)
+    return way == "here" and use_bfloat16("auto", CPU)
 
 
 def step_seconds(steps: int, repeats: int) -> dict[str, list[float]]:
@@ -67,7 +67,7 @@ def step_seconds(steps: int, repeats: int) -> dict[str, list[float]]:
 
 def accuracies(args: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
     """By way, for every seed: the last epoch's training accuracy and the best dev accuracy."""
-    data = load_avmnist(args.datadir, limit_train=args.limit_train)
+    data = load_avmnist(args.datadir, limits={"train": args.limit_train})
     splits = {name: ArraySplit((data[name].spectrograms,), data[name].labels) for name in ("train", "dev")}
     reached: dict[str, list[dict[str, float]]] = {"plain": [], "here": []}
     runs = [(seed, way) for seed in range(3) for way in reached]
@@ -80,7 +80,7 @@ def accuracies(args: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
                 net,
                 splits["train"].batches(BATCH, (seed, epoch)),
                 optimizer,
-                amp=way == "here" and cli.use_amp("auto", CPU),
+                amp=way == "here" and use_bfloat16("auto", CPU),
             )
             best = max(best, float(evaluate(net, splits["dev"])))
         reached[way].append({"train_accuracy": float(result.accuracy), "dev_accuracy": best})

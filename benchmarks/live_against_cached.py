@@ -28,9 +28,11 @@ from utils import cli
 from utils.candidates.evaluators import CachedEvaluator, LiveEvaluator
 from utils.candidates.feature_bank import open_bank
 from utils.files import write_json
-from utils.runs import fusion_flags
+from utils.runs import data_flags, flags
 from utils.search.space import Configuration, Space, format_configuration
 from utils.training.batches import ArraySplit
+from utils.training.checkpoints import load_backbones
+from utils.training.devices import resolve_device
 
 SPACE = Space(sizes=(AudioLeNet.depth, ImageLeNet.depth))
 
@@ -55,23 +57,23 @@ def compare(cached: Sequence[float], live: Sequence[float]) -> dict[str, float]:
 
 def main() -> None:
     parser = cli.make_parser(__doc__)
-    cli.add_avmnist_data(parser)
-    cli.add_avmnist_checkpoints(parser)
-    fusion_flags.add_flags(parser, inner=16, epochs=3, batchsize=32, period=1, dropout=0.5, multitask=False)
-    cli.add_run_flags(parser)
+    data_flags.add_avmnist_data(parser)
+    data_flags.add_avmnist_checkpoints(parser)
+    flags.add_fusion_flags(parser, inner=16, epochs=3, batchsize=32, period=1, dropout=0.5, multitask=False)
+    flags.add_run_flags(parser)
     parser.add_argument("--random", type=cli.positive_int, default=60, help="how many four-layer configurations")
     parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
     args = parser.parse_args()
-    device = cli.resolve_device(args.device)
-    head, training = fusion_flags.head_settings(args), fusion_flags.training_settings(args)
-    data = load_avmnist(args.datadir, args.num_outputs, args.limit_train, args.limit_dev)
+    device = resolve_device(args.device)
+    head, training = flags.head_settings(args, args.num_outputs), flags.training_settings(args)
+    data = load_avmnist(args.datadir, args.num_outputs, data_flags.limits(args), args.dev_samples)
     splits = {
         name: ArraySplit((data[name].images, data[name].spectrograms), data[name].labels) for name in ("train", "dev")
     }
     checkpoints = [args.checkpointdir / args.audio_cp, args.checkpointdir / args.rgb_cp]
 
     network = AudioImageNetwork(SPACE.rows()[:1], head, args.channels)
-    fusion_flags.load_backbones(network, checkpoints)
+    load_backbones(network, checkpoints)
     groups = {
         "one layer": [(row,) for row in SPACE.rows()],
         "four layers": random_configurations(args.random, 4, args.seed),

@@ -45,7 +45,7 @@ from utils.files import write_json
 from utils.search.loop import SearchSettings
 from utils.search.space import Space
 from utils.training.batches import ArraySplit, LoadedSplit
-from utils.training.devices import autocast, on_device
+from utils.training.devices import autocast, on_device, resolve_device
 from utils.training.loop import TrainingSettings
 
 PER_SUBJECT = 56_880 / 40
@@ -278,14 +278,14 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.quick:
         args.repeats, args.clips, args.rows = 3, 4, 2000
-        if cli.resolve_device(args.device).type == "cpu":
+        if resolve_device(args.device).type == "cpu":
             args.batch = 2
     return args
 
 
 def main() -> None:
     args = parse_args()
-    device = cli.resolve_device(args.device)
+    device = resolve_device(args.device)
     machine = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
 
     if args.verbose:

@@ -37,6 +37,7 @@ from utils.candidates.evaluators import CachedEvaluator
 from utils.candidates.feature_bank import FeatureBank
 from utils.files import write_json
 from utils.search.space import Configuration, Space
+from utils.training.devices import resolve_device
 from utils.training.loop import TrainingSettings
 
 CHANNELS, CLASSES, DEV_SAMPLES = 3, 10, 32
@@ -202,7 +203,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    device = cli.resolve_device(args.device)
+    device = resolve_device(args.device)
     points = {name: [dataclasses.replace(Point(), **{name: v}) for v in getattr(args, name)] for name in AXES}
     distinct = list(dict.fromkeys(itertools.chain(*points.values())))
     machine = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"

@@ -6,13 +6,12 @@ import pytest
 import torch
 
 from models.fusion import AudioImageNetwork, FusionHead, HeadSettings, SkeletonRGBNetwork
-from utils.candidates.evaluators import CachedEvaluator, LiveEvaluator, SharedWeights, TrainingSettings
+from utils.candidates.evaluators import CachedEvaluator, LiveEvaluator, TrainingSettings
 from utils.candidates.feature_bank import TableOnDisk, open_bank
 from utils.seeds import derive_seed
 from utils.training.batches import ArraySplit, LoadedSplit
 from utils.training.devices import on_device
 from utils.training.loop import ModelTraining, adam, train_and_evaluate
-from utils.training.resume import SavedState
 
 CONFIGURATIONS = [((4, 2, 0),), ((0, 0, 1), (4, 1, 0)), ((2, 2, 1), (4, 2, 1), (2, 0, 1))]
 TRAINING = TrainingSettings(epochs=2, batchsize=16, eta_max=5e-2, seed=3)
@@ -63,9 +62,9 @@ def cached_and_live(tmp_path, splits, head, **live_options):
     network = build(head, splits["train"])
     cpu = torch.device("cpu")
     bank = open_bank(tmp_path, network(CONFIGURATIONS[0]), splits, {}, cpu, verbose=False)
-    shared = [SharedWeights(), SharedWeights()] if live_options.pop("share", False) else [None, None]
-    cached = CachedEvaluator(bank, head, TRAINING, cpu, shared[0])
-    live = LiveEvaluator(network(CONFIGURATIONS[0]), splits, TRAINING, cpu, shared[1], **live_options)
+    share = live_options.pop("share", False)
+    cached = CachedEvaluator(bank, head, TRAINING, cpu, share)
+    live = LiveEvaluator(network(CONFIGURATIONS[0]), splits, TRAINING, cpu, share, **live_options)
     return cached, live
 
 
@@ -169,7 +168,7 @@ def test_shared_weights_are_those_of_the_best_dev_epoch_by_input_width_and_activ
 
     def trained(epochs: int, share: bool = True):
         settings = dataclasses.replace(TRAINING, epochs=epochs, eta_max=1.0)  # so fast that the best is not the last
-        evaluator = CachedEvaluator(bank, head, settings, cpu, SharedWeights() if share else None)
+        evaluator = CachedEvaluator(bank, head, settings, cpu, share)
         return evaluator, list(evaluator(configurations, step=0))
 
     evaluator, evaluations = trained(6)
@@ -198,7 +197,7 @@ def test_a_step_with_shared_weights_goes_on_from_what_the_journal_tells_of_it(
 
     def evaluator(name: str) -> CachedEvaluator:
         (tmp_path / name).mkdir(exist_ok=True)
-        return CachedEvaluator(bank, head, TRAINING, cpu, SharedWeights(), saved=SavedState(tmp_path / name))
+        return CachedEvaluator(bank, head, TRAINING, cpu, True, tmp_path / name)
 
     def accuracies(evaluate: CachedEvaluator, step: int, known: int = 0) -> list[list[float]]:
         return [e.accuracies for e in evaluate(CONFIGURATIONS, step, known)]
@@ -208,8 +207,8 @@ def test_a_step_with_shared_weights_goes_on_from_what_the_journal_tells_of_it(
     for step in range(saved_steps):
         accuracies(killed, step)
     resumed = evaluator("killed")
-    resumed.catch_up(CONFIGURATIONS, 0, len(CONFIGURATIONS))
-    resumed.catch_up(CONFIGURATIONS, 1, known)
+    resumed.restore_shared(CONFIGURATIONS, 0, len(CONFIGURATIONS))
+    resumed.restore_shared(CONFIGURATIONS, 1, known)
     if known < len(CONFIGURATIONS):
         assert accuracies(resumed, 1, known) == expected[1][known:]
     assert accuracies(resumed, 2) == expected[2]

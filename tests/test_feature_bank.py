@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from models.fusion import AudioImageNetwork, FeatureLayout, FusionHead, HeadSettings
-from utils.candidates.feature_bank import data_identity, file_digest, open_bank
+from utils.candidates.feature_bank import data_identity, open_bank
+from utils.files import sha256
 from utils.training.batches import ArraySplit
 from utils.training.devices import threads
 
@@ -142,13 +143,13 @@ def test_a_data_set_is_known_by_its_files_and_its_manifest(tmp_path):
     assert data_identity(tmp_path, ["a.npy"]) != before
     (tmp_path / "manifest.json").write_text("{}")
     known = data_identity(tmp_path, ["a.npy"])
-    assert known["manifest"] == file_digest(tmp_path / "manifest.json")
+    assert known["manifest"] == sha256(tmp_path / "manifest.json")
     assert len(known["a.npy"]) == 2
 
 
-def test_file_digest(tmp_path):
+def test_sha256(tmp_path):
     (tmp_path / "empty").write_bytes(b"")
-    assert file_digest(tmp_path / "empty") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    assert sha256(tmp_path / "empty") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 
 def test_an_extraction_that_was_cut_off_goes_on_where_it_stopped(tmp_path, network):

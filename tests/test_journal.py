@@ -32,7 +32,7 @@ class Trains:
         self.asked.append((step, known))
         yield from (Evaluation([0.25], 1.0, correct=torch.ones(5)) for _ in configurations[known:])
 
-    def catch_up(self, configurations, step, known):
+    def restore_shared(self, configurations, step, known):
         pass
 
 
@@ -117,7 +117,7 @@ def test_the_journal_of_another_search_is_refused(tmp_path):
     lines = old_lines()
     lines[2], lines[3] = lines[3], lines[2]
     path.write_text("".join(lines))
-    with pytest.raises(UsageError, match="candidates of step 0 are not those of this search"):
+    with pytest.raises(UsageError, match="lists other candidates for step 0 than this search"):
         replay(path)
 
 

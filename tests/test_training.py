@@ -1,8 +1,8 @@
 """Batches, losses, the training loop, seeds, and the max-pooling of the unimodal networks."""
 
-import argparse
 import contextlib
 import copy
+import dataclasses
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,11 +16,14 @@ from sklearn.metrics import accuracy_score, f1_score
 from torch import nn
 from torch.nn import functional as F
 
+from models.fusion import HeadSettings
 from models.lenet import _MaxPool2x2
 from utils.errors import UsageError
-from utils.runs.fusion_flags import KeepsBfloat16, check_batches
+from utils.runs.flags import check_batches
+from utils.runs.folder import RunSettings
 from utils.seeds import derive_seed, generator
 from utils.training.batches import ArraySplit
+from utils.training.devices import KeepsBfloat16
 from utils.training.loop import evaluate, predict, train_epoch
 from utils.training.metrics import accuracy, correct, f1_scores, losses, scores, weighted_f1
 
@@ -213,15 +216,21 @@ def test_a_population_trains_each_member_by_its_own_loss():
 
 
 @pytest.mark.parametrize(
-    ("gpus", "spread", "count", "fits"),
-    [(1, True, 40, True), (1, True, 41, False), (4, True, 44, False), (4, False, 44, True), (4, True, 48, True)],
+    ("gpus", "count", "fits"), [(1, 40, True), (1, 41, False), (4, 44, False), (1, 44, True), (4, 48, True)]
 )
-def test_batch_norm_needs_two_samples_wherever_it_runs(monkeypatch, gpus, spread, count, fits):
-    """Batches of 40 on GPUs of which each has its share, or one has all."""
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    args = argparse.Namespace(batchnorm=True, batchsize=40, device="auto")
+def test_batch_norm_needs_two_samples_wherever_it_runs(gpus, count, fits):
+    """Batches of 40, shared by several GPUs or not."""
+    head = HeadSettings(num_outputs=10, batchnorm=True)
     with contextlib.nullcontext() if fits else pytest.raises(UsageError, match="leave one over"):
-        check_batches(args, count, spread)
+        check_batches(head, 40, count, gpus)
+
+
+def test_gpus_share_batches_with_dataparallel_only(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    values = {field.name: None for field in dataclasses.fields(RunSettings)}
+    for spread, kind, gpus in ((True, "cuda", 4), (False, "cuda", 1), (True, "cpu", 1)):
+        run = RunSettings(**values | {"use_dataparallel": spread, "device": torch.device(kind)})
+        assert run.gpus == gpus
 
 
 def test_a_thread_that_is_told_of_autocast_alone_computes_in_bfloat16():

@@ -7,8 +7,6 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-import torch
-
 from models.fusion import HeadSettings
 from utils import cli
 from utils.errors import UsageError
@@ -174,14 +172,12 @@ def training_settings(args: argparse.Namespace) -> TrainingSettings:
     )
 
 
-def check_batches(head: HeadSettings, batchsize: int, count: int, run: RunSettings, spread: bool = False) -> None:
+def check_batches(head: HeadSettings, batchsize: int, count: int, gpus: int = 1) -> None:
     """Raise UsageError if batch norm would see one of the `count` training samples alone.
 
     Args:
-        spread: True if the central weights run on every GPU, with a share of the batch each.
+        gpus: number of GPUs that share a batch.
     """
-    several = spread and run.use_dataparallel and run.device.type == "cuda"
-    gpus = max(1, torch.cuda.device_count()) if several else 1
     batches = {min(batchsize, count), count % batchsize or batchsize}
     alone = any(size % -(-size // gpus) == 1 or size <= gpus for size in batches)
     if head.batchnorm and alone:

@@ -41,6 +41,11 @@ class RunSettings:
     tensorboard: bool
     deterministic: bool
 
+    @property
+    def gpus(self) -> int:
+        """Number of GPUs that share a batch of a network's training."""
+        return max(1, torch.cuda.device_count()) if self.use_dataparallel and self.device.type == "cuda" else 1
+
 
 @contextlib.contextmanager
 def open_run(run: RunSettings, inputs: Mapping[str, object]) -> Iterator[Path]:
