@@ -160,7 +160,7 @@ def measure_training(args: argparse.Namespace, device: torch.device) -> Figures:
     places = rng.integers(len(rows), size=(SEARCH.num_samples, SEARCH.max_fusions))
     candidates = [tuple(rows[i] for i in row) for row in places]
     settings = dataclasses.replace(TRAINING, epochs=args.repeats + 2)  # the first warms up, the last is not timed
-    bank = FeatureBank(layout, {"train": train, "dev": dev}, Path(), reused=False)
+    bank = FeatureBank(layout, train, dev, Path(), reused=False)
     list(CachedEvaluator(bank, HeadSettings(CLASSES), settings, device)(candidates, 0))
     trained = [end - begin for begin, end in zip(train.begun, dev.begun, strict=True)][1:-1]
     evaluated = [end - begin for begin, end in zip(dev.begun, train.begun[1:], strict=False)][1:]
@@ -189,9 +189,9 @@ def measure_memory(args: argparse.Namespace, device: torch.device) -> dict[str, 
             Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
             before = _status("VmRSS")
             table = np.load(tables["train-0"], mmap_mode="c")
-            train = BankedSplit((ArraySplit((torch.from_numpy(table),), labels),))
+            train = BankedSplit.of([ArraySplit((torch.from_numpy(table),), labels)])
             dev = ArraySplit((torch.from_numpy(np.load(tables["dev"], mmap_mode="c")),), labels[:1000])
-            bank = FeatureBank(layout, {"train": train, "dev": dev}, Path(folder), reused=True)
+            bank = FeatureBank(layout, train, dev, Path(folder), reused=True)
             settings = dataclasses.replace(TRAINING, epochs=1)
             evaluator = CachedEvaluator(bank, HeadSettings(CLASSES), settings, device, memory=memory)
             list(evaluator([SPACE.rows()[:4]], 0))

@@ -88,7 +88,7 @@ def epoch_seconds(point: Point, steps: int, device: torch.device) -> float:
     train = ClockedSplit((rows,), labels, steps=steps)
     dev = ClockedSplit((rows[:DEV_SAMPLES],), labels[:DEV_SAMPLES], steps=steps)  # begins where a training pass ends
     layout = FeatureLayout(widths(point.width), CLASSES)
-    bank = FeatureBank(layout, {"train": train, "dev": dev}, Path(), reused=False)
+    bank = FeatureBank(layout, train, dev, Path(), reused=False)
     evaluate = CachedEvaluator(bank, HeadSettings(CLASSES), settings, device)
     list(evaluate(random_configurations(point), 0))
     return (dev.begun[1] - train.begun[1]) * whole / steps

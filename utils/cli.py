@@ -1,6 +1,7 @@
-"""What every script shares on its command line: flag groups, seed, device, run folder, exit codes."""
+"""The command line of every script: parser, types of flags, exit codes."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from utils.errors import ProjectError
 
 
 def make_parser(docstring: str) -> argparse.ArgumentParser:
-    """A parser whose help is the script's docstring as written and which shows the defaults that say something."""
+    """Make a parser whose help is the script's docstring, and which shows every informative default."""
 
     class Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
         def _get_help_string(self, action: argparse.Action) -> str | None:
@@ -76,7 +77,7 @@ def add_verbosity(parser: argparse.ArgumentParser) -> None:
         "--no-verbose",
         dest="verbose",
         action="store_false",
-        help="print nothing but errors and the final result",
+        help="print only errors and the final result",
     )
 
 
@@ -100,18 +101,19 @@ def boolean(text: str) -> bool:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a script's `main`: a mistake of the user's or a failing disk gives one line, not a traceback.
+    """Run a script's `main`; a user's mistake or a failing disk ends it with one line instead of a traceback.
 
     Exit codes: 0, 1 (the work failed), 2 (wrong use), 130 and 143 (stopped by SIGINT, SIGTERM).
     """
-    sys.stdout.reconfigure(line_buffering=True)  # a log file shows each line as it comes
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # a log file shows each line at once
     interrupts.install()
     try:
         main()
     except interrupts.Interrupted as stop:
         print(stop, file=sys.stderr)
         sys.exit(stop.exit_code)
-    except BrokenPipeError:  # the reader of our output went away: nothing left to tell
+    except BrokenPipeError:  # the reader of our output is gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
@@ -122,5 +124,5 @@ def run(main: Callable[[], None]) -> None:
         print("error: out of memory; a smaller --batchsize needs less", file=sys.stderr)
         sys.exit(1)
     except ProjectError as error:
-        print("error:", *str(error).splitlines(), file=sys.stderr)  # whatever a file is called, one line
+        print("error:", *str(error).splitlines(), file=sys.stderr)  # one line, whatever the file's name
         sys.exit(error.exit_code)

@@ -47,9 +47,7 @@ class Poisoned(CachedEvaluator):
 @pytest.mark.parametrize("options", [{}, {"alphas": True}, {"batchnorm": True}, {"multitask": True}], ids=str)
 @pytest.mark.parametrize("poisoned", [0, 2])
 def test_a_candidate_that_overflows_leaves_the_others_as_they_would_be_without_it(tmp_path, options, poisoned):
-    bank = FeatureBank(
-        LAYOUT, {"train": BankedSplit((random_split(100, 0),)), "dev": random_split(60, 1)}, tmp_path, False
-    )
+    bank = FeatureBank(LAYOUT, BankedSplit.of([random_split(100, 0)]), random_split(60, 1), tmp_path, False)
     head = HeadSettings(num_outputs=LAYOUT.num_outputs, inner_size=8, dropout=0.5, **options)
     evaluate = Poisoned(bank, head, TrainingSettings(epochs=3, batchsize=16), CPU)
     healthy = [e.accuracies for e in evaluate(CONFIGURATIONS, 0)]

@@ -286,7 +286,8 @@ class LiveEvaluator(PopulationEvaluator):
         splits = {name: split.to(device) for name, split in splits.items()}
         super().__init__(network.feature_layout, network.settings, training, splits, device, share_weights, folder)
         self.together = 1 if share_weights else TOGETHER
-        self.network = on_device(network, device).requires_grad_(False)
+        on_device(network, device)
+        self.network = network.requires_grad_(False)
         self.rows = data_parallel(FeatureRows(self.network), use_dataparallel)
         self.start = copy.deepcopy([backbone.state_dict() for backbone in network.backbones()])
         self.frozen_mode, self.bfloat16, self.verbose = frozen_mode, bfloat16, verbose

@@ -1,8 +1,8 @@
 """The feature bank: pooled features and logits of frozen unimodal networks over whole splits, computed once.
 
-One table (N, layout.total) float32 a split - of "train" one for every training pass, where random crops make passes
-differ - in a folder named by a key over everything that the features depend on: checkpoints, data, settings. A bank
-with the same key is opened, not computed; one that was cut off goes on where it stopped.
+The bank is a folder named by a hash of everything that the features depend on: checkpoints, data, settings. It holds
+one table (N, layout.total) of float32 per split, and for "train" one per training pass if random crops make the passes
+differ. A bank with the same hash is opened instead of computed, and an interrupted extraction is resumed.
 """
 
 import contextlib
@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -30,25 +31,25 @@ from utils.training.batches import ArraySplit, Batch, Split
 from utils.training.devices import autocast, on_device, threads
 
 EXTRACTION_BATCH = 32  # small enough for the feature maps of a batch to stay in cache
-SECONDS = "seconds.json"  # in a bank's folder: what its extraction took
+SECONDS = "seconds.json"  # in the bank's folder: duration of its extraction
 SYNC_EVERY = 1 << 22  # bytes of a table between two syncs to disk
 
 
 @dataclasses.dataclass(frozen=True)
-class BankedSplit:
-    """A split of the bank: for every training pass the rows of its own crops, pass after pass in turn."""
+class BankedSplit(ArraySplit):
+    """The train split, with a table for every training pass, each from its own random crops.
 
-    passes: tuple[ArraySplit, ...]
+    Its own rows are those of the first pass.
+    """
 
-    def __len__(self) -> int:
-        return len(self.passes[0])
+    passes: tuple[ArraySplit, ...] = ()
 
-    @property
-    def labels(self) -> Tensor:
-        return self.passes[0].labels
+    @classmethod
+    def of(cls, passes: Sequence[ArraySplit]) -> "BankedSplit":
+        return cls(passes[0].inputs, passes[0].labels, passes=tuple(passes))
 
     def to(self, device: torch.device) -> "BankedSplit":
-        return BankedSplit(tuple(split.to(device) for split in self.passes))
+        return BankedSplit.of([split.to(device) for split in self.passes])
 
     @property
     def nbytes(self) -> int:
@@ -59,7 +60,7 @@ class BankedSplit:
 
 
 class TableOnDisk:
-    """The rows (N, D) of a float32 .npy file, read when they are asked for: none of them stay in memory.
+    """Rows (N, D) of a float32 .npy file, read on access; none of them stay in memory.
 
     A memory map would not do: the kernel maps large pieces around every row that is read.
     """
@@ -67,11 +68,11 @@ class TableOnDisk:
     device = torch.device("cpu")
 
     def __init__(self, path: Path) -> None:
-        self._rows = np.load(path, mmap_mode="r")  # tells where the rows begin, and that the file is whole
+        self._rows = np.load(path, mmap_mode="r")  # locates the rows, and checks that the file is whole
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - as long as the table
 
     def __getitem__(self, chosen: Tensor | slice) -> Tensor:
-        """Rows by their numbers (n,), or a range of them."""
+        """Rows by index (n,) or slice."""
         numbers = range(*chosen.indices(len(self._rows))) if isinstance(chosen, slice) else chosen.tolist()
         rows = np.empty((len(numbers), self._rows.shape[1]), np.float32)
         for row, number in zip(rows, numbers, strict=True):
@@ -82,27 +83,32 @@ class TableOnDisk:
 
 @dataclasses.dataclass(frozen=True)
 class FeatureBank:
-    """Tables by split, as splits whose only input is the row."""
+    """The tables of train and dev, as splits whose only input is the row."""
 
     layout: FeatureLayout
-    splits: Mapping[str, ArraySplit | BankedSplit]  # train, dev
+    train: BankedSplit
+    dev: ArraySplit
     folder: Path
     reused: bool
-    seconds: float = 0.0  # that its extraction took, in all processes that worked on it
+    seconds: float = 0.0  # duration of its extraction, over all processes that worked on it
 
-    def on(self, device: torch.device, memory: float = float("inf")) -> dict[str, ArraySplit | BankedSplit]:
-        """The splits for training on `device`: whole, if they take at most `memory` bytes there.
+    @property
+    def splits(self) -> dict[str, ArraySplit]:
+        return {"train": self.train, "dev": self.dev}
 
-        Of larger ones a training reads the rows of some steps at a time, see `population_training`.
+    def on(self, device: torch.device, memory: float = float("inf")) -> dict[str, ArraySplit]:
+        """Return the splits for training on `device`.
+
+        Splits of at most `memory` bytes are moved there; larger ones are read from disk, some steps at a time.
         """
-        if sum(split.nbytes for split in self.splits.values()) <= memory:
-            return {name: split.to(device) for name, split in self.splits.items()}
+        if self.train.nbytes + self.dev.nbytes <= memory:
+            return {"train": self.train.to(device), "dev": self.dev.to(device)}
 
         def streamed(name: str, split: ArraySplit) -> ArraySplit:
             return ArraySplit((TableOnDisk(self.folder / f"{name}.npy"),), split.labels.to(device), device=device)
 
-        train = (streamed(f"train-{i}", split) for i, split in enumerate(self.splits["train"].passes))
-        return {"train": BankedSplit(tuple(train)), "dev": streamed("dev", self.splits["dev"])}
+        train = [streamed(f"train-{i}", split) for i, split in enumerate(self.train.passes)]
+        return {"train": BankedSplit.of(train), "dev": streamed("dev", self.dev)}
 
 
 def data_identity(datadir: Path, arrays: Iterable[str], **choices: object) -> dict[str, object]:
@@ -122,31 +128,31 @@ def open_bank(
     folder: Path,
     network: FusionNetwork,
     splits: Mapping[str, Split],
-    identity: Mapping[str, object],
+    inputs: Mapping[str, object],
     device: torch.device,
     verbose: bool = True,
     passes: int = 1,
-    amp: bool = False,
+    bfloat16: bool = False,
 ) -> FeatureBank:
-    """The bank of `network`'s unimodal nets over `splits`, computed into a sub-folder of `folder` unless it is there.
+    """Open the bank of the unimodal networks over train and dev, extracting the tables that are missing.
 
     Args:
-        identity: everything that the features depend on, as JSON values; its hash names the sub-folder.
-        passes: how many tables of the split "train", each with the crops of its own training pass.
+        folder: the bank is a subfolder, named by a hash.
+        inputs: fingerprints of checkpoints and data (JSON-serializable).
+        passes: number of tables of the train split, each with the crops of its own training pass.
     """
     layout = network.feature_layout
-    counts = {name: len(split) for name, split in splits.items()}
     content = {
         "format": 1,
         "device": device.type,
-        "bfloat16": amp,
+        "bfloat16": bfloat16,
         "widths": layout.widths,
-        "counts": counts,
-        **identity,
+        "counts": {name: len(split) for name, split in splits.items()},
+        **inputs,
     }
     home = folder / hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-    splits = {name: dataclasses.replace(split, device=device) for name, split in splits.items()}  # batches come there
-    tables = {"dev": splits["dev"]} | {f"train-{i}": splits["train"].at_pass(i) for i in range(passes)}
+    train, dev = (splits[name].to_batches(device) for name in ("train", "dev"))
+    tables = {"dev": dev} | {f"train-{i}": train.at_pass(i) for i in range(passes)}
 
     def missing() -> list[str]:
         return [name for name in tables if not _is_whole(home / f"{name}.npy", (len(tables[name]), layout.total))]
@@ -157,18 +163,18 @@ def open_bank(
         with locked(home), _clocked(home / SECONDS):
             write_json(home / "bank.json", content)
             for name in missing():
-                _extract(network, tables[name], layout, device, home / f"{name}.npy", verbose, amp)
+                _extract(network, tables[name], layout.total, device, home / f"{name}.npy", verbose, bfloat16)
 
     def banked(name: str) -> ArraySplit:
         table = np.load(home / f"{name}.npy", mmap_mode="c")  # copy-on-write: read lazily, and torch wants it writable
         return ArraySplit((torch.from_numpy(table),), tables[name].labels)
 
-    train = BankedSplit(tuple(banked(f"train-{i}") for i in range(passes)))
-    return FeatureBank(layout, {"train": train, "dev": banked("dev")}, home, reused, _seconds(home / SECONDS))
+    train_tables = BankedSplit.of([banked(f"train-{i}") for i in range(passes)])
+    return FeatureBank(layout, train_tables, banked("dev"), home, reused, _seconds(home / SECONDS))
 
 
 def _seconds(path: Path) -> float:
-    """What the file tells; 0 where there is none, or none that is whole."""
+    """Seconds recorded in the file; 0 if it is missing or damaged."""
     try:
         return float(json.loads(path.read_text())["seconds"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -177,7 +183,7 @@ def _seconds(path: Path) -> float:
 
 @contextlib.contextmanager
 def _clocked(path: Path) -> Iterator[None]:
-    """Add the seconds within to those that the file tells, also where the work is interrupted."""
+    """Add the duration of the block to the seconds in the file, even if it is interrupted."""
     before, started = _seconds(path), time.perf_counter()
     try:
         yield
@@ -186,13 +192,13 @@ def _clocked(path: Path) -> Iterator[None]:
 
 
 def feature_splits(rows: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray]) -> dict[str, ArraySplit]:
-    """Splits whose only input is the row, of tables in memory."""
+    """Make splits whose only input is the row from tables in memory."""
     return {name: ArraySplit((torch.from_numpy(rows[name]),), torch.from_numpy(labels[name])) for name in rows}
 
 
 def bank_of_features(layout: FeatureLayout, splits: Mapping[str, ArraySplit]) -> FeatureBank:
-    """A bank of features that are there already."""
-    return FeatureBank(layout, {"train": BankedSplit((splits["train"],)), "dev": splits["dev"]}, Path(), reused=True)
+    """Make a bank from existing features."""
+    return FeatureBank(layout, BankedSplit.of([splits["train"]]), splits["dev"], Path(), reused=True)
 
 
 def _is_whole(path: Path, shape: tuple[int, int]) -> bool:
@@ -205,56 +211,66 @@ def _is_whole(path: Path, shape: tuple[int, int]) -> bool:
 def _extract(
     network: FusionNetwork,
     split: Split,
-    layout: FeatureLayout,
+    width: int,
     device: torch.device,
     path: Path,
     verbose: bool,
-    amp: bool,
+    bfloat16: bool,
 ) -> None:
-    """One pass in order with the unimodal networks in eval mode, appended batch by batch to a neighbour of `path`.
+    """Write the table of a split, computed in order with the unimodal networks in eval mode.
 
-    The neighbour's length tells how many batches an earlier extraction finished.
+    Batches are appended to a partial file beside `path`, whose length shows how many an earlier extraction finished.
     """
     network.eval()
     batch = min(EXTRACTION_BATCH, split.evaluation_batch)
     partial = path.with_suffix(".partial")
     path.parent.mkdir(parents=True, exist_ok=True)
-    header = io.BytesIO()
-    shape = (len(split), layout.total)
-    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
     with open(partial, "ab") as file:
-        if file.tell() < header.tell():
-            file.truncate(0)
-            file.write(header.getvalue())
-        size = 4 * layout.total * batch  # bytes of a batch
-        done = (file.tell() - header.tell()) // size
-        file.truncate(header.tell() + done * size)
-        synced = file.seek(0, os.SEEK_END)
+        done = _finished_batches(file, (len(split), width), batch)
         batches = split.tail(done * batch).batches(batch)
         progress = Progress(
             batches, desc=f"features of {path.stem}", total=done + len(batches), initial=done, verbose=verbose
         )
-        for rows in _computed(network, progress, device, amp, side_by_side=split.small and device.type == "cpu"):
+        side_by_side = split.small and device.type == "cpu"
+        synced = file.tell()
+        for rows in _computed(network, progress, device, bfloat16, side_by_side):
             file.write(rows.tobytes())
             if file.tell() - synced > SYNC_EVERY:
                 synced = file.tell()
-                file.flush()
-                os.fsync(file.fileno())
+                _sync(file)
                 split.release()
             interrupts.check()
-        file.flush()
-        os.fsync(file.fileno())
+        _sync(file)
     os.replace(partial, path)
 
 
+def _finished_batches(file: BinaryIO, shape: tuple[int, int], batch: int) -> int:
+    """Write the .npy header of a new file, or cut off the incomplete batch of an old one; return its batches."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    if file.tell() < header.tell():
+        file.truncate(0)
+        file.write(header.getvalue())
+    size = 4 * shape[1] * batch  # bytes of a batch
+    done = (file.tell() - header.tell()) // size
+    file.truncate(header.tell() + done * size)
+    file.seek(0, os.SEEK_END)
+    return done
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
 def _computed(
-    network: FusionNetwork, batches: Iterable[Batch], device: torch.device, amp: bool, side_by_side: bool
+    network: FusionNetwork, batches: Iterable[Batch], device: torch.device, bfloat16: bool, side_by_side: bool
 ) -> Iterator[np.ndarray]:
-    """The rows of each batch, in order; side by side, every thread computes batches of its own."""
+    """Compute the rows of each batch, in order; if `side_by_side`, every thread computes batches of its own."""
 
     @torch.no_grad()
     def compute(inputs: Sequence[Tensor]) -> np.ndarray:
-        with autocast(device, amp):
+        with autocast(device, bfloat16):
             rows = network.feature_rows(*inputs)
         return rows.float().cpu().numpy()
 

@@ -131,7 +131,7 @@ def best_network(search: SearchRun, evaluator: PopulationEvaluator, whole: bool,
         facts: further entries, such as {"stand_in": False}.
     """
     labels, correct = evaluator.splits["dev"].labels, search.folder / "best_dev.npy"
-    best = summary(search.journal) | {"whole": whole, "inputs": search.inputs} | facts
+    best = summary(search.journal) | {"whole": whole, "inputs": search.inputs, **facts}
     best["baselines"] = search_baselines(
         search.modalities, evaluator.dev_logits(), labels, correct, search.settings.seed
     )

@@ -84,7 +84,7 @@ class JournaledEvaluator:
         fresh = self.evaluate(configurations, step, known) if known < len(configurations) else ()
         for evaluation in itertools.islice(fresh, self.budget.remaining(self.count + known, self._seconds)):
             place = len(evaluations)
-            self._record(configurations[place], step, predicted and predicted[place], evaluation)
+            self._record(configurations[place], step, predicted[place] if predicted else None, evaluation)
             evaluations.append(evaluation)
             if not self.evaluate.at_once:
                 self._show(step, [evaluation])

@@ -1,7 +1,7 @@
-"""The journal of a search: an append-only file of JSON lines, each flushed to disk before the search goes on.
+"""The journal of a search: an append-only file of JSON lines, each flushed to disk before the search continues.
 
-The first line is a header with the format's version; `features` tells what the feature bank took; each `candidate` was
-trained, and a `step` ends with its own line. A search that is resumed reads what it did from here.
+The first line is a header with the version of the format. A `features` line records the cost of the feature bank, a
+`candidate` line each trained candidate, and a `step` line the end of each step. A resumed search replays the journal.
 """
 
 import csv
@@ -18,7 +18,7 @@ from utils.files import tells_name, write_text
 from utils.search.space import Configuration, as_configuration, format_configuration
 
 FORMAT = 1
-NUMBERS = {  # that lines must have, by kind
+NUMBERS: dict[str, dict[str, tuple[type, ...]]] = {  # required numbers, by kind of line
     "features": {"seconds": (int, float)},
     "candidate": {"step": (int,), "seconds": (int, float)},
     "step": {"step": (int,), "seconds": (int, float)},
@@ -26,10 +26,10 @@ NUMBERS = {  # that lines must have, by kind
 
 
 def read_journal(path: Path) -> tuple[list[dict], int]:
-    """The lines of a journal, and how many bytes they take: a last line without its end is left out.
+    """Read the lines of a journal, and the number of bytes they take; an incomplete last line is left out.
 
     Raises:
-        UsageError: another line is not one of a journal's, or the format is not known here.
+        UsageError: another line is damaged, or the format is unknown.
     """
     content = path.read_bytes()
     end = content.rfind(b"\n") + 1
@@ -41,7 +41,7 @@ def read_journal(path: Path) -> tuple[list[dict], int]:
 
 def _parse(path: Path, number: int, line: bytes) -> dict:
     try:
-        content = json.loads(line, parse_constant=lambda name: None)  # NaN: not known
+        content = json.loads(line, parse_constant=lambda name: None)  # NaN: unknown
         if not isinstance(content, dict) or not isinstance(content.get("kind"), str):
             raise ValueError("it is no object with a kind")
         for name, wanted in NUMBERS.get(content["kind"], {}).items():
@@ -55,7 +55,7 @@ def _parse(path: Path, number: int, line: bytes) -> dict:
 
 
 def _check_candidate(line: dict) -> None:
-    """Raise ValueError where a candidate's line lacks what a search goes on from."""
+    """Raise ValueError if a candidate's line lacks what a resumed search needs."""
     as_configuration(line.get("configuration"))
     accuracies = line.get("accuracies")
     if not isinstance(accuracies, list) or not all(type(a) in (int, float) and 0 <= a <= 1 for a in accuracies):
@@ -65,7 +65,7 @@ def _check_candidate(line: dict) -> None:
 
 
 def best_of(candidates: Iterable[Mapping], count: int = 5) -> list[dict]:
-    """The best {configuration, accuracy} of candidates' lines, best first; ties keep the order of training."""
+    """Best {configuration, accuracy} among candidates' lines, best first; ties keep the order of training."""
     best: dict[Configuration, float] = {}
     for line in candidates:
         if not line.get("failed"):
@@ -76,13 +76,13 @@ def best_of(candidates: Iterable[Mapping], count: int = 5) -> list[dict]:
 
 
 class Journal:
-    """Appends lines to a journal, new or begun by an earlier process."""
+    """Append lines to a new or existing journal."""
 
     def __init__(self, path: Path, header: Mapping[str, object]) -> None:
-        """Open it; a torn last line, of a process that was killed, is cut off and reported.
+        """Open the journal; an incomplete last line, from a killed process, is cut off and reported.
 
         Raises:
-            UsageError: it is damaged, or of a search with another header.
+            UsageError: it is damaged, or belongs to a search with another header.
         """
         header = json.loads(json.dumps({"kind": "header", "format": FORMAT, **header}))
         self.lines, size = read_journal(path) if path.exists() else ([], 0)
@@ -100,7 +100,7 @@ class Journal:
         return (line for line in self.lines if line["kind"] == kind)
 
     def seconds(self, kind: str, name: str = "seconds") -> float:
-        """What all lines of a kind tell of a time, together."""
+        """Sum of a duration over all lines of a kind."""
         return sum(line.get(name, 0) for line in self.of_kind(kind))
 
     def append(self, kind: str, values: Mapping[str, object]) -> None:
@@ -109,7 +109,7 @@ class Journal:
     def _write(self, line: Mapping[str, object]) -> None:
         rest = json.dumps(line, allow_nan=False).encode() + b"\n"
         with tells_name(self.path):
-            while rest:  # a disk that fills up takes a part first
+            while rest:  # a disk that fills up writes only a part at first
                 rest = rest[self._file.write(rest) :]
             os.fsync(self._file.fileno())
         self.lines.append(dict(line))
@@ -122,7 +122,7 @@ class Journal:
 
 
 def write_csv(path: Path, candidates: Iterable[Mapping]) -> None:
-    """The candidates as a table for spreadsheets, in the order of training."""
+    """Write the candidates as a table for spreadsheets, in the order of training."""
     text = io.StringIO()
     table = csv.writer(text)
     table.writerow(["number", "step", "configuration", "layers", "dev", "predicted", "seconds", "failed"])

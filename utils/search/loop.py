@@ -1,7 +1,7 @@
 """The search loop: sequential model-based (MFAS, algorithm 1) and random.
 
-Both are generators that yield one `Step` after the other; the caller records them and may stop at any time. What a
-configuration is worth is told by the evaluator that they are given, so they run on networks and on toy functions alike.
+Both are generators that yield one `Step` at a time; the caller records it and may stop at any time. The evaluator that
+they are given maps configurations to accuracies, so they run on networks, on a table, and on toy functions alike.
 """
 
 import dataclasses
@@ -25,25 +25,25 @@ class Evaluation:
 
     accuracies: list[float]
     seconds: float
-    failed: str | None = None  # why it has no accuracy
-    correct: Tensor | None = None  # by dev sample (N,), in the best epoch; not known of one that was read back
+    failed: str | None = None  # reason, if it has no accuracy
+    correct: Tensor | None = None  # of each dev sample (N,), in the best epoch; None if read from the journal
 
     @property
     def accuracy(self) -> float:
-        """Of the best epoch; NaN of a candidate that failed."""
+        """Accuracy of the best epoch; NaN if the candidate failed."""
         return math.nan if self.failed else max(self.accuracies)
 
 
-# Given configurations, the step's index, and what the surrogate predicts of them.
+# Maps configurations, the step's index, and the surrogate's predictions (None in the first step) to evaluations.
 Evaluator = Callable[[Sequence[Configuration], int, Sequence[float] | None], list[Evaluation]]
 
 
 class SearchError(ProjectError):
-    """A search that cannot go on."""
+    """The search cannot continue."""
 
 
 class Predictor(Protocol):
-    """What the search asks of a surrogate; see `utils.search.surrogate.AccuracyPredictor`."""
+    """A surrogate; see `utils.search.surrogate.AccuracyPredictor`."""
 
     def predict(self, configurations: Sequence[Configuration]) -> np.ndarray: ...
 
@@ -52,7 +52,7 @@ class Predictor(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class SearchSettings:
-    """Published names and defaults."""
+    """Settings of a search (published names and defaults)."""
 
     max_fusions: int = 4
     search_iterations: int = 3
@@ -69,7 +69,7 @@ class SearchSettings:
         return [(i, level) for i in range(self.search_iterations) for level in range(self.max_fusions)]
 
     def trainings(self, space: Space) -> int:
-        """How many candidates a whole search trains: all rows in the first step, then `num_samples` a step."""
+        """Number of candidates that a whole search trains: all rows in the first step, then `num_samples` per step."""
         rows, depth = len(space.rows()), self.max_fusions
         # Step n samples layers up to n, so in a small space there may be fewer than num_samples.
         later = (min(self.num_samples, rows ** min(n + 1, depth)) for n in range(1, len(self.steps())))
@@ -78,7 +78,7 @@ class SearchSettings:
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A configuration that was trained."""
+    """A trained configuration."""
 
     configuration: Configuration
     evaluation: Evaluation
@@ -87,7 +87,7 @@ class Candidate:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One unfold - predict - sample - train - fit step; a random search has neither levels nor a surrogate."""
+    """One step of a search; a random search has neither levels nor a surrogate."""
 
     index: int
     candidates: list[Candidate]
@@ -101,31 +101,39 @@ class Step:
 
 
 def sequential_search(
-    space: Space, evaluate: Evaluator, predictor: Predictor, settings: SearchSettings
+    space: Space, evaluate: Evaluator, surrogate: Predictor, settings: SearchSettings
 ) -> Iterator[Step]:
-    """The published search. The first step trains every one-layer configuration, all others a sample."""
+    """Run the published search: train every one-layer configuration, then samples of ever deeper ones."""
     rng = np.random.default_rng(derive_seed(settings.seed, "sampling"))
-    rows, sampled = space.rows(), []
+    rows = space.rows()
+    sampled: list[Configuration] = []
     current = settings.initial_temperature
     for index, (iteration, level) in enumerate(settings.steps()):
         started = time.perf_counter()
-        unfolded = unfold(sampled, rows, level)
-        if index == 0:
-            chosen, predicted, thinking = unfolded, None, 0.0
-        else:
-            guesses = predictor.predict(unfolded)
-            places = sample(unfolded, guesses, settings.num_samples, current, rng)
-            chosen, predicted = [unfolded[i] for i in places], [float(guesses[i]) for i in places]
-            thinking = time.perf_counter() - started
+
+        # Unfold: replace or append each possible row at this level in every sampled configuration
+        chosen, predicted = unfold(sampled, rows, level), None
+
+        # Predict and sample: by the surrogate's accuracies, from the second step on
+        if index > 0:
+            guesses = surrogate.predict(chosen).tolist()
+            places = sample(chosen, guesses, settings.num_samples, current, rng)
+            chosen, predicted = [chosen[i] for i in places], [guesses[i] for i in places]
+        before_training = time.perf_counter()
+
+        # Train
         evaluations = evaluate(chosen, index, predicted)
         trained, accuracies = _without_failed(chosen, evaluations, index)
-        fitting = time.perf_counter()
-        loss = predictor.update(trained, accuracies)
-        thinking += time.perf_counter() - fitting
-        if index == 0:  # nothing to predict yet: the sample is drawn from what was trained
+        after_training = time.perf_counter()
+
+        # Update the surrogate
+        loss = surrogate.update(trained, accuracies)
+        ended = time.perf_counter()
+
+        # The next step unfolds the trained configurations; after the first step, which trained all, a sample of them
+        sampled = trained
+        if index == 0:
             sampled = [trained[i] for i in sample(trained, accuracies, settings.num_samples, current, rng)]
-        else:
-            sampled = trained
         yield Step(
             index=index,
             search_iteration=iteration,
@@ -134,9 +142,11 @@ def sequential_search(
             temperature=current,
             surrogate_loss=loss,
             rank_correlation=rank_correlation(predicted, [e.accuracy for e in evaluations]),
-            seconds=time.perf_counter() - started,
-            surrogate_seconds=thinking,
+            seconds=ended - started,
+            surrogate_seconds=(ended - after_training) + (before_training - started if index > 0 else 0.0),
         )
+
+        # Cool down
         current = temperature(
             iteration * settings.search_iterations + level,
             settings.initial_temperature,
@@ -146,9 +156,9 @@ def sequential_search(
 
 
 def random_search(space: Space, evaluate: Evaluator, settings: SearchSettings) -> Iterator[Step]:
-    """As many trainings as the sequential search, of configurations drawn at random without repetition."""
+    """Train as many configurations as the sequential search, drawn at random without repetition."""
     rng = np.random.default_rng(derive_seed(settings.seed, "sampling"))
-    remaining, seen, index = settings.trainings(space), set(), 0
+    remaining, seen, index = settings.trainings(space), set[Configuration](), 0
     existing = sum(len(space.rows()) ** (n + 1) for n in range(settings.max_fusions))
     while remaining and len(seen) < existing:
         started = time.perf_counter()
@@ -167,10 +177,10 @@ def random_search(space: Space, evaluate: Evaluator, settings: SearchSettings) -
 def _without_failed(
     configurations: Sequence[Configuration], evaluations: Sequence[Evaluation], step: int
 ) -> tuple[list[Configuration], list[float]]:
-    """The candidates that did not fail, and their accuracies.
+    """Return the candidates that did not fail, and their accuracies.
 
     Raises:
-        SearchError: all failed.
+        SearchError: all of them failed.
     """
     pairs = [(c, e.accuracy) for c, e in zip(configurations, evaluations, strict=True) if not e.failed]
     if not pairs:
@@ -185,13 +195,13 @@ def _without_failed(
 def _candidates(
     configurations: Sequence[Configuration], evaluations: Sequence[Evaluation], predicted: Sequence[float] | None
 ) -> list[Candidate]:
-    guesses = predicted or [None] * len(configurations)
+    guesses: Sequence[float | None] = predicted or [None] * len(configurations)
     return [Candidate(*parts) for parts in zip(configurations, evaluations, guesses, strict=True)]
 
 
 def rank_correlation(predicted: Sequence[float] | None, accuracies: Sequence[float]) -> float | None:
-    """Spearman's, over the accuracies that are finite; None where there is nothing to rank."""
+    """Spearman's rank correlation over the finite accuracies; None if there is nothing to rank."""
     pairs = [(p, a) for p, a in zip(predicted or (), accuracies, strict=predicted is not None) if math.isfinite(a)]
     if any(len(set(values)) < 2 for values in zip(*pairs, strict=True)) or not pairs:
         return None
-    return float(scipy.stats.spearmanr(*zip(*pairs, strict=True)).statistic)  # scipy imports its parts when used
+    return float(scipy.stats.spearmanr(*zip(*pairs, strict=True)).statistic)  # scipy imports its parts on access

@@ -1,8 +1,8 @@
 """Splits and their batches: whole arrays in memory, sliced; or samples read from disk by worker processes."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import ClassVar, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -16,18 +16,36 @@ CPU = torch.device("cpu")
 
 
 class SizedBatches(Protocol):
-    """An iterable of batches that knows how many there are."""
+    """Batches in order, and how many there are."""
 
     def __len__(self) -> int: ...
 
     def __iter__(self) -> Iterator[Batch]: ...
 
 
-class Split(Protocol):
-    """What training and evaluation ask of a split."""
+class EvaluationSplit(Protocol):
+    """A split to evaluate on, in order."""
 
-    evaluation_batch: int  # at most so many samples at once through the networks
-    small: bool  # samples so small that on CPUs batches side by side are faster than threads within one
+    @property
+    def evaluation_batch(self) -> int:
+        """Most samples that go through the networks at once."""
+
+    @property
+    def labels(self) -> Tensor: ...
+
+    def batches(self, batch_size: int) -> Iterable[Batch]: ...
+
+
+class Split(Protocol):
+    """A split of a data set, to train on, to evaluate on, and to extract features from."""
+
+    @property
+    def evaluation_batch(self) -> int:
+        """Most samples that go through the networks at once."""
+
+    @property
+    def small(self) -> bool:
+        """True if samples are so small that, on CPUs, batches side by side are faster than threads within one."""
 
     @property
     def labels(self) -> Tensor: ...
@@ -35,32 +53,35 @@ class Split(Protocol):
     def __len__(self) -> int: ...
 
     def to(self, device: torch.device) -> "Split":
-        """The split whose batches come on `device`."""
+        """The split on `device`: arrays are moved there."""
+
+    def to_batches(self, device: torch.device) -> "Split":
+        """The split where it is, with batches on `device`."""
 
     def at_pass(self, number: int) -> "Split":
-        """The split as the training pass `number` sees it; splits with random crops differ from pass to pass."""
+        """The split as the training pass `number` sees it; random crops differ from pass to pass."""
 
     def tail(self, start: int) -> "Split":
         """The samples from `start` on."""
 
     def release(self) -> None:
-        """Give back the memory of mapped files, as far as they are read."""
+        """Free the memory of mapped files that have been read."""
 
     def batches(self, batch_size: int, shuffle: Sequence[int | str] | None = None) -> SizedBatches:
-        """One pass; `shuffle` names the place of the run whose derived seed orders it (None: in order)."""
+        """One pass; `shuffle` names the place in the run from which the order derives (None: in order)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ArraySplit:
-    """One split: input arrays that are aligned along their first dimension, and labels (N,).
+    """A split as input arrays, aligned along their first dimension, and labels (N,).
 
     Inputs become float32 batch by batch, so that uint8 spectrograms stay a quarter of the size.
     """
 
-    inputs: tuple[Tensor, ...]
+    inputs: tuple[Any, ...]  # tensors, or tables on disk that are indexed like them
     labels: Tensor
     release: Callable[[], None] = lambda: None
-    device: torch.device | None = None  # where batches come if the inputs are not there
+    device: torch.device | None = None  # of the batches, if the inputs are elsewhere
     evaluation_batch: ClassVar[int] = 64  # on CPUs the maps stay in cache
     small: ClassVar[bool] = True
 
@@ -73,6 +94,9 @@ class ArraySplit:
 
     def to(self, device: torch.device) -> "ArraySplit":
         return ArraySplit(tuple(x.to(device) for x in self.inputs), self.labels.to(device))
+
+    def to_batches(self, device: torch.device) -> "ArraySplit":
+        return dataclasses.replace(self, device=device)
 
     def at_pass(self, number: int) -> "ArraySplit":
         return self
@@ -107,30 +131,31 @@ class ArrayBatches:
 
 
 class WorkerError(ProjectError):
-    """A process that reads samples died."""
+    """A worker process that reads samples died."""
 
 
 class SampleSource(Protocol):
     """Samples on disk, such as `datasets.ntu.folder.NTUSplit`."""
 
-    labels: Tensor
+    @property
+    def labels(self) -> Tensor: ...
 
     def __len__(self) -> int: ...
 
     def load(self, index: int, modality: str, crop: int | None) -> Tensor:
-        """One input of one sample; `crop` is the seed of its random crops (None: not cropped)."""
+        """Load one input of one sample; `crop` is the seed of its random crops (None: not cropped)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LoadedSplit:
-    """One split whose samples worker processes read while the networks compute.
+    """A split whose samples are read by worker processes while the networks compute.
 
-    Crops derive from (crop_seed, pass, sample): a sample is the same in every run and however many workers there are.
+    Crops derive from (crop_seed, pass, sample), so they do not depend on the number of workers.
     """
 
     source: SampleSource
     modalities: tuple[str, ...]  # in the order of the network's inputs
-    prepare: Callable[[Tensor], Tensor]  # turns a batch of uint8 into what the network takes, on the device
+    prepare: Callable[[Tensor], Tensor]  # turns a batch of uint8 into network inputs, on the device
     workers: int = 0
     crop_seed: int | None = None  # None: no crops
     device: torch.device = CPU
@@ -148,6 +173,8 @@ class LoadedSplit:
 
     def to(self, device: torch.device) -> "LoadedSplit":
         return dataclasses.replace(self, device=device)
+
+    to_batches = to  # samples are on disk
 
     def at_pass(self, number: int) -> "LoadedSplit":
         if self.crop_seed is None:
@@ -209,7 +236,7 @@ class _Samples(Dataset):
     split: LoadedSplit
 
     def __getitem__(self, index: int) -> tuple[Tensor, ...] | Exception:
-        """Inputs and label of a sample; an error of the data as a value, or the worker would wrap it in a traceback."""
+        """Inputs and label of a sample, or a data error as a value: raised, it would arrive wrapped in a traceback."""
         split, place = self.split, self.split.start + index
         try:
             inputs = (split.source.load(place, name, split.crop) for name in split.modalities)

@@ -17,7 +17,7 @@ from models.fusion import FusionNetwork
 from utils.errors import ProjectError
 from utils.progress import show_batches
 from utils.seeds import derive_seed
-from utils.training.batches import Batch, SizedBatches, Split
+from utils.training.batches import Batch, EvaluationSplit, SizedBatches, Split
 from utils.training.devices import autocast
 from utils.training.metrics import accuracy, correct, losses, scores, weighted_f1
 from utils.training.rates import cosine_rates
@@ -28,9 +28,9 @@ CHECK_EVERY = 64  # batches between two looks at their losses: a look waits for 
 class Diverged(ProjectError):
     """The numbers of a training are no longer finite."""
 
-    def __init__(self, what: str, batch: int, rate: float, epoch: int = 0) -> None:
+    def __init__(self, what: str, batch: int, rate: float | None, epoch: int = 0) -> None:
         super().__init__(
-            f"the {what} is not finite in epoch {epoch}, batch {batch}, at learning rate {rate:g}; "
+            f"the {what} is not finite in epoch {epoch}, batch {batch}, at learning rate {rate or 0:g}; "
             "a smaller learning rate may help"
         )
         self.what, self.batch, self.rate = what, batch, rate
@@ -82,8 +82,10 @@ def train_epoch(
     The caller chooses the model's mode: the published search trains with frozen backbones in train mode.
     """
     device = next(model.parameters()).device
+    total_loss: Tensor | float = 0.0
+    total_correct: Tensor | float = 0.0
     seen: list[tuple[int, float, Tensor]] = []  # number, learning rate and loss of the last batches
-    total_loss, total_correct, count, rate = 0.0, 0.0, 0, None
+    count, rate = 0, None
     for number, (inputs, labels) in enumerate(batches):
         if rates is not None:
             rate = next(rates)
@@ -102,7 +104,7 @@ def train_epoch(
             _check_finite(seen)
             seen.clear()
     _check_finite(seen)
-    return EpochResult(total_loss / count, total_correct / count, rate=rate)
+    return EpochResult(torch.as_tensor(total_loss / count), torch.as_tensor(total_correct / count), rate=rate)
 
 
 def _check_finite(seen: Sequence[tuple[int, float, Tensor]]) -> None:
@@ -113,7 +115,7 @@ def _check_finite(seen: Sequence[tuple[int, float, Tensor]]) -> None:
 
 
 @torch.no_grad()
-def predict(model: nn.Module, split: Split, batch_size: int | None = None) -> Tensor:
+def predict(model: nn.Module, split: EvaluationSplit, batch_size: int | None = None) -> Tensor:
     """Predict scores (..., N, C) of all samples in order, in eval mode and float32."""
     with eval_mode(model):
         parts = [scores(model(*inputs)) for inputs, _ in split.batches(batch_size or split.evaluation_batch)]
@@ -121,22 +123,24 @@ def predict(model: nn.Module, split: Split, batch_size: int | None = None) -> Te
 
 
 @torch.no_grad()
-def judge(model: nn.Module, split: Split, batch_size: int | None = None) -> tuple[Tensor, Tensor]:
+def judge(model: nn.Module, split: EvaluationSplit, batch_size: int | None = None) -> tuple[Tensor, Tensor]:
     """Return `accuracy` (...) and `correct` (..., N) on a split.
 
     Computed batch by batch, since the scores of a population may be large.
     """
-    right, chosen, finite = [], [], True
+    right: list[Tensor] = []
+    chosen: list[Tensor] = []
+    finite: list[Tensor] = []
     with eval_mode(model):
         for inputs, labels in split.batches(batch_size or split.evaluation_batch):
             predicted = scores(model(*inputs))
-            finite = finite & predicted.isfinite().flatten(-2).all(-1)
+            finite.append(predicted.isfinite().flatten(-2).all(-1))
             right.append(correct(predicted, labels))
             if labels.ndim == 2:
                 chosen.append(predicted > 0)
     whole = torch.cat(right, dim=-1)
     reached = weighted_f1(torch.cat(chosen, dim=-2), split.labels > 0) if chosen else whole.float().mean(-1)
-    return reached.where(finite, torch.nan), whole
+    return reached.where(torch.stack(finite).all(0), torch.nan), whole
 
 
 @contextlib.contextmanager
@@ -151,13 +155,13 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def evaluate(model: nn.Module, split: Split, batch_size: int | None = None) -> Tensor:
+def evaluate(model: nn.Module, split: EvaluationSplit, batch_size: int | None = None) -> Tensor:
     """Compute the accuracy on a split, shape () or (K,)."""
     return accuracy(predict(model, split, batch_size), split.labels)
 
 
 @torch.no_grad()
-def unimodal_logits(network: FusionNetwork, split: Split) -> list[Tensor]:
+def unimodal_logits(network: FusionNetwork, split: EvaluationSplit) -> list[Tensor]:
     """Logits (N, C) of each unimodal network, first modality first, in eval mode; empty if there are none."""
     with eval_mode(network):
         parts = [network.unimodal(*inputs)[1] for inputs, _ in split.batches(split.evaluation_batch)]
@@ -182,7 +186,8 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 class TrainPass(Protocol):
     """Train a model for one pass."""
 
-    optimizer: torch.optim.Optimizer
+    @property
+    def optimizer(self) -> torch.optim.Optimizer: ...
 
     def __call__(self, batches: SizedBatches, rates: Iterator[float]) -> EpochResult: ...
 
@@ -193,7 +198,7 @@ class ModelTraining:
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    prepare: Callable[[], None]
+    prepare: Callable[[], object]
     amp: bool = False
     verbose: bool = False  # long passes show their progress
 
