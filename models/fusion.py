@@ -174,7 +174,7 @@ class FusionNetwork(nn.Module):
         super().__init__()
         for name, network in backbones.items():  # before the central weights in the published state_dict
             self.add_module(name, network)
-        self._names = tuple(reversed(backbones))  # first modality first
+        self._names = tuple(backbones)[::-1]  # first modality first
         widths = tuple(tuple(backbones[name].feature_widths) for name in self._names)
         self.feature_layout = layout or FeatureLayout(widths, settings.num_outputs)
         head = FusionHead(configuration, self.feature_layout.widths, settings)

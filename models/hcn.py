@@ -27,7 +27,7 @@ class SkeletonNet(UnimodalNetwork):
     def __init__(self, num_outputs: int = 60, frames: int = 32, dropout: float = 0.5) -> None:
         """
         Args:
-            frames: T.
+            frames: T, at least 8.
             dropout: rate of every dropout layer.
 
         Raises:
@@ -55,17 +55,18 @@ class SkeletonNet(UnimodalNetwork):
         self.fc7 = nn.Sequential(nn.Linear(flat, 512), nn.ReLU(), nn.Dropout(dropout))
         self.fc8 = nn.Linear(512, num_outputs)
         self.feature_widths = (128, 256, flat, 512)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
+        for parameter in self.parameters():
+            if parameter.ndim > 1:
+                nn.init.xavier_uniform_(parameter)
+            else:
+                nn.init.zeros_(parameter)
 
     def _stream(self, x: Tensor, stream: str) -> list[Tensor]:
         """Outputs of the first four convolutions of one stream for one person (B, 3, T, 25)."""
         one = self.get_submodule(f"conv1{stream}")(x)  # (B, 64, T, 25)
-        two = self.get_submodule(f"conv2{stream}")(one).transpose(1, 3)  # (B, 25, T, frames)
-        three = self.get_submodule(f"conv3{stream}")(two)  # (B, 32, T/2, frames/2)
-        four = self.get_submodule(f"conv4{stream}")(three)  # (B, 64, T/4, frames/4)
+        two = self.get_submodule(f"conv2{stream}")(one).transpose(1, 3)  # (B, 25, T, T)
+        three = self.get_submodule(f"conv3{stream}")(two)  # (B, 32, T/2, T/2)
+        four = self.get_submodule(f"conv4{stream}")(three)  # (B, 64, T/4, T/4)
         return [one, two, three, four]
 
     def hidden(self, skeletons: Tensor) -> list[Tensor]:

@@ -60,14 +60,14 @@ class _Stages(nn.Module):
             self.add_module(f"layer{i}", nn.Sequential(*stage))
 
     def forward(self, clips: Tensor) -> list[Tensor]:
-        """Maps of the stages i = 0 ... 3, each (B, 256 2^i, T, H/4/2^i, W/4/2^i), of clips (B, T, H, W, 3)."""
+        """Maps of the stages i = 1 ... 4, each (B, 128 2^i, T, H/2/2^i, W/2/2^i), of clips (B, T, H, W, 3)."""
         batch = len(clips)
         x = clips.flatten(0, 1).movedim(-1, 1)  # (B T, 3, H, W)
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))  # (B T, 64, H/4, W/4)
         x = x.unflatten(0, (batch, -1)).transpose(1, 2)  # (B, 64, T, H/4, W/4)
         maps = []
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            x = stage(x)  # (B, 256 2^i, T, H/4/2^i, W/4/2^i)
+        for i in range(1, 5):
+            x = self.get_submodule(f"layer{i}")(x)  # (B, 128 2^i, T, H/2/2^i, W/2/2^i)
             maps.append(x)
         return maps
 

@@ -6,6 +6,8 @@ before; a linear layer classifies the global average of the last map. Parameter 
 Notation: batch B, channels c of the first block, classes C.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,7 +28,7 @@ class _MaxPool2x2(torch.autograd.Function):
         return [x[:, :, i:height:2, j:width:2] for i in (0, 1) for j in (0, 1)]
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         a, b, c, d = _MaxPool2x2._corners(x)
         top, bottom = torch.maximum(a, b), torch.maximum(c, d)
         y = torch.maximum(top, bottom)
@@ -34,7 +36,7 @@ class _MaxPool2x2(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> Tensor:
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         x, top, bottom, y = ctx.saved_tensors
         result = torch.zeros_like(x) if x.shape[2] % 2 or x.shape[3] % 2 else torch.empty_like(x)
         corners, targets = _MaxPool2x2._corners(x), _MaxPool2x2._corners(result)
