@@ -120,11 +120,10 @@ class FusionHead(nn.Module):
 
 
 def _check(configuration: Configuration, sizes: Sequence[int], alphas: bool) -> None:
+    limits = [*sizes, len(ACTIVATIONS)]
     for row in configuration:
-        if len(row) != len(sizes) + 1 or not (
-            all(SKIP <= i < n for i, n in zip(row, sizes, strict=False)) and 0 <= row[-1] < len(ACTIVATIONS)
-        ):
-            raise ValueError(f"a row needs one index below each of {[*sizes, len(ACTIVATIONS)]}, but got {list(row)}")
+        if len(row) != len(limits) or row[-1] < 0 or not all(SKIP <= i < n for i, n in zip(row, limits, strict=True)):
+            raise ValueError(f"a row needs one index below each of {limits}, but got {list(row)}")
     if alphas and (len(sizes) != 2 or any(SKIP in row for row in configuration)):
         raise ValueError(
             f"alphas need exactly two features in every layer, but got {len(sizes)} modalities or a skipped one"
@@ -134,16 +133,10 @@ def _check(configuration: Configuration, sizes: Sequence[int], alphas: bool) -> 
 def fuse(
     central: "FusionHead | FusionNetwork", features: Sequence[Sequence[Tensor]], logits: Sequence[Tensor]
 ) -> Outputs:
-    """Fuse the features of a batch with the central weights.
+    """Fused logits (B, C) from features[m][i], each (B, D_(m,i)).
 
-    A function of both classes, because a network registers the weights under their published names, without a prefix.
-
-    Args:
-        features: features[m][i], each (B, D_(m,i)).
-        logits: the unimodal networks' logits, first modality first, each (B, C).
-
-    Returns:
-        The fused logits (B, C); with multitask followed by the unimodal networks' logits, last modality first.
+    With multitask they are followed by the unimodal networks' logits, last modality first. This is a function, not a
+    method, because a network registers the central weights under their published names, without a prefix.
     """
     hidden: list[Tensor] = []  # the previous layer's output, if any
     for (*indices, _), alpha, layer in zip(central.configuration, central.alphas, central.fusion_layers, strict=True):
@@ -167,8 +160,7 @@ class FusionNetwork(nn.Module):
     ) -> None:
         """
         Args:
-            backbones: the unimodal networks in the published order, which is that of the inputs: the last modality of
-                a row first.
+            backbones: the unimodal networks by name, in the published order: that of the inputs, last modality first.
             layout: features and logits that `unimodal` returns; None: those of the backbones.
         """
         super().__init__()
@@ -231,11 +223,8 @@ class AudioImageNetwork(FusionNetwork):
     audnet: AudioLeNet
 
     def __init__(self, configuration: Configuration, settings: HeadSettings, channels: int = 3) -> None:
-        backbones = {
-            "rgbnet": ImageLeNet(channels, settings.num_outputs),
-            "audnet": AudioLeNet(channels, settings.num_outputs),
-        }
-        super().__init__(backbones, configuration, settings)
+        image, audio = ImageLeNet(channels, settings.num_outputs), AudioLeNet(channels, settings.num_outputs)
+        super().__init__({"rgbnet": image, "audnet": audio}, configuration, settings)
 
 
 class SkeletonRGBNetwork(FusionNetwork):
@@ -248,11 +237,9 @@ class SkeletonRGBNetwork(FusionNetwork):
     skenet: SkeletonNet
 
     def __init__(self, configuration: Configuration, settings: HeadSettings, skeleton_frames: int = 32) -> None:
-        backbones = {
-            "rgbnet": InflatedResNet50(settings.num_outputs),
-            "skenet": SkeletonNet(settings.num_outputs, skeleton_frames, settings.dropout),  # --drpt is its rate, too
-        }
-        super().__init__(backbones, configuration, settings)
+        rgb = InflatedResNet50(settings.num_outputs)
+        skeleton = SkeletonNet(settings.num_outputs, skeleton_frames, settings.dropout)  # its rate is --drpt, too
+        super().__init__({"rgbnet": rgb, "skenet": skeleton}, configuration, settings)
 
 
 class FeatureNetwork(FusionNetwork):

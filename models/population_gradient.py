@@ -16,7 +16,7 @@ from models.population import Population
 
 
 class PopulationGradient:
-    """Computes the gradient of the sum of the members' mean losses into `gradient`, laid out as `weights`."""
+    """Compute the gradient of the sum of the members' mean losses into `gradient`, laid out as `weights`."""
 
     def __init__(self, population: Population) -> None:
         """Turn the population's parameters into views of one vector on their device.
@@ -55,7 +55,7 @@ class PopulationGradient:
     def __call__(self, features: Sequence[Sequence[Tensor]], targets: Tensor, mask: Tensor | None) -> None:
         """
         Args:
-            features: features[modality][index], each (B, width).
+            features: features[m][i], each (B, D_(m,i)).
             targets: one-hot or multi-label targets (C, B).
             mask: dropout mask (P, S, B) of 0 and 1 / (1 - p); None without dropout.
         """

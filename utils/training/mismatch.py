@@ -1,7 +1,7 @@
 """Name the flags that would make a checkpoint fit a network, from the shapes of the parameters that it holds."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from torch import Tensor, nn
 
@@ -39,13 +39,11 @@ def flags_that_fit(network: nn.Module, held: Mapping[str, Tensor]) -> list[str]:
     """
     own = network.state_dict()
     flags = []
-    for prefix, module in network.named_modules():
-        for known, sizes in SIZES.items():
-            for flag, (parameter, dimension) in sizes.items() if isinstance(module, known) else ():
-                name = f"{prefix}.{parameter}" if prefix else parameter
-                if name in held and held[name].ndim == own[name].ndim:
-                    size = held[name].shape[dimension]
-                    flags += [flag.format(size)] * (size != own[name].shape[dimension])
+    for flag, name, dimension in _sizes(network):
+        if name in held and held[name].ndim == own[name].ndim:
+            size = held[name].shape[dimension]
+            if size != own[name].shape[dimension]:
+                flags.append(flag.format(size))
     if all("central_classifier.weight" in state and _are_matrices(state) for state in (own, held)):
         normalized = [
             any(".2.running_mean" in name for name in state if name.startswith("fusion_")) for state in (own, held)
@@ -57,6 +55,15 @@ def flags_that_fit(network: nn.Module, held: Mapping[str, Tensor]) -> list[str]:
         if len(_inputs(own)) != len(_inputs(held)) or (not others and _inputs(own) != _inputs(held)):
             flags.append(f"a --conf of {_describe(_inputs(held))} features, not {_describe(_inputs(own))}")
     return list(dict.fromkeys(flags))
+
+
+def _sizes(network: nn.Module) -> Iterator[tuple[str, str, int]]:
+    """(flag, parameter, dimension whose size the flag sets) of a network and the networks in it."""
+    for prefix, module in network.named_modules():
+        for known, sizes in SIZES.items():
+            if isinstance(module, known):
+                for flag, (name, dimension) in sizes.items():
+                    yield flag, f"{prefix}.{name}" if prefix else name, dimension
 
 
 def _inputs(state: Mapping[str, Tensor]) -> list[int]:
