@@ -7,12 +7,13 @@ import io
 import os
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from models.fusion import FusionNetwork
 from utils.errors import ProjectError, UsageError
 from utils.files import whole_file
 from utils.training.mismatch import flags_that_fit
@@ -163,6 +164,12 @@ def load_into(module: nn.Module, path: Path) -> None:
             f"({len(missing)} missing, {len(unexpected)} unexpected, {len(shapes)} of another shape); {advice}"
         )
     module.load_state_dict(state)
+
+
+def load_backbones(network: FusionNetwork, paths: Sequence[Path]) -> None:
+    """Load the checkpoints of the unimodal networks, first modality first."""
+    for backbone, path in zip(network.backbones(), paths, strict=True):
+        load_into(backbone, path)
 
 
 def find_checkpoint(folder: Path, named: str, flag: str, kind: str, frames: int, published: str) -> Path:
