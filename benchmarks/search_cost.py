@@ -155,7 +155,7 @@ def limit(configurations: Sequence[list], steps: int, repeats: int) -> tuple[Fig
     widths = (AudioLeNet().feature_widths, ImageLeNet().feature_widths)
     settings = HeadSettings(CLASSES)
     heads = [FusionHead(configuration, widths, settings) for configuration in configurations]
-    weights = sum(p.numel() for head in heads for p in head.central_parameters())
+    weights = sum(p.numel() for head in heads for p in head.parameters())
     first_terms = settings.inner_size * sum(
         sum(widths[m][row[m]] for m in range(len(widths))) for head in heads for row in head.configuration
     )

@@ -1,16 +1,18 @@
 """The searchable fusion network: central weights over the features of frozen or trained unimodal networks.
 
-Notation: a configuration is a list of rows (one feature index per modality, activation index), one row per fusion
-layer; layer l computes h_l = activation(W_l [x_1 ; x_2 ; h_(l-1)] + b_l), with dropout after it (MFAS, section 3.1).
-Parameter names are the published ones. New here: any number of modalities, and the index SKIP, which leaves a modality
-out of a layer.
+Notation: batch B, classes C, inner size S; feature i of modality m is x_(m,i), D_(m,i) wide. A configuration is a
+list of rows (one feature index per modality, activation index), one row per fusion layer. Layer l computes
+h_l = activation(W_l [x_1 ; x_2 ; h_(l-1)] + b_l), with dropout after it (MFAS, section 3.1); the central classifier
+reads the last h_l.
+
+Parameter names and their order are the published ones. Beyond the paper, there may be any number of modalities, and the
+index SKIP leaves a modality out of a layer.
 """
 
 import copy
 import dataclasses
 import itertools
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +20,10 @@ from torch import Tensor, nn
 from models.hcn import SkeletonNet
 from models.inflated_resnet import InflatedResNet50
 from models.lenet import AudioLeNet, ImageLeNet
+from models.unimodal import UnimodalNetwork
 
 Configuration = Sequence[Sequence[int]]
+Outputs = Tensor | tuple[Tensor, ...]
 
 ACTIVATIONS: tuple[type[nn.Module], ...] = (nn.ReLU, nn.Sigmoid, nn.LeakyReLU, nn.GELU)
 ACTIVATION_NAMES = ("relu", "sigmoid", "leaky_relu", "gelu")
@@ -28,7 +32,7 @@ SKIP = -1
 
 @dataclasses.dataclass(frozen=True)
 class HeadSettings:
-    """What the central weights look like, apart from the configuration."""
+    """The shape of the central weights, apart from the configuration."""
 
     num_outputs: int
     inner_size: int = 16
@@ -36,18 +40,18 @@ class HeadSettings:
     batchnorm: bool = False
     alphas: bool = False
     multitask: bool = False
-    multi_label: bool = False  # any number of classes at once, each with a sigmoid of its own
+    multi_label: bool = False  # a sample may have any number of classes, each with its own sigmoid
 
 
 @dataclasses.dataclass(frozen=True)
 class FeatureLayout:
-    """Where each pooled feature and each unimodal net's logits stand in one row of a feature table.
+    """The columns of a feature table.
 
-    A row holds the features of the first modality, then of the second, ..., then the logits of the first net, of the
-    second, ... where there are any.
+    A row holds the features of the first modality, then of the second, and so on, followed by the logits of each
+    unimodal network in the same order if `has_logits`.
     """
 
-    widths: tuple[tuple[int, ...], ...]  # per modality, per feature
+    widths: tuple[tuple[int, ...], ...]  # widths[m][i] = D_(m,i)
     num_outputs: int
     has_logits: bool = True
 
@@ -61,7 +65,7 @@ class FeatureLayout:
         return sum(self._sizes)
 
     def split(self, rows: Tensor) -> tuple[list[list[Tensor]], list[Tensor]]:
-        """Views of rows (B, total): features[modality][index] (B, width), and logits[modality] (B, C)."""
+        """Split rows (B, total) into views features[m][i], each (B, D_(m,i)), and logits[m], each (B, C)."""
         parts = list(rows.split(self._sizes, dim=1))
         features = [[parts.pop(0) for _ in modality] for modality in self.widths]
         return features, parts
@@ -75,46 +79,26 @@ class Alpha(nn.Module):
         self.alpha_x = nn.Parameter(torch.randn(1) * 0.1)
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
-        first, second = features
-        share = torch.sigmoid(self.alpha_x)
+        first, second = features  # (B, D_1), (B, D_2)
+        share = torch.sigmoid(self.alpha_x)  # (1,)
         return [first * share, second * (1 - share)]
 
 
 class FusionHead(nn.Module):
     """The central weights of one configuration."""
 
-    shape_flags: ClassVar = {
-        "num_outputs": ("central_classifier.weight", 0),
-        "inner_representation_size": ("central_classifier.weight", 1),
-    }
-
     def __init__(self, configuration: Configuration, widths: Sequence[Sequence[int]], settings: HeadSettings) -> None:
         """
         Args:
             configuration: rows (feature index of each modality, activation index).
-            widths: widths[modality][index] of the pooled features.
+            widths: widths[m][i] = D_(m,i).
 
         Raises:
-            ValueError: a row has an index that does not exist, or alphas are asked for with other than two modalities.
+            ValueError: A row has an index that does not exist, or `settings.alphas` is set and a layer does not read
+                exactly two modalities.
         """
         super().__init__()
-        self.add_central_weights(configuration, widths, settings)
-
-    def add_central_weights(
-        self, configuration: Configuration, widths: Sequence[Sequence[int]], settings: HeadSettings
-    ) -> None:
-        sizes = [len(modality) for modality in widths]
-        for row in configuration:
-            if len(row) != len(sizes) + 1 or not (
-                all(SKIP <= i < n for i, n in zip(row, sizes, strict=False)) and 0 <= row[-1] < len(ACTIVATIONS)
-            ):
-                raise ValueError(
-                    f"a row needs one index below each of {[*sizes, len(ACTIVATIONS)]}, but got {list(row)}"
-                )
-        if settings.alphas and (len(sizes) != 2 or any(SKIP in row for row in configuration)):
-            raise ValueError(
-                f"alphas weigh two features in every layer; here are {len(sizes)} modalities, or some skipped"
-            )
+        _check(configuration, [len(modality) for modality in widths], settings.alphas)
         self.configuration = tuple(tuple(row) for row in configuration)
         self.settings = settings
         self.alphas = nn.ModuleList(Alpha() for _ in configuration)
@@ -122,8 +106,7 @@ class FusionHead(nn.Module):
         previous = 0
         for *indices, activation in configuration:
             read = [modality[i] for modality, i in zip(widths, indices, strict=True) if i != SKIP]
-            width = sum(read) + previous
-            layers: list[nn.Module] = [nn.Linear(width, settings.inner_size), ACTIVATIONS[activation]()]
+            layers = [nn.Linear(sum(read) + previous, settings.inner_size), ACTIVATIONS[activation]()]
             if settings.batchnorm:
                 layers.append(nn.BatchNorm1d(settings.inner_size))
             if settings.dropout > 0:
@@ -132,131 +115,149 @@ class FusionHead(nn.Module):
             previous = settings.inner_size
         self.central_classifier = nn.Linear(previous, settings.num_outputs)
 
-    def fuse(self, features: Sequence[Sequence[Tensor]]) -> Tensor:
-        """Logits (B, C) from features[modality][index], each (B, width)."""
-        hidden: list[Tensor] = []
-        for (*indices, _), alpha, layer in zip(self.configuration, self.alphas, self.fusion_layers, strict=True):
-            chosen = [modality[i] for modality, i in zip(features, indices, strict=True) if i != SKIP]  # each (B, D_i)
-            if self.settings.alphas:
-                chosen = alpha(chosen)
-            hidden = [layer(torch.cat(chosen + hidden, dim=1))]  # (B, S)
-        return self.central_classifier(hidden[0])  # (B, C)
+    def forward(self, features: Sequence[Sequence[Tensor]], logits: Sequence[Tensor]) -> Outputs:
+        return fuse(self, features, logits)
 
-    def outputs(self, fused: Tensor, logits: Sequence[Tensor]) -> Tensor | tuple[Tensor, ...]:
-        """The fused logits; with multitask followed by the unimodal nets' logits, last modality first."""
-        return (fused, *reversed(logits)) if self.settings.multitask else fused
 
-    def forward(self, features: Sequence[Sequence[Tensor]], logits: Sequence[Tensor]) -> Tensor | tuple[Tensor, ...]:
-        return self.outputs(self.fuse(features), logits)
+def _check(configuration: Configuration, sizes: Sequence[int], alphas: bool) -> None:
+    limits = [*sizes, len(ACTIVATIONS)]
+    for row in configuration:
+        if len(row) != len(limits) or row[-1] < 0 or not all(SKIP <= i < n for i, n in zip(row, limits, strict=True)):
+            raise ValueError(f"a row needs one index below each of {limits}, but got {list(row)}")
+    if alphas and (len(sizes) != 2 or any(SKIP in row for row in configuration)):
+        raise ValueError(
+            f"alphas need exactly two features in every layer, but got {len(sizes)} modalities or a skipped one"
+        )
+
+
+def fuse(
+    central: "FusionHead | FusionNetwork", features: Sequence[Sequence[Tensor]], logits: Sequence[Tensor]
+) -> Outputs:
+    """Fused logits (B, C) from features[m][i], each (B, D_(m,i)).
+
+    With multitask they are followed by the unimodal networks' logits, last modality first. This is a function, not a
+    method, because a network registers the central weights under their published names, without a prefix.
+    """
+    hidden: list[Tensor] = []  # the previous layer's output, if any
+    for (*indices, _), alpha, layer in zip(central.configuration, central.alphas, central.fusion_layers, strict=True):
+        chosen = [modality[i] for modality, i in zip(features, indices, strict=True) if i != SKIP]  # each (B, D_(m,i))
+        if central.settings.alphas:
+            chosen = alpha(chosen)
+        hidden = [layer(torch.cat(chosen + hidden, dim=1))]  # (B, S)
+    fused = central.central_classifier(hidden[0])  # (B, C)
+    return (fused, *reversed(logits)) if central.settings.multitask else fused
+
+
+class FusionNetwork(nn.Module):
+    """Central weights together with the unimodal networks that feed them."""
+
+    def __init__(
+        self,
+        backbones: Mapping[str, UnimodalNetwork],
+        configuration: Configuration,
+        settings: HeadSettings,
+        layout: FeatureLayout | None = None,
+    ) -> None:
+        """
+        Args:
+            backbones: the unimodal networks by name, in the published order: that of the inputs, last modality first.
+            layout: features and logits that `unimodal` returns; None: those of the backbones.
+        """
+        super().__init__()
+        for name, network in backbones.items():  # before the central weights in the published state_dict
+            self.add_module(name, network)
+        self._names = tuple(backbones)[::-1]  # first modality first
+        widths = tuple(tuple(backbones[name].feature_widths) for name in self._names)
+        self.feature_layout = layout or FeatureLayout(widths, settings.num_outputs)
+        head = FusionHead(configuration, self.feature_layout.widths, settings)
+        self.configuration, self.settings = head.configuration, settings
+        self.alphas, self.fusion_layers = head.alphas, head.fusion_layers
+        self.central_classifier = head.central_classifier
+
+    def backbones(self) -> list[UnimodalNetwork]:
+        """The unimodal networks, first modality first."""
+        return [getattr(self, name) for name in self._names]
+
+    def unimodal(self, *inputs: Tensor) -> tuple[list[list[Tensor]], list[Tensor]]:
+        """Pooled features[m][i], each (B, D_(m,i)), and logits[m], each (B, C), of every unimodal network."""
+        pooled = [net.pooled(x) for net, x in zip(self.backbones(), reversed(inputs), strict=True)]
+        return [features for features, _ in pooled], [logits for _, logits in pooled]
+
+    def feature_rows(self, *inputs: Tensor) -> Tensor:
+        """The rows (B, total) of a batch, laid out as `feature_layout`."""
+        features, logits = self.unimodal(*inputs)
+        return torch.cat([x for modality in features for x in modality] + logits, dim=1)
+
+    def modality_input(self, modality: int) -> tuple[int, slice]:
+        """Index of the input that holds a modality, and the modality's columns in it (dimension 1)."""
+        return len(self._names) - 1 - modality, slice(None)
 
     def central_parameters(self) -> list[nn.Parameter]:
-        """The weights that the search trains."""
+        """The parameters that the search trains."""
         central = (self.alphas, self.fusion_layers, self.central_classifier)
         return [p for module in central for p in module.parameters()]
 
-
-class FusionNetwork(FusionHead):
-    """Central weights together with the unimodal networks that feed them; subclasses name the networks."""
-
-    def unimodal(self, *inputs: Tensor) -> tuple[list[list[Tensor]], list[Tensor]]:
-        """Pooled features and logits of every unimodal network, first modality first."""
-        raise NotImplementedError
-
-    def backbones(self) -> list[nn.Module]:
-        """The unimodal networks, first modality first."""
-        raise NotImplementedError
-
-    @property
-    def feature_layout(self) -> FeatureLayout:
-        """Of what `feature_rows` gives."""
-        return FeatureLayout(tuple(tuple(net.feature_widths) for net in self.backbones()), self.settings.num_outputs)
-
-    def feature_rows(self, *inputs: Tensor) -> Tensor:
-        """The rows (B, total) of a batch: all features by modality, then the logits by modality."""
-        features, logits = self.unimodal(*inputs)
-        return torch.cat([x for modality in features for x in modality] + list(logits), dim=1)
-
-    def modality_input(self, modality: int) -> tuple[int, slice]:
-        """Which of the inputs is a modality's, and which of its columns (dimension 1)."""
-        return len(self.backbones()) - 1 - modality, slice(None)  # as published, the inputs go the other way round
-
-    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
-        features, logits = self.unimodal(*inputs)
-        return self.outputs(self.fuse(features), logits)
+    def forward(self, *inputs: Tensor) -> Outputs:
+        features, logits = self.unimodal(*inputs)  # each (B, D_(m,i)), each (B, C)
+        return fuse(self, features, logits)
 
 
 class FeatureRows(nn.Module):
-    """The unimodal networks of a fusion network alone, as a module that DataParallel can spread."""
+    """The unimodal networks of a fusion network as a module of their own, for DataParallel."""
 
     def __init__(self, network: FusionNetwork) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        return self.network.feature_rows(*inputs)
+        return self.network.feature_rows(*inputs)  # (B, total)
 
 
 class AudioImageNetwork(FusionNetwork):
-    """AV-MNIST: audio is the first modality of a row, image the second; inputs are (image, audio) as published."""
+    """AV-MNIST: audio is the first modality of a row, image the second.
+
+    Inputs are images (B, 1, 28, 28) and spectrograms (B, 1, 112, 112), in the published order.
+    """
+
+    rgbnet: ImageLeNet
+    audnet: AudioLeNet
 
     def __init__(self, configuration: Configuration, settings: HeadSettings, channels: int = 3) -> None:
-        nn.Module.__init__(self)  # the backbones come first in the published state_dict
-        self.rgbnet = ImageLeNet(channels, settings.num_outputs)
-        self.audnet = AudioLeNet(channels, settings.num_outputs)
-        widths = (self.audnet.feature_widths, self.rgbnet.feature_widths)
-        self.add_central_weights(configuration, widths, settings)
-
-    def backbones(self) -> list[nn.Module]:
-        return [self.audnet, self.rgbnet]
-
-    def unimodal(self, image: Tensor, audio: Tensor) -> tuple[list[list[Tensor]], list[Tensor]]:
-        audio_features, audio_logits = self.audnet.pooled(audio)  # (B, 1, 112, 112) -> 5 x (B, D_i), (B, C)
-        image_features, image_logits = self.rgbnet.pooled(image)  # (B, 1, 28, 28) -> 3 x (B, D_i), (B, C)
-        return [audio_features, image_features], [audio_logits, image_logits]
+        image, audio = ImageLeNet(channels, settings.num_outputs), AudioLeNet(channels, settings.num_outputs)
+        super().__init__({"rgbnet": image, "audnet": audio}, configuration, settings)
 
 
 class SkeletonRGBNetwork(FusionNetwork):
-    """NTU RGB+D: skeleton is the first modality of a row, RGB the second; inputs are (rgb, skeleton) as published."""
+    """NTU RGB+D: skeleton is the first modality of a row, RGB the second.
+
+    Inputs are clips (B, T, H, W, 3) and skeletons (B, 3, T, 25, 2), in the published order.
+    """
+
+    rgbnet: InflatedResNet50
+    skenet: SkeletonNet
 
     def __init__(self, configuration: Configuration, settings: HeadSettings, skeleton_frames: int = 32) -> None:
-        nn.Module.__init__(self)  # the backbones come first in the published state_dict
-        self.rgbnet = InflatedResNet50(settings.num_outputs)
-        self.skenet = SkeletonNet(settings.num_outputs, skeleton_frames, settings.dropout)  # --drpt is its rate, too
-        widths = (self.skenet.feature_widths, self.rgbnet.feature_widths)
-        self.add_central_weights(configuration, widths, settings)
-
-    def backbones(self) -> list[nn.Module]:
-        return [self.skenet, self.rgbnet]
-
-    def unimodal(self, rgb: Tensor, skeleton: Tensor) -> tuple[list[list[Tensor]], list[Tensor]]:
-        skeleton_features, skeleton_logits = self.skenet.pooled(skeleton)  # (B, 3, T, 25, 2) -> 4 x (B, D_i), (B, C)
-        rgb_features, rgb_logits = self.rgbnet.pooled(rgb)  # (B, T, H, W, 3) -> 4 x (B, D_i), (B, C)
-        return [skeleton_features, rgb_features], [skeleton_logits, rgb_logits]
+        rgb = InflatedResNet50(settings.num_outputs)
+        skeleton = SkeletonNet(settings.num_outputs, skeleton_frames, settings.dropout)  # its rate is --drpt, too
+        super().__init__({"rgbnet": rgb, "skenet": skeleton}, configuration, settings)
 
 
 class FeatureNetwork(FusionNetwork):
-    """Central weights over the rows of a feature table: unimodal networks that ran elsewhere."""
+    """Central weights over the rows of a feature table, whose unimodal networks ran elsewhere."""
 
     def __init__(self, configuration: Configuration, layout: FeatureLayout, settings: HeadSettings) -> None:
-        FusionHead.__init__(self, configuration, layout.widths, settings)
-        self.layout = layout
+        super().__init__({}, configuration, settings, layout)
 
-    def backbones(self) -> list[nn.Module]:
-        return []
-
-    @property
-    def feature_layout(self) -> FeatureLayout:
-        return self.layout
-
-    def unimodal(self, rows: Tensor) -> tuple[list[list[Tensor]], list[Tensor]]:
-        return self.layout.split(rows)  # (B, layout.total) -> by modality each (B, D_i); (B, C) each
+    def unimodal(self, *inputs: Tensor) -> tuple[list[list[Tensor]], list[Tensor]]:
+        (rows,) = inputs  # (B, total)
+        return self.feature_layout.split(rows)
 
     def over_features(self) -> "FeatureNetwork":
-        """A copy whose rows end with the features: logits are no input of the central weights."""
+        """Copy this network for rows without logits, which the central weights do not read."""
         alone = copy.deepcopy(self)
-        alone.layout = dataclasses.replace(self.layout, has_logits=False)
+        alone.feature_layout = dataclasses.replace(self.feature_layout, has_logits=False)
         return alone
 
     def modality_input(self, modality: int) -> tuple[int, slice]:
-        ends = list(itertools.accumulate(map(sum, self.layout.widths), initial=0))
+        ends = list(itertools.accumulate(map(sum, self.feature_layout.widths), initial=0))
         return 0, slice(ends[modality], ends[modality + 1])

@@ -1,37 +1,42 @@
-"""The skeleton network of NTU: hierarchical co-occurrence of joints (HCN, IJCAI 2018), with the published names.
+"""The skeleton network of NTU RGB+D: hierarchical co-occurrence of joints (HCN, IJCAI 2018).
 
 Joints become channels after the second convolution, so that the third sees all joints at once. Two streams, position
-and motion, run over each person and join in the fifth; the maximum over the two persons is classified.
-"""
+and motion, run over each person and join in the fifth; the maximum over the two persons is classified. Parameter names
+are the published ones.
 
-from typing import ClassVar
+Notation: batch B, frames T, classes C.
+"""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.unimodal import UnimodalNetwork
+
 JOINTS = 25
 
 
-class SkeletonNet(nn.Module):
-    """Skeletons (B, 3, T, 25, 2); features 128, 256, 256 (T/16)^2 (1024 for 32 frames) and 512 wide."""
+class SkeletonNet(UnimodalNetwork):
+    """Skeletons (B, 3, T, 25, 2): three coordinates, 25 joints, two persons.
+
+    Features are 128, 256, 256 (T/16)^2 (1024 for 32 frames) and 512 wide.
+    """
 
     depth = 4
-    shape_flags: ClassVar = {"vid_len": ("conv2.weight", 0), "num_outputs": ("fc8.weight", 0)}
 
     def __init__(self, num_outputs: int = 60, frames: int = 32, dropout: float = 0.5) -> None:
         """
         Args:
-            dropout: rate of all dropouts.
+            frames: T, at least 8.
+            dropout: rate of every dropout layer.
 
         Raises:
-            ValueError: fewer than 8 frames, of which the pooling would leave none.
+            ValueError: There are fewer than 8 frames, which pooling would reduce to none.
         """
         super().__init__()
         if frames < 8:
             raise ValueError(f"the skeleton network needs at least 8 frames, but got {frames}")
-        self.frames = frames
-        self.pools_fifth = frames >= 16  # published: no pooling there with 8 frames
+        pools_fifth = frames >= 16  # published: no pooling there with 8 frames
         for stream in ("", "m"):
             self.add_module(f"conv1{stream}", nn.Sequential(nn.Conv2d(3, 64, 1), nn.ReLU()))
             self.add_module(f"conv2{stream}", nn.Conv2d(64, frames, (3, 1), padding=(1, 0)))
@@ -42,31 +47,32 @@ class SkeletonNet(nn.Module):
             )
         pool = [nn.MaxPool2d(2)]
         self.conv5 = nn.Sequential(
-            nn.Conv2d(128, 128, 3, padding=1), nn.ReLU(), nn.Dropout2d(dropout), *pool * self.pools_fifth
+            nn.Conv2d(128, 128, 3, padding=1), nn.ReLU(), nn.Dropout2d(dropout), *pool * pools_fifth
         )
         self.conv6 = nn.Sequential(nn.Conv2d(128, 256, 3, padding=1), nn.ReLU(), nn.Dropout2d(dropout), *pool)
-        side = frames // (16 if self.pools_fifth else 8)
+        side = frames // (16 if pools_fifth else 8)
         flat = 256 * side**2
         self.fc7 = nn.Sequential(nn.Linear(flat, 512), nn.ReLU(), nn.Dropout(dropout))
         self.fc8 = nn.Linear(512, num_outputs)
         self.feature_widths = (128, 256, flat, 512)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
+        for parameter in self.parameters():
+            if parameter.ndim > 1:
+                nn.init.xavier_uniform_(parameter)
+            else:
+                nn.init.zeros_(parameter)
 
     def _stream(self, x: Tensor, stream: str) -> list[Tensor]:
-        """One stream over one person's (B, 3, T, 25): what the first four convolutions give."""
+        """Outputs of the first four convolutions of one stream for one person (B, 3, T, 25)."""
         one = self.get_submodule(f"conv1{stream}")(x)  # (B, 64, T, 25)
-        two = self.get_submodule(f"conv2{stream}")(one).transpose(1, 3)  # (B, 25, T, frames)
-        three = self.get_submodule(f"conv3{stream}")(two)  # (B, 32, T/2, frames/2)
-        four = self.get_submodule(f"conv4{stream}")(three)  # (B, 64, T/4, frames/4)
+        two = self.get_submodule(f"conv2{stream}")(one).transpose(1, 3)  # (B, 25, T, T)
+        three = self.get_submodule(f"conv3{stream}")(two)  # (B, 32, T/2, T/2)
+        four = self.get_submodule(f"conv4{stream}")(three)  # (B, 64, T/4, T/4)
         return [one, two, three, four]
 
     def hidden(self, skeletons: Tensor) -> list[Tensor]:
-        """The eight published hidden outputs: six maps, the flattened sixth, and fc7's, each the maximum over persons.
+        """The eight published hidden outputs: six maps, the sixth map flattened, and the output of fc7.
 
-        The maps are position's first three, then those of both streams together.
+        The first three maps are those of position, the others join both streams. Each is the maximum over persons.
         """
         motion = skeletons[:, :, 1:] - skeletons[:, :, :-1]  # (B, 3, T-1, 25, 2)
         size = skeletons.shape[2:4]
@@ -79,13 +85,8 @@ class SkeletonNet(nn.Module):
             persons.append([*early, both, five, self.conv6(five)])  # the last (B, 256, T/16, T/16)
         maps = [torch.maximum(*pair) for pair in zip(*persons, strict=True)]
         flat = maps[-1].flatten(1)  # (B, 256 (T/16)^2)
-        return [*maps, flat, self.fc7(flat)]
+        return [*maps, flat, self.fc7(flat)]  # the last (B, 512)
 
-    def pooled(self, skeletons: Tensor) -> tuple[list[Tensor], Tensor]:
-        """The features that fusion reads, each (B, its width), and the logits (B, num_outputs)."""
-        *_, five, six, flat, seven = self.hidden(skeletons)
-        return [five.mean(dim=(2, 3)), six.mean(dim=(2, 3)), flat, seven], self.fc8(seven)
-
-    def forward(self, skeletons: Tensor) -> Tensor:
-        """Logits (B, num_outputs)."""
-        return self.pooled(skeletons)[1]
+    def pooled(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        *_, five, six, flat, seven = self.hidden(x)
+        return [five.mean(dim=(2, 3)), six.mean(dim=(2, 3)), flat, seven], self.fc8(seven)  # (B, D_i), (B, C)

@@ -1,20 +1,23 @@
-"""The RGB network of NTU: a ResNet-50 whose 3x3 convolutions see three frames (an inflated network).
+"""The RGB network of NTU RGB+D: a ResNet-50 whose 3x3 convolutions see three frames (an inflated network).
 
-The stem runs frame by frame in 2D; strides act in space only, so that all frames live to the end. Parameter names are
-the published ones.
+The stem runs frame by frame in 2D; strides act in space only, so the number of frames never changes. Parameter names
+are the published ones.
+
+Notation: batch B, frames T, height H, width W, stride s, classes C.
 """
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-POOLED = 7  # side of the window of the last map that is averaged: the corner of an 8x8 one, as published
+from models.unimodal import UnimodalNetwork
+
+POOLED = 7  # side of the averaged window of the last map: the corner of an 8x8 map, as published
 
 
 class _Bottleneck(nn.Module):
-    """1x1x1, 3x3x3 and 1x1x1 convolutions around a shortcut; the last widens four times."""
+    """1x1x1, 3x3x3 and 1x1x1 convolutions with a shortcut; the output has 4 `width` channels."""
 
     def __init__(self, inputs: int, width: int, stride: int, project: bool) -> None:
         super().__init__()
@@ -36,11 +39,11 @@ class _Bottleneck(nn.Module):
         y = self.relu(self.bn1(self.conv1(x)))  # (B, width, T, H, W)
         y = self.relu(self.bn2(self.conv2(y)))  # (B, width, T, H/s, W/s)
         y = self.bn3(self.conv3(y))  # (B, 4 width, T, H/s, W/s)
-        return self.relu(y + (x if self.downsample is None else self.downsample(x)))
+        return self.relu(y + (x if self.downsample is None else self.downsample(x)))  # (B, 4 width, T, H/s, W/s)
 
 
 class _Stages(nn.Module):
-    """Stem and the four stages."""
+    """The stem and the four stages."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,24 +60,26 @@ class _Stages(nn.Module):
             self.add_module(f"layer{i}", nn.Sequential(*stage))
 
     def forward(self, clips: Tensor) -> list[Tensor]:
-        """Clips (B, T, H, W, 3) to the maps of the stages, (B, 256 2^i, T, H/4/2^i, W/4/2^i)."""
+        """Maps of the stages i = 1 ... 4, each (B, 128 2^i, T, H/2/2^i, W/2/2^i), of clips (B, T, H, W, 3)."""
         batch = len(clips)
         x = clips.flatten(0, 1).movedim(-1, 1)  # (B T, 3, H, W)
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))  # (B T, 64, H/4, W/4)
         x = x.unflatten(0, (batch, -1)).transpose(1, 2)  # (B, 64, T, H/4, W/4)
         maps = []
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            x = stage(x)
+        for i in range(1, 5):
+            x = self.get_submodule(f"layer{i}")(x)  # (B, 128 2^i, T, H/2/2^i, W/2/2^i)
             maps.append(x)
         return maps
 
 
-class InflatedResNet50(nn.Module):
-    """Clips (B, T, H, W, 3) of any length, BGR, normalised; features 512, 1024, 2048 (maps) and 2048 (pooled) wide."""
+class InflatedResNet50(UnimodalNetwork):
+    """Normalized BGR clips (B, T, H, W, 3) of any length.
+
+    Features are 512, 1024, 2048 (averages of the maps) and 2048 (input of the classifier) wide.
+    """
 
     feature_widths = (512, 1024, 2048, 2048)
     depth = len(feature_widths)
-    shape_flags: ClassVar = {"num_outputs": ("classifier.weight", 0)}
 
     def __init__(self, num_outputs: int = 60) -> None:
         super().__init__()
@@ -84,25 +89,20 @@ class InflatedResNet50(nn.Module):
             if isinstance(module, nn.Conv2d | nn.Conv3d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def pooled(self, clips: Tensor) -> tuple[list[Tensor], Tensor]:
-        """The features that fusion reads, each (B, its width), and the logits (B, num_outputs)."""
-        maps = self.cnn(clips)
+    def pooled(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        maps = self.cnn(x)
         corner = maps[-1][..., :POOLED, :POOLED].mean(dim=(2, 3, 4))  # (B, 2048)
-        features = [x.mean(dim=(2, 3, 4)) for x in maps[1:]]  # (B, 512), (B, 1024), (B, 2048)
-        return [*features, corner], self.classifier(corner)
-
-    def forward(self, clips: Tensor) -> Tensor:
-        """Logits (B, num_outputs)."""
-        return self.pooled(clips)[1]
+        features = [y.mean(dim=(2, 3, 4)) for y in maps[1:]]  # (B, 512), (B, 1024), (B, 2048)
+        return [*features, corner], self.classifier(corner)  # (B, C)
 
 
 def inflate(state: Mapping[str, Tensor], how: str, frames: int = 3) -> dict[str, Tensor]:
-    """Turn the state of torchvision's 2D ResNet-50 into one for `InflatedResNet50().cnn`.
+    """Convert the state_dict of torchvision's 2D ResNet-50 for `InflatedResNet50().cnn`.
 
     Args:
         how: "centre" puts a 2D kernel on the middle frame (the network then starts as the 2D one, frame by frame),
             "average" spreads it evenly over the frames.
-        frames: of the 3x3 kernels.
+        frames: number of frames that the 3x3 kernels span.
     """
     weights = {"centre": torch.zeros(frames), "average": torch.full((frames,), 1 / frames)}[how]
     if how == "centre":

@@ -1,20 +1,25 @@
 """The two unimodal networks of AV-MNIST.
 
-Both are stacks of convolution, batch norm, ReLU and 2x2 max-pooling that double the channels block by block; the global
-average of the last map is classified. Parameter names are the published ones.
+Both are stacks of blocks (convolution, batch norm, ReLU, 2x2 max-pooling), each with twice the channels of the one
+before; a linear layer classifies the global average of the last map. Parameter names are the published ones.
+
+Notation: batch B, channels c of the first block, classes C.
 """
 
-from typing import ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.unimodal import UnimodalNetwork
+
 
 class _MaxPool2x2(torch.autograd.Function):
-    """2x2 max-pooling as comparisons of strided views: on CPUs faster than `max_pool2d` with few channels.
+    """2x2 max-pooling by comparing strided views: on CPUs faster than `max_pool2d` with few channels.
 
-    As there, the gradient goes to the first of equal maxima in reading order; an odd last row or column is left out.
+    As in `max_pool2d`, the gradient goes to the first of equal maxima in reading order, and an odd last row or column
+    is dropped.
     """
 
     @staticmethod
@@ -23,7 +28,7 @@ class _MaxPool2x2(torch.autograd.Function):
         return [x[:, :, i:height:2, j:width:2] for i in (0, 1) for j in (0, 1)]
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         a, b, c, d = _MaxPool2x2._corners(x)
         top, bottom = torch.maximum(a, b), torch.maximum(c, d)
         y = torch.maximum(top, bottom)
@@ -31,7 +36,7 @@ class _MaxPool2x2(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> Tensor:
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         x, top, bottom, y = ctx.saved_tensors
         result = torch.zeros_like(x) if x.shape[2] % 2 or x.shape[3] % 2 else torch.empty_like(x)
         corners, targets = _MaxPool2x2._corners(x), _MaxPool2x2._corners(result)
@@ -43,14 +48,12 @@ class _MaxPool2x2(torch.autograd.Function):
         return result
 
 
-class _LeNet(nn.Module):
+class LeNet(UnimodalNetwork):
     """`depth` blocks of channels c, 2c, 4c, ...; the first convolution is 5x5, the others 3x3."""
 
     depth: int
     first_feature_pooled: bool
-    memory_format = torch.channels_last  # of the weights, see `pooled`
-    # which parameter's size, in which dimension, a script's flag fixes
-    shape_flags: ClassVar = {"channels": ("conv1.weight", 0), "num_outputs": ("classifier.0.weight", 0)}
+    memory_format = torch.channels_last
 
     def __init__(self, channels: int = 3, num_outputs: int = 10) -> None:
         super().__init__()
@@ -68,33 +71,28 @@ class _LeNet(nn.Module):
                 nn.init.kaiming_uniform_(module.weight)
 
     def pooled(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
-        """The pooled feature of every block, each (B, its width), and the logits (B, num_outputs)."""
         features = []  # x: (B, 1, H, W)
-        # On CPUs convolutions with few channels are faster with channels last, all else is with channels first.
+        # On CPUs, convolutions with few channels are faster with channels last, everything else with channels first.
         for i in range(1, self.depth + 1):
             x = self.get_submodule(f"conv{i}")(x).contiguous()  # (B, c 2^(i-1), h, w)
             out = F.relu(self.get_submodule(f"bn{i}")(x))  # (B, c 2^(i-1), h, w)
             x = F.max_pool2d(out, 2) if out.is_cuda else _MaxPool2x2.apply(out)  # (B, c 2^(i-1), h/2, w/2)
             source = x if i == 1 and self.first_feature_pooled else out
             features.append(source.mean(dim=(2, 3)))  # (B, c 2^(i-1))
-        return features, self.classifier(features[-1])
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, num_outputs)."""
-        return self.pooled(x)[1]
+        return features, self.classifier(features[-1])  # (B, C)
 
 
-class ImageLeNet(_LeNet):
-    """Images (B, 1, 28, 28); features c, 2c, 4c wide, averages of the maps before max-pooling."""
+class ImageLeNet(LeNet):
+    """Images (B, 1, 28, 28); features c, 2c and 4c wide, averages of the maps before max-pooling."""
 
     depth = 3
     first_feature_pooled = False
 
 
-class AudioLeNet(_LeNet):
-    """Spectrograms (B, 1, 112, 112) of values 0..255; features c .. 16c wide.
+class AudioLeNet(LeNet):
+    """Spectrograms (B, 1, 112, 112) with values 0..255; features c, 2c, 4c, 8c and 16c wide.
 
-    The first feature is the average after max-pooling, the others before it: the published checkpoints saw that.
+    The first feature is an average after max-pooling, the others before it: the published checkpoints expect that.
     """
 
     depth = 5

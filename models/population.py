@@ -1,11 +1,12 @@
 """Many fusion heads trained together as one module.
 
-Notation: K candidates, at most L fusion layers each, inner size S, batch B; feature i of modality m is D_mi wide. The
-first term of a fusion layer, W_l [x_1 ; x_2 ; ...], does not depend on the other layers. So all (candidate, layer)
-pairs that read one feature share one matrix product; only the recurrence U_l h_(l-1) is batched over candidates, layer
-by layer. Candidates are kept longest first, so that those which have a layer l are the first K_l; the P pairs are
-ordered by layer, then candidate. Samples come last in every array, (K, S, B), so that what belongs to a pair is one
-piece of memory.
+Notation, beyond that of `models.fusion`: K candidates; layer l exists in the first K_l of them, because candidates are
+kept longest first. A pair p is one fusion layer of one candidate; the P pairs are ordered by layer, then candidate.
+`readers[m][i]` lists the R_(m,i) pairs whose row reads feature i of modality m.
+
+The terms W_l [x_1 ; x_2 ; ...] do not depend on other layers, so all readers of a feature share one matrix product.
+Only the recurrence U_l h_(l-1) is batched over candidates, layer by layer. Samples come last in every array, (K, S, B),
+so that everything that belongs to a pair is contiguous in memory.
 """
 
 import itertools
@@ -15,105 +16,112 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.fusion import SKIP, FeatureLayout, FusionHead
+from models.fusion import SKIP, FeatureLayout, FusionHead, Outputs
 
 OTHERS = ((2, F.leaky_relu), (3, F.gelu))  # activations besides ReLU and sigmoid, by index
+NORM = ("weight", "bias", "running_mean", "running_var")  # state of a batch norm, a number per unit each
 
 
 class Population(nn.Module):
     """The central weights of several configurations; each member trains as it would alone.
 
-    Members share nothing but the batches: the sum of their losses has the gradient of each, element-wise optimizers
-    keep them apart, batch norm and dropout act on each member's own units.
+    Members share nothing but the batches: the gradient of the sum of their losses is the gradient of each, element-wise
+    optimizers keep them apart, and batch norm and dropout act on each member's own units.
     """
 
+    activation: Tensor  # index of each pair's activation, (P, 1, 1)
+    ends: Tensor  # last pair of each candidate, (K,)
+    places: Tensor  # candidate (longest first) of each member, (K,)
+
     def __init__(self, heads: Sequence[FusionHead], layout: FeatureLayout) -> None:
-        """Take over the weights of `heads`, whose settings must be the same."""
+        """Copy the weights of `heads`, which must have equal settings."""
         super().__init__()
-        self.layout = layout
-        self.settings = heads[0].settings
-        self.order = sorted(range(len(heads)), key=lambda k: -len(heads[k].configuration))  # sorted place -> member
-        members = [heads[k] for k in self.order]
-        self.configurations = [head.configuration for head in members]
+        self.layout, self.settings = layout, heads[0].settings
+        order = sorted(range(len(heads)), key=lambda k: -len(heads[k].configuration))  # members, longest first
+        self.configurations = [heads[k].configuration for k in order]
         depth = len(self.configurations[0])
         self.alive = [sum(len(c) > layer for c in self.configurations) for layer in range(depth)]  # K_l
         self.starts = list(itertools.accumulate(self.alive, initial=0))[:-1]  # first pair of each layer
         self.pairs = [(layer, k) for layer, count in enumerate(self.alive) for k in range(count)]
-        self._add_input_weights(members)
-        self._add_recurrent_weights(members)
+        rows = torch.tensor([self.configurations[k][layer] for layer, k in self.pairs])  # (P, modalities + 1)
+        self.register_buffer("activation", rows[:, -1].reshape(-1, 1, 1), persistent=False)
+        self.others = [(number, other) for number, other in OTHERS if (rows[:, -1] == number).any()]
+        ends = [self.starts[len(c) - 1] + k for k, c in enumerate(self.configurations)]
+        self.register_buffer("ends", torch.tensor(ends), persistent=False)
+        self.register_buffer("places", torch.tensor(order).argsort(), persistent=False)
+        self._add_readers(rows[:, :-1])
+        self._add_weights([heads[k].state_dict() for k in order])
 
-    def _slots(self, head: FusionHead, layer: int) -> list[Tensor]:
-        """The columns of a member's layer that belong to each modality, then to the previous layer; each (S, D)."""
-        row = head.configuration[layer]
-        widths = [0 if i == SKIP else modality[i] for modality, i in zip(self.layout.widths, row[:-1], strict=True)]
-        weight = head.fusion_layers[layer][0].weight.detach()  # (S, sum of D)
-        return list(weight.split([*widths, weight.shape[1] - sum(widths)], dim=1))
+    def _add_readers(self, chosen: Tensor) -> None:
+        """Register who reads which feature, and for each modality the order of the products.
 
-    def _add_input_weights(self, members: Sequence[FusionHead]) -> None:
-        """For every feature that is read, one matrix (readers x S, D_mi), and where its readers' results go.
+        The products of a modality, (R + 1, S, B), are ordered by feature, then pair; a last block of zeros serves the
+        pairs that skip the modality. `gather_m` (P,) orders them by pair, `scatter_m` (R,) by feature again.
 
-        The products of a modality stand one after the other along the reader axis, and a block of zeros for the pairs
-        that leave the modality out; `gather_m` orders them by pair, `scatter_m` back.
+        Args:
+            chosen: feature index of each pair and modality, (P, modalities).
         """
-        self.input_weights = nn.ParameterDict()
-        self.readers: list[list[tuple[int, list[tuple[int, int]]]]] = []  # [modality] -> (feature, its pairs)
+        self.readers: list[dict[int, list[int]]] = []
         for m, widths in enumerate(self.layout.widths):
-            reading = [
-                (i, [p for p in self.pairs if self.configurations[p[1]][p[0]][m] == i]) for i in range(len(widths))
-            ]
-            reading = [(i, readers) for i, readers in reading if readers]
-            for i, readers in reading:
-                stacked = torch.cat([self._slots(members[k], layer)[m] for layer, k in readers])  # (R S, D)
-                self.input_weights[f"{m}_{i}"] = nn.Parameter(stacked.contiguous())
-            self.readers.append(reading)
-            placed = [p for _, readers in reading for p in readers]
-            gather = [placed.index(p) if p in placed else len(placed) for p in self.pairs]
-            scatter = torch.tensor([self.pairs.index(p) for p in placed], dtype=torch.int64)
-            self.register_buffer(f"gather_{m}", torch.tensor(gather), persistent=False)
+            readers = {i: (chosen[:, m] == i).nonzero().flatten() for i in range(len(widths))}  # (R_(m,i),) each
+            scatter = torch.cat(list(readers.values()))
+            gather = torch.full((len(chosen),), len(scatter))
+            gather[scatter] = torch.arange(len(scatter))
+            self.readers.append({i: pairs.tolist() for i, pairs in readers.items() if len(pairs)})
+            self.register_buffer(f"gather_{m}", gather, persistent=False)
             self.register_buffer(f"scatter_{m}", scatter, persistent=False)
 
-    def _add_recurrent_weights(self, members: Sequence[FusionHead]) -> None:
-        def stack(tensors: list[Tensor], shape: tuple[int, ...] = ()) -> nn.Parameter:
-            return nn.Parameter(torch.stack([t.detach() for t in tensors]) if tensors else torch.empty(shape))
+    def _add_weights(self, states: Sequence[dict[str, Tensor]]) -> None:
+        """Stack the central weights of the candidates, given by name."""
 
+        def layers(name: str) -> list[Tensor]:
+            return [states[k][f"fusion_layers.{layer}.{name}"] for layer, k in self.pairs]
+
+        def stack(tensors: list[Tensor]) -> nn.Parameter:
+            return nn.Parameter(torch.stack(tensors))
+
+        columns = [self._columns(p, weight) for p, weight in enumerate(layers("0.weight"))]
+        self.input_weights = nn.ParameterDict()
+        for m, readers in enumerate(self.readers):
+            for i, pairs in readers.items():
+                self.input_weights[f"{m}_{i}"] = nn.Parameter(torch.cat([columns[p][m] for p in pairs]))  # (R S, D)
+        self.biases = stack(layers("0.bias"))  # (P, S)
+        recurrent = [own[-1] for own in columns[self.alive[0] :]]
         size = self.settings.inner_size
-        layers = [members[k].fusion_layers[layer] for layer, k in self.pairs]
-        self.biases = stack([layer[0].bias for layer in layers])  # (P, S)
-        self.recurrent = stack(  # (pairs above the first layer, S, S)
-            [self._slots(members[k], layer)[-1] for layer, k in self.pairs if layer], (0, size, size)
-        )
-        self.classifier_weight = stack([head.central_classifier.weight for head in members])  # (K, C, S)
-        self.classifier_bias = stack([head.central_classifier.bias for head in members])  # (K, C)
-        self.alphas = stack([members[k].alphas[layer].alpha_x for layer, k in self.pairs])  # (P, 1)
-        if self.settings.batchnorm:
-            self.norms = nn.ModuleList(
-                _joined_norms([layer[2] for layer in layers[start : start + count]])
-                for start, count in zip(self.starts, self.alive, strict=True)
-            )
-        chosen = torch.tensor([self.configurations[k][layer][-1] for layer, k in self.pairs])
-        self.register_buffer("activation", chosen.view(-1, 1, 1), persistent=False)  # (P, 1, 1)
-        self.others = [(number, other) for number, other in OTHERS if (chosen == number).any()]
-        # The last pair of each candidate, and the sorted place of each member in the order in which they were given.
-        ends = [self.pairs.index((len(c) - 1, k)) for k, c in enumerate(self.configurations)]
-        self.register_buffer("ends", torch.tensor(ends), persistent=False)
-        places = torch.tensor([self.order.index(k) for k in range(len(members))])
-        self.register_buffer("places", places, persistent=False)
+        self.recurrent = stack(recurrent) if recurrent else nn.Parameter(torch.empty(0, size, size))  # (P - K, S, S)
+        self.classifier_weight = stack([state["central_classifier.weight"] for state in states])  # (K, C, S)
+        self.classifier_bias = stack([state["central_classifier.bias"] for state in states])  # (K, C)
+        self.alphas = stack([states[k][f"alphas.{layer}.alpha_x"] for layer, k in self.pairs])  # (P, 1)
+        if self.settings.batchnorm:  # a layer's candidates share one batch norm over the units of all, (K_l S,)
+            self.norms = nn.ModuleList(nn.BatchNorm1d(count * size) for count in self.alive)
+            joined = {name: torch.stack(layers(f"2.{name}")).split(self.alive) for name in NORM}
+            for number, norm in enumerate(self.norms):
+                state = {name: values[number].flatten() for name, values in joined.items()}
+                counted = states[0][f"fusion_layers.{number}.2.num_batches_tracked"]
+                norm.load_state_dict(state | {"num_batches_tracked": counted})
+
+    def _columns(self, pair: int, weight: Tensor) -> tuple[Tensor, ...]:
+        """Split a pair's weight (S, sum of D) by modality, then the previous layer; (S, 0) where it reads nothing."""
+        layer, k = self.pairs[pair]
+        row = self.configurations[k][layer]
+        widths = [0 if i == SKIP else modality[i] for modality, i in zip(self.layout.widths, row[:-1], strict=True)]
+        return weight.split([*widths, weight.shape[1] - sum(widths)], dim=1)
 
     def layer(self, values: Tensor, number: int) -> Tensor:
-        """The part of a tensor over pairs (P, ...) that belongs to one fusion layer, (K_l, ...)."""
+        """One fusion layer's part (K_l, ...) of a tensor over pairs (P, ...)."""
         return values[self.starts[number] : self.starts[number] + self.alive[number]]
 
     def recurrent_layer(self, values: Tensor, number: int) -> Tensor:
-        """The same of a tensor over the pairs above the first layer, (K_l, S, S)."""
+        """One fusion layer's part (K_l, ...) of a tensor over the pairs above the first layer (P - K, ...)."""
         return values[self.starts[number] - self.alive[0] :][: self.alive[number]]
 
     def _first_terms(self, features: Sequence[Sequence[Tensor]]) -> Tensor:
-        """For each pair the sum over modalities of W_l x, (P, S, B)."""
+        """Sum over modalities of W_l x for each pair, (P, S, B)."""
         size = self.settings.inner_size
         by_modality = []
-        for m, reading in enumerate(self.readers):
-            products = [self.input_weights[f"{m}_{i}"] @ features[m][i].T for i, _ in reading]  # each (R_i S, B)
-            nothing = features[0][0].new_zeros(size, len(features[0][0]))  # of pairs that leave the modality out
+        for m, readers in enumerate(self.readers):
+            products = [self.input_weights[f"{m}_{i}"] @ features[m][i].T for i in readers]  # each (R_(m,i) S, B)
+            nothing = features[0][0].new_zeros(size, len(features[0][0]))  # for pairs that skip the modality
             stacked = torch.cat([*products, nothing]).unflatten(0, (-1, size))  # (R + 1, S, B)
             by_modality.append(stacked.index_select(0, getattr(self, f"gather_{m}")))
         if self.settings.alphas:
@@ -122,18 +130,18 @@ class Population(nn.Module):
         return sum(by_modality[1:], by_modality[0])
 
     def rectify(self, z: Tensor, number: int) -> Tensor:
-        """ReLU, or leaky ReLU or GELU where a candidate has that, on a layer's z (K_l, S, B)."""
+        """Apply ReLU to a layer's z (K_l, S, B), or the candidate's own activation if that is leaky ReLU or GELU."""
         rectified = F.relu(z)
         for activation, other in self.others:
             rectified = torch.where(self.layer(self.activation, number) == activation, other(z), rectified)
         return rectified
 
     def activate(self, z: Tensor, number: int) -> Tensor:
-        """Each candidate's own activation on a layer's z (K_l, S, B)."""
+        """Apply each candidate's own activation to a layer's z (K_l, S, B)."""
         return torch.where(self.layer(self.activation, number) == 1, torch.sigmoid(z), self.rectify(z, number))
 
     def fuse(self, features: Sequence[Sequence[Tensor]]) -> Tensor:
-        """Logits (K, B, C) of the members, in the order in which the heads were given."""
+        """Logits (K, B, C) of the members, in the order of the heads given."""
         first = self._first_terms(features) + self.biases.unsqueeze(2)  # (P, S, B)
         hidden: list[Tensor] = []  # by layer
         for number, count in enumerate(self.alive):
@@ -142,71 +150,61 @@ class Population(nn.Module):
                 z = torch.baddbmm(z, self.recurrent_layer(self.recurrent, number), hidden[-1][:count])
             h = self.activate(z, number)
             if self.settings.batchnorm:
-                h = self.norms[number](h.flatten(0, 1).T).T.view_as(h)
+                h = self.norms[number](h.flatten(0, 1).T).T.view_as(h)  # over (B, K_l S)
             if self.settings.dropout > 0:
                 h = F.dropout(h, self.settings.dropout, self.training)
             hidden.append(h)
         last = torch.cat(hidden).index_select(0, self.ends)  # (K, S, B)
         logits = torch.baddbmm(self.classifier_bias.unsqueeze(2), self.classifier_weight, last)  # (K, C, B)
-        return logits.index_select(0, self.places).transpose(1, 2)
+        return logits.index_select(0, self.places).transpose(1, 2)  # (K, B, C)
 
-    def forward(self, rows: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Rows (B, layout.total) of a feature table to logits (K, B, C), with multitask followed by the other nets'."""
+    def forward(self, rows: Tensor) -> Outputs:
+        """Logits (K, B, C) from rows (B, layout.total); with multitask followed by the unimodal networks' logits."""
         features, logits = self.layout.split(rows)
         fused = self.fuse(features)
         return (fused, *reversed(logits)) if self.settings.multitask else fused
 
     @torch.no_grad()
     def member_state(self, member: int) -> dict[str, Tensor]:
-        """The central weights of one member under their published names, as its own `FusionHead` would hold them."""
-        k = int(self.places[member])
-        size = self.settings.inner_size
+        """Central weights of one member under their published names, as its own `FusionHead` would hold them."""
+        k, size = int(self.places[member]), self.settings.inner_size
         state: dict[str, Tensor] = {}
-        for number, row in enumerate(self.configurations[k]):
+        for number, (*indices, _) in enumerate(self.configurations[k]):
+            pair, layer = self.starts[number] + k, f"fusion_layers.{number}"
             columns = []
-            for m, i in enumerate(row[:-1]):
-                if i == SKIP:
-                    continue
-                place = dict(self.readers[m])[i].index((number, k))
-                columns.append(self.input_weights[f"{m}_{i}"][place * size : (place + 1) * size])
+            for m, i in enumerate(indices):
+                if i != SKIP:
+                    first = size * self.readers[m][i].index(pair)
+                    columns.append(self.input_weights[f"{m}_{i}"][first : first + size])  # (S, D_(m,i))
             if number:
-                columns.append(self.recurrent_layer(self.recurrent, number)[k])
-            state[f"alphas.{number}.alpha_x"] = self.layer(self.alphas, number)[k]
-            state[f"fusion_layers.{number}.0.weight"] = torch.cat(columns, dim=1)
-            state[f"fusion_layers.{number}.0.bias"] = self.layer(self.biases, number)[k]
+                columns.append(self.recurrent[pair - self.alive[0]])  # (S, S)
+            state[f"alphas.{number}.alpha_x"] = self.alphas[pair]
+            state[f"{layer}.0.weight"] = torch.cat(columns, dim=1)
+            state[f"{layer}.0.bias"] = self.biases[pair]
             if self.settings.batchnorm:
-                norm, own = self.norms[number], slice(k * size, (k + 1) * size)
-                for name in ("weight", "bias", "running_mean", "running_var"):
-                    state[f"fusion_layers.{number}.2.{name}"] = getattr(norm, name)[own]
-                state[f"fusion_layers.{number}.2.num_batches_tracked"] = norm.num_batches_tracked
+                norm = self.norms[number].state_dict()
+                for name in NORM:
+                    state[f"{layer}.2.{name}"] = norm[name][k * size : (k + 1) * size]
+                state[f"{layer}.2.num_batches_tracked"] = norm["num_batches_tracked"]
         state["central_classifier.weight"] = self.classifier_weight[k]
         state["central_classifier.bias"] = self.classifier_bias[k]
         return {name: value.clone() for name, value in state.items()}
 
 
 class LivePopulation(nn.Module):
-    """A population behind the unimodal networks that feed it: one pass through them serves all members."""
+    """A population and the unimodal networks that feed it; one pass through them serves all members."""
 
     def __init__(self, population: Population, backbones: Sequence[nn.Module], rows: Callable[..., Tensor]) -> None:
         """
         Args:
-            rows: gives rows (B, layout.total) through the backbones, whose modes and states belong to this module.
+            rows: computes rows (B, layout.total) with the backbones; this module sets their mode and holds their state.
         """
         super().__init__()
         self.population, self.backbones = population, nn.ModuleList(backbones)
-        self._rows = (rows,)  # hidden from the state, whose names shall be the same whatever runs the backbones
+        self._rows = (rows,)  # not registered, so that the state's names do not depend on what runs the backbones
 
-    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Inputs of the unimodal networks to logits (K, B, C); see `Population.forward`."""
+    def forward(self, *inputs: Tensor) -> Outputs:
+        """Logits (K, B, C) from the inputs of the unimodal networks; see `Population.forward`."""
         with torch.no_grad():
-            rows = self._rows[0](*inputs)
+            rows = self._rows[0](*inputs)  # (B, layout.total)
         return self.population(rows)
-
-
-def _joined_norms(norms: Sequence[nn.BatchNorm1d]) -> nn.BatchNorm1d:
-    """One batch norm over the units of several."""
-    joined = nn.BatchNorm1d(sum(norm.num_features for norm in norms))
-    parts = ("weight", "bias", "running_mean", "running_var")
-    state = {name: torch.cat([norm.state_dict()[name] for norm in norms]) for name in parts}
-    joined.load_state_dict(state | {"num_batches_tracked": norms[0].num_batches_tracked})
-    return joined

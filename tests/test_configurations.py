@@ -67,8 +67,8 @@ def test_with_skips_check_tells_that_some_may_be_left_out(row):
     with pytest.raises(UsageError) as caught:
         space.check((row,), legal_activations=4)
     assert str(caught.value) == (
-        "a configuration row needs 3 numbers from 0 to [4, 2, 3], or -1 for modalities that are left out, "
-        f"not all of them, but got {list(row)}"
+        "a configuration row needs 3 numbers from 0 to [4, 2, 3], or -1 for modalities to skip (not all), "
+        f"but got {list(row)}"
     )
 
 

@@ -74,7 +74,7 @@ def test_population_equals_members(options):
     predicted = scores(population(rows[0]))
 
     for k, head in enumerate(build_heads(settings)):
-        alone = train(head, lambda x, head=head: head(*LAYOUT.split(x)), rows, labels, head.central_parameters())
+        alone = train(head, lambda x, head=head: head(*LAYOUT.split(x)), rows, labels, head.parameters())
         torch.testing.assert_close(together[:, k], alone, rtol=1e-5, atol=1e-5)
         state = population.member_state(k)
         assert state.keys() == head.state_dict().keys()
@@ -102,7 +102,7 @@ def test_population_trained_by_hand_equals_members(multitask):
     predicted = scores(population(rows))
 
     for k, head in enumerate(build_heads(settings)):
-        optimizer, rates = adam(head.central_parameters(), training), training.rates(7)
+        optimizer, rates = adam(list(head.parameters()), training), training.rates(7)
         for (x,), labels in batches:
             optimizer.param_groups[0]["lr"] = next(rates)
             optimizer.zero_grad()
@@ -158,7 +158,7 @@ def test_members_that_leave_modalities_out_train_as_they_would_alone(multi_label
     train_pass(batches, training.rates(3))
     predicted = population.eval()(rows)
     for k, head in enumerate(three_modality_heads(multi_label=multi_label)):
-        optimizer, rates = adam(head.central_parameters(), training), training.rates(3)
+        optimizer, rates = adam(list(head.parameters()), training), training.rates(3)
         for (x,), target in batches:
             optimizer.param_groups[0]["lr"] = next(rates)
             optimizer.zero_grad()

@@ -1,4 +1,4 @@
-"""A step of many small operations as one CUDA graph, so that a single call starts them all."""
+"""Capture a step of many small operations as one CUDA graph, which a single call launches."""
 
 import functools
 import gc
@@ -8,20 +8,19 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-WARM_UP = 3  # steps on a stream of their own before the capture, as CUDA asks for
+WARM_UP = 3  # steps on a side stream before the capture, as CUDA requires
 
 
 class CapturedStep:
-    """Runs `step` on inputs of the first call's shapes as a graph, on others (a smaller last batch) as it is.
+    """Run `step` as a graph on inputs shaped like the first call's, and eagerly on others (a smaller last batch).
 
-    The first steps warm up: they do their work like all others. `step` must neither wait for the device nor read
-    anything but its inputs and tensors that stay where they are. A step that CUDA does not capture is told, and run as
-    it is.
+    The warm-up steps do their work like all others. `step` must not wait for the device, and may read only its inputs
+    and tensors that keep their memory. If CUDA cannot capture the step, a warning says so and it runs eagerly.
     """
 
     def __init__(self, step: Callable[..., None]) -> None:
         self.step = step
-        self.inputs: list[Tensor | None] = []  # what the graph reads
+        self.inputs: list[Tensor | None] = []  # that the graph reads
         self.shapes: list[torch.Size | None] = []
         self.graph: torch.cuda.CUDAGraph | None = None
         self.steps = 0
@@ -39,7 +38,7 @@ class CapturedStep:
             self._capture(*inputs)
         else:
             for own, given in zip(self.inputs, inputs, strict=True):
-                if own is not None:
+                if own is not None and given is not None:
                     own.copy_(given)
             self.graph.replay()
 
@@ -52,14 +51,14 @@ class CapturedStep:
 
     def _capture(self, *inputs: Tensor | None) -> None:
         self.inputs = [None if x is None else x.clone() for x in inputs]
-        gc.collect()  # graphs of populations before this one must not be freed during the capture
+        gc.collect()  # graphs of earlier populations must not be freed during the capture
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph):  # records, computes nothing
+            with torch.cuda.graph(graph):  # records the operations without running them
                 self.step(*self.inputs)
         except RuntimeError as error:
             reason = (str(error).splitlines() or [""])[0]
-            print(f"warning: steps are not captured as a CUDA graph, which costs time only ({reason})", file=sys.stderr)
+            print(f"warning: steps are not captured as a CUDA graph, which only costs time ({reason})", file=sys.stderr)
             self.refused = True
             self.step(*inputs)
             return
@@ -69,5 +68,5 @@ class CapturedStep:
 
 @functools.cache
 def _side_stream(device: int) -> torch.cuda.Stream:
-    """One for all warm-ups: libraries keep a workspace for every stream that they have seen."""
+    """The stream of all warm-ups; there is only one, because libraries keep a workspace for every stream they see."""
     return torch.cuda.Stream(device)

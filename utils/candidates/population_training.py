@@ -1,5 +1,6 @@
-"""Training of a population on a feature bank: steps prepared many at once, gradients by hand, Adam on one vector."""
+"""Train a population on a feature bank: many steps prepared at once, gradients derived by hand, Adam on one vector."""
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -13,12 +14,12 @@ from utils.training.batches import ArrayBatches
 from utils.training.devices import threads
 from utils.training.loop import EpochResult, TrainingSettings, adam, set_rate
 
-SMALL = 1 << 18  # weights of a population
-STEPS_AT_ONCE = 64  # rows are gathered and dropout is drawn for so many steps together
+SMALL = 1 << 18  # weights of a population that trains on one thread
+STEPS_AT_ONCE = 64  # rows are gathered and dropout is drawn for this many steps together
 
 
 class PopulationTraining:
-    """Trains all members of a population on one pass after the other; see `utils.training.loop.train_and_evaluate`."""
+    """Train all members of a population, one pass a call; see `utils.training.loop.train_and_evaluate`."""
 
     def __init__(self, population: Population, settings: TrainingSettings) -> None:
         self.population = population
@@ -29,20 +30,19 @@ class PopulationTraining:
         self.step = CapturedStep(self._step) if weights.is_cuda else self._step
 
     def __call__(self, batches: ArrayBatches, rates: Iterator[float]) -> EpochResult:
-        """One pass; dropout follows torch's global random state."""
-        # Where the arrays of a step are small, waking another thread costs more than it does.
+        """Train one pass; dropout uses torch's global random state."""
+        # In a small population, waking another thread costs more than it saves.
         with threads(1 if len(self.gradient.weights) < SMALL else torch.get_num_threads()):
             return self._pass(batches, rates)
 
     def _pass(self, batches: ArrayBatches, rates: Iterator[float]) -> EpochResult:
         (table,), labels = batches.split.inputs, batches.split.labels
-        layout, weights, rate = self.population.layout, self.gradient.weights, None
-        order = batches.order.to(table.device)
-        for chosen in order.split(STEPS_AT_ONCE * batches.batch_size):
+        classes, weights, rate = self.population.layout.num_outputs, self.gradient.weights, None
+        order = torch.arange(len(table)) if batches.order is None else batches.order
+        for chosen in order.to(table.device).split(STEPS_AT_ONCE * batches.batch_size):
             rows = table[chosen].to(weights.device).split(batches.batch_size)
-            these = labels[chosen]
-            targets = these if labels.ndim == 2 else F.one_hot(these, layout.num_outputs)  # (B, C)
-            targets = targets.to(weights).split(batches.batch_size)
+            hot = labels[chosen] if labels.ndim == 2 else F.one_hot(labels[chosen], classes)  # (steps B, C)
+            targets = hot.to(weights).split(batches.batch_size)
             masks = self._masks(len(rows), batches.batch_size)
             for number, (x, target) in enumerate(zip(rows, targets, strict=True)):
                 rate = next(rates)
@@ -52,22 +52,22 @@ class PopulationTraining:
         return EpochResult(rate=rate)
 
     def _step(self, rows: Tensor, targets: Tensor, mask: Tensor | None) -> None:
-        """One step on rows (B, layout.total), one-hot targets (C, B) and dropout masks (P, S, B)."""
+        """Train one step on rows (B, layout.total), targets (C, B) and a dropout mask (P, S, B)."""
         features, _ = self.population.layout.split(rows)
         self.gradient(features, targets, mask)
         self.optimizer.step()
 
     def _masks(self, steps: int, batch: int) -> Tensor | None:
-        """Dropout masks (steps, P, S, B): 0, or 1 / (1 - p); None without dropout.
+        """Dropout masks (steps, P, S, B) of 0 and 1 / (1 - p); None without dropout.
 
-        Every random 64-bit number serves four units, whose p is exact to 2^-16.
+        Every random 64-bit number serves four units, so p is rounded to a multiple of 2^-16.
         """
         settings, weights = self.population.settings, self.gradient.weights
         if settings.dropout == 0:
             return None
         shape = (steps, len(self.population.pairs), settings.inner_size, batch)
-        count = -(-steps * shape[1] * shape[2] * batch // 4)
-        words = torch.empty(count, dtype=torch.int64, device=weights.device).random_(-(2**63), None)
-        numbers = words.view(torch.int16)[: steps * shape[1] * shape[2] * batch].view(shape)
+        count = math.prod(shape)
+        words = torch.empty(-(-count // 4), dtype=torch.int64, device=weights.device).random_(-(2**63), None)
+        numbers = words.view(torch.int16)[:count].view(shape)
         kept = numbers >= min(round(settings.dropout * 2**16), 2**16 - 1) - 2**15
         return kept.to(weights.dtype).mul_(1 / (1 - settings.dropout))

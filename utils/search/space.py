@@ -1,4 +1,4 @@
-"""Configurations as data: enumerate, unfold, sample, parse, format. Pure functions; nothing here trains.
+"""The search space: enumerate, unfold, sample, parse and format configurations.
 
 A configuration is a tuple of rows; a row is (one feature index per modality, activation index).
 """
@@ -21,9 +21,9 @@ Configuration = tuple[Row, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Space:
-    """What a fusion layer may be: how many features each modality offers, and which activations are searched.
+    """The rows that a fusion layer may take: number of features of each modality, and activations to search.
 
-    With `allow_skip` a layer may leave modalities out (index SKIP), but not all.
+    With `allow_skip` a layer may skip modalities (index SKIP), but not all.
     """
 
     sizes: tuple[int, ...]
@@ -40,12 +40,13 @@ class Space:
         return [row for row in rows if max(row[:-1]) != SKIP]
 
     def check(self, configuration: Configuration, legal_activations: int) -> None:
-        """Raise UsageError unless every row has one existing feature per modality and a legal activation.
+        """Raise UsageError unless every row has one existing feature per modality and an existing activation.
 
-        `legal_activations` counts the activations that exist, which may be more than those searched.
+        Args:
+            legal_activations: number of activations that exist, which may be more than those searched.
         """
         limits = [*self.sizes, legal_activations]
-        skips = f", or {SKIP} for modalities that are left out, not all of them" if self.allow_skip else ""
+        skips = f", or {SKIP} for modalities to skip (not all)" if self.allow_skip else ""
         for row in configuration:
             fits = len(row) == len(limits) and all(self._first <= i < n for i, n in zip(row, limits, strict=True))
             if not fits or row[-1] < 0 or max(row[:-1]) == SKIP:
@@ -56,9 +57,9 @@ class Space:
 
 
 def unfold(sampled: Sequence[Configuration], rows: Sequence[Row], level: int) -> list[Configuration]:
-    """Every sampled configuration with its row at `level` replaced, or appended, by each possible row.
+    """Replace the row at `level` of every sampled configuration by each possible row, or append it.
 
-    Duplicates are left out. With nothing sampled yet these are the one-layer configurations.
+    Duplicates are dropped. If nothing is sampled yet, the result is all one-layer configurations.
     """
     starts = sampled or [()]
     unfolded = ((*start[:level], row, *start[level + 1 :]) for start in starts for row in rows)
@@ -72,10 +73,10 @@ def sample(
     temperature: float,
     rng: np.random.Generator,
 ) -> list[int]:
-    """Indices of `count` configurations (all, if there are fewer), drawn without replacement with p ~ accuracy^(1/T).
+    """Draw `count` configurations (or all, if fewer) without replacement with p ~ accuracy^(1/T); return their indices.
 
-    Drawn as the largest of log p plus Gumbel noise, which is the same distribution as drawing one after the other and
-    neither overflows near T = 0 nor fails where accuracies are zero.
+    Taking the largest of log p plus Gumbel noise has the same distribution as drawing one after the other. It neither
+    overflows near T = 0 nor fails if accuracies are zero.
     """
     logits = np.log(np.maximum(np.asarray(accuracies, dtype=float), 1e-12)) / max(temperature, 1e-9)
     keys = logits + rng.gumbel(size=len(configurations))
@@ -89,17 +90,17 @@ def temperature(iteration: int, initial: float, final: float, decay: float) -> f
 
 
 def random_configuration(space: Space, max_fusions: int, rng: np.random.Generator) -> Configuration:
-    """A configuration of 1 to `max_fusions` layers, length and rows uniform."""
+    """Draw a configuration of 1 to `max_fusions` layers, its length and rows uniform."""
     rows = space.rows()
     length = rng.integers(1, max_fusions + 1)
     return tuple(rows[i] for i in rng.integers(len(rows), size=length))
 
 
 def as_configuration(value: object) -> Configuration:
-    """Nested lists of whole numbers as a configuration.
+    """Convert nested lists of integers to a configuration.
 
     Raises:
-        ValueError: it is not a non-empty list of equally long lists of whole numbers.
+        ValueError: The value is not a non-empty list of equally long lists of integers.
     """
     rows = value if isinstance(value, list | tuple) else ()
     valid = all(isinstance(row, list | tuple) and all(type(i) is int for i in row) for row in rows)
@@ -116,15 +117,15 @@ def _shown(value: object) -> str:
 
 
 def _named(path: Path) -> str:
-    """A path that may be any text: an error is one line."""
+    """Show a path, which may be any text, in one line of an error."""
     return str(path) if len(str(path)) <= 300 and str(path).isprintable() else _shown(str(path))
 
 
 def parse_configuration(text: str, published: Sequence[Configuration]) -> Configuration:
-    """`--conf`: the number of a published configuration, a list literal, or the path of a search's best.json.
+    """Parse `--conf`: the number of a published configuration, a list literal, or the path of a search's best.json.
 
     Raises:
-        UsageError: it is none of these, or the file holds no configuration.
+        UsageError: The text is none of these, or the file holds no configuration.
     """
     if not text:
         raise UsageError("--conf is empty; give a number, rows such as [[3,2,0],[2,0,1]], or a search's best.json")
@@ -145,7 +146,7 @@ def parse_configuration(text: str, published: Sequence[Configuration]) -> Config
 
 
 def read_search(text: str) -> dict:
-    """The best.json that `--conf` or its folder names, see `read_best`; empty where it is a configuration itself."""
+    """The best.json that `--conf` names, see `read_best`; empty if `--conf` gives the configuration itself."""
     if _is_number(text) or _is_list(text):
         return {}
     return read_best(Path(text))
@@ -160,10 +161,10 @@ def _is_list(text: str) -> bool:
 
 
 def read_best(path: Path) -> dict:
-    """The content of a search's best.json, or of that in its run folder; configurations as tuples, best first.
+    """Read a search's best.json, given its path or its run folder; configurations become tuples, best first.
 
     Raises:
-        UsageError: the file is missing or not a best.json.
+        UsageError: The file is missing or not a best.json.
     """
     try:
         path = path / "best.json" if path.is_dir() else path
@@ -172,7 +173,7 @@ def read_best(path: Path) -> dict:
             entry["configuration"] = as_configuration(entry["configuration"])
         if not content["configurations"]:
             raise ValueError("it lists no configuration")
-        for name in ("seconds", "candidates_trained"):  # they go on to the results of the network that is found
+        for name in ("seconds", "candidates_trained"):  # copied to the results of the found network
             value = content.get(name, 0)
             if type(value) not in (int, float) or not 0 <= value < float("inf"):
                 raise ValueError(f"{name} must be a number of at least 0, but is {_shown(value)}")
@@ -189,5 +190,5 @@ def read_best(path: Path) -> dict:
 
 
 def format_configuration(configuration: Iterable[Iterable[int]]) -> str:
-    """As a list literal without blanks, which `--conf` reads back."""
+    """Format a configuration as a list literal without spaces, which `--conf` accepts."""
     return "[" + ",".join("[" + ",".join(map(str, row)) + "]" for row in configuration) + "]"

@@ -1,4 +1,4 @@
-"""The surrogate with its data: predicts the accuracy of configurations and learns from those that were trained."""
+"""Fit the surrogate to the candidates trained so far and predict the accuracy of others."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ from utils.training.devices import threads
 
 
 def _rows(configurations: Sequence[Configuration]) -> torch.Tensor:
-    """Configurations of one length as the surrogate reads them, (L, B, row size)."""
+    """Input of the surrogate, (L, B, row size), from B configurations of L rows."""
     return torch.tensor(configurations, dtype=torch.float32).transpose(0, 1).contiguous()
 
 
 def _by_length(configurations: Sequence[Configuration]) -> dict[int, list[int]]:
-    """Places of the configurations of each length, shortest first."""
+    """Indices of the configurations of each length, shortest first."""
     groups: dict[int, list[int]] = defaultdict(list)
     for i, configuration in enumerate(configurations):
         groups[len(configuration)].append(i)
@@ -27,7 +27,7 @@ def _by_length(configurations: Sequence[Configuration]) -> dict[int, list[int]]:
 
 
 class AccuracyPredictor:
-    """A surrogate fitted to all (configuration, accuracy) so far; a configuration seen twice keeps its maximum."""
+    """A surrogate fitted to all (configuration, accuracy) pairs so far; a repeated configuration keeps its maximum."""
 
     def __init__(self, row_size: int, seed: int, lr: float = 1e-3, epochs: int = 50) -> None:
         torch.manual_seed(derive_seed(seed, "surrogate"))
@@ -45,7 +45,7 @@ class AccuracyPredictor:
         return predicted
 
     def update(self, configurations: Sequence[Configuration], accuracies: Sequence[float]) -> float:
-        """Add what was trained, fit to all data, and return the last epoch's mean squared error."""
+        """Add trained candidates, fit to all data, and return the mean squared error of the last epoch."""
         for configuration, accuracy in zip(configurations, accuracies, strict=True):
             self.data[configuration] = max(accuracy, self.data.get(configuration, -np.inf))
         known = list(self.data)
@@ -53,13 +53,13 @@ class AccuracyPredictor:
         for places in _by_length(known).values():
             group = [known[i] for i in places]
             batches.append((_rows(group), torch.tensor([[self.data[c]] for c in group], dtype=torch.float32)))
-        with threads(1):  # so small a network only waits for others
+        with threads(1):  # more threads only slow down so small a network
             for _ in range(self.epochs):
-                total = sum(self._step(rows, targets) for rows, targets in batches)  # one batch a configuration length
+                total = sum(self._step(rows, targets) for rows, targets in batches)  # one batch per length
         return total / len(known)
 
     def _step(self, rows: torch.Tensor, targets: torch.Tensor) -> float:
-        """One step of training; returns the sum of the squared errors before it."""
+        """Train one step and return the sum of the squared errors before it."""
         loss = F.mse_loss(self.network(rows), targets)
         self._optimizer.zero_grad()
         loss.backward()

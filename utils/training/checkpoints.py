@@ -1,6 +1,5 @@
-"""State dicts on disk: written whole, read with `weights_only=True`, checked against the network that takes them."""
+"""Write state dicts whole, read them with `weights_only=True`, and check that they fit a network."""
 
-import argparse
 import contextlib
 import errno
 import hashlib
@@ -20,38 +19,38 @@ from utils.files import whole_file
 from utils.training.mismatch import flags_that_fit
 
 SUFFIX = ".checkpoint"
-SEAL = b"sha256:"  # begins the comment of our archives; any reader of zip files, torch among them, takes such a file
-SEALED = 2 + len(SEAL) + 64  # bytes of the comment and its length, of which the checksum tells nothing
+SEAL = b"sha256:"  # prefix of the comment of our archives, which readers of zip files, such as torch, ignore
+SEALED = 2 + len(SEAL) + 64  # bytes of the comment and its length, which the checksum does not cover
 
 
 def save_state(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Write a state_dict that any torch reads, ours and the published code alike; see `write_checkpoint`."""
+    """Write a state_dict that torch, and so the published code, can read; see `write_checkpoint`."""
     write_checkpoint(path, {name: value.cpu() for name, value in state.items()})
 
 
 def write_checkpoint(path: Path, values: Mapping[str, object]) -> None:
-    """Write tensors, and what else `read_checkpoint` takes.
+    """Write tensors and other values that `read_checkpoint` accepts, sealed with a checksum.
 
     Raises:
-        OSError: the disk is full or fails; what was at `path` stays.
+        OSError: The disk is full or fails; an existing file at `path` is kept.
     """
-    content = io.BytesIO()  # first, as torch turns the errors of a disk into others
+    content = io.BytesIO()  # to memory first, because torch hides the errors of a disk
     torch.save(values, content)
-    whole = content.getbuffer()[:-2]  # up to the length of the archive's comment, which is none
+    whole = content.getbuffer()[:-2]  # without the length of the archive's comment, which is empty
     with whole_file(path) as file:
         file.write(whole)
         file.write(_seal(hashlib.sha256(whole).hexdigest()))
 
 
 def _seal(digest: str) -> bytes:
-    """The end of an archive: the length of its comment, then that."""
+    """The end of an archive: the length of its comment, then the comment."""
     comment = SEAL + digest.encode()
     return len(comment).to_bytes(2, "little") + comment
 
 
 @contextlib.contextmanager
 def names_file(path: Path) -> Iterator[None]:
-    """Where the data fail after hours of training, the error tells which file holds the network so far."""
+    """Add the file with the best network so far to the message of an error, which may come after hours of training."""
     try:
         yield
     except ProjectError as error:
@@ -61,10 +60,10 @@ def names_file(path: Path) -> Iterator[None]:
 
 
 def read_checkpoint(path: Path) -> object:
-    """What a checkpoint file holds, tensors on the CPU: only what `weights_only=True` admits, and only undamaged.
+    """Read a checkpoint file that is undamaged and that `weights_only=True` accepts, with tensors on the CPU.
 
     Raises:
-        UsageError: the file is missing, damaged, or holds what could run code.
+        UsageError: The file is missing, damaged, or could run code.
     """
     try:
         _check_whole(path)
@@ -73,8 +72,8 @@ def read_checkpoint(path: Path) -> object:
         raise UsageError(f"checkpoint {path} does not exist") from None
     except UsageError:
         raise
-    except Exception as error:  # torch raises almost anything here, and advises to load the file unsafely
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: a place outside it
+    except Exception as error:  # torch may raise any error here, with the advice to load the file unsafely
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: seek outside the file
             raise OSError(error.errno, error.strerror, str(path)) from None
         raise UsageError(
             f"{path} is not a readable checkpoint: it is damaged, or holds more than tensors ({type(error).__name__})"
@@ -82,14 +81,14 @@ def read_checkpoint(path: Path) -> object:
 
 
 def _check_whole(path: Path) -> None:
-    """Compare an archive's checksums, which torch itself ignores: ours of the whole file, else a CRC-32 a record.
+    """Verify checksums, which torch ignores: our seal of the whole file, or else the CRC-32 of each zip record.
 
     Raises:
-        UsageError: one is wrong.
+        UsageError: A checksum is wrong.
     """
     with open(path, "rb") as file:
         if file.read(2) != b"PK":
-            return  # the format of old versions has none
+            return  # torch's old format, which has no checksums
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - SEALED))
         sealed = file.read()
@@ -114,7 +113,7 @@ def load_state(path: Path) -> dict[str, Tensor]:
     """Read a state_dict onto the CPU; a leading `module.` (DataParallel) is stripped.
 
     Raises:
-        UsageError: see `read_checkpoint`; or the file holds anything but finite tensors by name.
+        UsageError: See `read_checkpoint`; or the file holds anything but finite tensors by name.
     """
     state = read_checkpoint(path)
     if not isinstance(state, dict) or not all(isinstance(k, str) and _is_plain(v) for k, v in state.items()):
@@ -126,7 +125,7 @@ def load_state(path: Path) -> dict[str, Tensor]:
 
 
 def _is_plain(value: object) -> bool:
-    """Whether it is a tensor that has its numbers in memory, one beside the other."""
+    """True for a dense, unquantized tensor in memory."""
     return (
         isinstance(value, Tensor)
         and value.device.type == "cpu"
@@ -136,10 +135,10 @@ def _is_plain(value: object) -> bool:
 
 
 def load_into(module: nn.Module, path: Path) -> None:
-    """Load a checkpoint file into a network that it must fit exactly.
+    """Load a checkpoint file into a network, which it must fit exactly.
 
     Raises:
-        UsageError: see `load_state`; or a name or a shape does not fit, told with the first difference.
+        UsageError: See `load_state`; or a name or a shape differs. The message names the first difference.
     """
     state, own = load_state(path), module.state_dict()
     missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
@@ -158,7 +157,7 @@ def load_into(module: nn.Module, path: Path) -> None:
         advice = (
             f"it was trained with {', '.join(flags)}"
             if flags
-            else "it may be the checkpoint of another network; give the one that belongs here"
+            else "it may be the checkpoint of another network; name this network's own"
         )
         raise UsageError(
             f"{path} does not fit this {type(module).__name__}: it {'; '.join(problems)} "
@@ -173,36 +172,34 @@ def load_backbones(network: FusionNetwork, paths: Sequence[Path]) -> None:
         load_into(backbone, path)
 
 
-def find_checkpoints(args: argparse.Namespace, published: Mapping[str, str]) -> list[Path]:
-    """The checkpoints of NTU's unimodal networks, skeleton first.
+def find_checkpoint(folder: Path, named: str, flag: str, kind: str, frames: int, published: str) -> Path:
+    """Find the checkpoint of one of NTU's unimodal networks.
 
-    Those that `--ske_cp` and `--rgb_cp` name; otherwise the published ones; otherwise the only ones in the folder. A
-    name is found with and without its suffix `.checkpoint`: the published scripts spell it both ways.
+    This is the file that the flag names; otherwise the published one; otherwise the only one in the folder. A name may
+    come with or without the suffix `.checkpoint`, because the published scripts spell it both ways.
 
     Args:
-        published: the defaults of the published script, by network and without suffix.
+        named: value of the flag, a name in the folder or a path; may be empty.
+        flag: name of the flag, without dashes.
+        kind: "skeleton" or "rgb".
+        published: the published script's default, used if it is for the same kind and number of frames.
 
     Raises:
-        UsageError: none is named or published, and the folder holds none or several.
+        UsageError: No file is named or published, and the folder holds none or several.
     """
-    return [
-        _find_checkpoint(args.checkpointdir, getattr(args, flag), flag, f"{kind}_{frames}frames_", published[kind])
-        for flag, kind, frames in (("ske_cp", "skeleton", args.vid_len[1]), ("rgb_cp", "rgb", args.vid_len[0]))
-    ]
-
-
-def _find_checkpoint(folder: Path, named: str, flag: str, prefix: str, published: str) -> Path:
+    prefix = f"{kind}_{frames}frames_"
     for name in filter(None, (named, published if published.startswith(prefix) else "")):
         for path in (folder / name, folder / f"{name}{SUFFIX}", folder / name.removesuffix(SUFFIX)):
             if path.is_file():
                 return path
         if name == named:
-            return folder / named  # reading it says that it does not exist
+            return folder / named  # reading it reports that it does not exist
     pattern = re.compile(rf"{prefix}(.*\{SUFFIX}|[\d.]*\d)")
     found = sorted(path for path in folder.glob(f"{prefix}*") if pattern.fullmatch(path.name))
     if not found:
-        script = f"train_{prefix.partition('_')[0]}_ntu.py"
-        raise UsageError(f"{folder} holds no {prefix}*{SUFFIX}; train one with {script}, or name a file with --{flag}")
+        raise UsageError(
+            f"{folder} holds no {prefix}*{SUFFIX}; train one with train_{kind}_ntu.py, or name a file with --{flag}"
+        )
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
         raise UsageError(f"{folder} holds several {prefix}*{SUFFIX}: {names}; name one with --{flag}")

@@ -1,6 +1,7 @@
-"""Losses and scores of single models and of populations, for one label a sample or several.
+"""Losses and scores of single models and of populations, for single-label and multi-label samples.
 
-Outputs are logits (..., B, C) or, with multitask, tuples of them; leading dimensions are the members of a population.
+Notation: batch B, N samples, C classes. Outputs are logits (..., B, C) or, with multitask, tuples of them; leading
+dimensions are the members of a population. Labels are (B,), or (B, C) if multi-label.
 """
 
 import torch
@@ -13,7 +14,7 @@ Outputs = Tensor | tuple[Tensor, ...]
 def losses(outputs: Outputs, labels: Tensor) -> Tensor:
     """Mean loss of every member, shape (...); with multitask the sum over the outputs.
 
-    Cross entropy for labels (B,), binary cross entropy for multi-label ones (B, C).
+    Cross entropy for labels (B,), binary cross entropy for multi-label labels (B, C).
     """
     if isinstance(outputs, tuple):
         return sum((losses(out, labels) for out in outputs[1:]), losses(outputs[0], labels))
@@ -27,21 +28,21 @@ def losses(outputs: Outputs, labels: Tensor) -> Tensor:
 
 
 def scores(outputs: Outputs) -> Tensor:
-    """What is predicted from, (..., B, C): the logits, with multitask the sum of all outputs (published)."""
+    """Scores (..., B, C) that predictions use: the logits, with multitask the sum of all outputs (published)."""
     return sum(outputs[1:], outputs[0]) if isinstance(outputs, tuple) else outputs
 
 
 def correct(predicted: Tensor, labels: Tensor) -> Tensor:
-    """Which samples are right (..., N), from scores (..., N, C); of multi-label ones the share of right classes."""
+    """Correctness of each sample, (..., N), from scores (..., N, C); if multi-label, its share of correct classes."""
     if labels.ndim == 2:
         return ((predicted > 0) == (labels > 0)).float().mean(-1)
     return predicted.argmax(-1) == labels
 
 
 def accuracy(predicted: Tensor, labels: Tensor) -> Tensor:
-    """Share of correct predictions from scores (..., N, C), shape (...); NaN where a score is not finite.
+    """Share of correct predictions, shape (...), from scores (..., N, C); NaN if a score is not finite.
 
-    Of multi-label samples the weighted F1.
+    For multi-label samples this is the weighted F1.
     """
     reached = (
         weighted_f1(predicted > 0, labels > 0) if labels.ndim == 2 else correct(predicted, labels).float().mean(-1)
@@ -50,13 +51,13 @@ def accuracy(predicted: Tensor, labels: Tensor) -> Tensor:
 
 
 def weighted_f1(predicted: Tensor, labels: Tensor) -> Tensor:
-    """Mean over classes of F1, weighted by how often each occurs, from booleans (..., N, C) and (N, C); shape (...)."""
+    """Mean over classes of F1, weighted by class frequency, shape (...), from booleans (..., N, C) and (N, C)."""
     occurring = labels.sum(-2)  # (C,)
     return (_f1_by_class(predicted, labels) * occurring).sum(-1) / occurring.sum().clamp(min=1)
 
 
 def _f1_by_class(predicted: Tensor, labels: Tensor) -> Tensor:
-    """(..., C); 0 of a class that neither occurs nor is predicted."""
+    """F1 of each class, (..., C); 0 for a class that neither occurs nor is predicted."""
     return 2 * (predicted & labels).sum(-2) / (predicted.sum(-2) + labels.sum(-2)).clamp(min=1)
 
 
