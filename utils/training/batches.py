@@ -75,7 +75,7 @@ class Split(Protocol):
 class ArraySplit:
     """A split as input arrays, aligned along their first dimension, and labels (N,).
 
-    Inputs become float32 batch by batch, so that uint8 spectrograms stay a quarter of the size.
+    Inputs become floats batch by batch, so that uint8 spectrograms stay a quarter of the size.
     """
 
     inputs: tuple[Any, ...]  # tensors, or tables on disk that are indexed like them
@@ -127,7 +127,7 @@ class ArrayBatches:
             part = slice(start, start + self.batch_size)
             chosen = part if order is None else order[part]
             inputs = (x[chosen].to(split.device or x.device) for x in split.inputs)
-            yield tuple(x.float() for x in inputs), split.labels[chosen]
+            yield tuple(x.to(torch.get_default_dtype()) for x in inputs), split.labels[chosen]
 
 
 class WorkerError(ProjectError):

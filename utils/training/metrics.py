@@ -14,15 +14,17 @@ Outputs = Tensor | tuple[Tensor, ...]
 def losses(outputs: Outputs, labels: Tensor) -> Tensor:
     """Mean loss of every member, shape (...); with multitask the sum over the outputs.
 
-    Cross entropy for labels (B,), binary cross entropy for multi-label labels (B, C).
+    Cross entropy for labels (B,), binary cross entropy for multi-label labels (B, C); in float32, or in float64 for
+    outputs in float64.
     """
     if isinstance(outputs, tuple):
         return sum((losses(out, labels) for out in outputs[1:]), losses(outputs[0], labels))
+    outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
     if labels.ndim == 2:
-        targets = labels.expand_as(outputs).float()
-        return F.binary_cross_entropy_with_logits(outputs.float(), targets, reduction="none").mean((-2, -1))
+        targets = labels.expand_as(outputs).to(outputs.dtype)
+        return F.binary_cross_entropy_with_logits(outputs, targets, reduction="none").mean((-2, -1))
     members = outputs.shape[:-2]
-    flat = outputs.float().reshape(-1, outputs.shape[-1])  # (members x B, C)
+    flat = outputs.reshape(-1, outputs.shape[-1])  # (members x B, C)
     repeated = labels.expand(*members, len(labels)).reshape(-1)
     return F.cross_entropy(flat, repeated, reduction="none").view(*members, len(labels)).mean(-1)
 
