@@ -1,0 +1,220 @@
+"""The drawing of a fusion network: one layout, rendered as SVG for the pages and as pixels for TensorBoard.
+
+Each modality's features are a column, half of the columns left and half right of the fusion layers; data flow
+downward. Features that a layer reads are filled, and a modality that a layer leaves out (SKIP) has no line to it.
+Lengths are in SVG units, y grows downward.
+"""
+
+import functools
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from markupsafe import Markup
+
+from models.fusion import ACTIVATION_NAMES
+from utils.report.contents import RunFiles
+from utils.report.plots import KINDS, Point, drawing, tag, text
+from utils.search.space import format_configuration
+
+HEIGHT, REACH, READING = 24, 54, 56  # height of a box, half the width of a layer, room for the lines into it
+
+
+@dataclass(frozen=True)
+class Box:
+    """A feature, a fusion layer or the classifier; (x, y) is the middle of the left side."""
+
+    x: float
+    y: float
+    width: float
+    words: str
+    look: str  # "box": outlined, "box layer": outlined boldly, "bar": filled
+    kind: int = 0  # color of a filled box
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Cubic Bezier pieces: a start, then two control points and an end for each piece."""
+
+    points: tuple[Point, ...]
+    kind: int | None = None  # color; None: soft
+
+
+@dataclass(frozen=True)
+class Name:
+    """The name of a modality above its column."""
+
+    x: float
+    y: float
+    words: str
+    anchor: str
+    kind: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Everything in a drawing of a fusion network, in the order of painting."""
+
+    width: float
+    height: float
+    curves: tuple[Curve, ...]
+    boxes: tuple[Box, ...]
+    names: tuple[Name, ...]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where columns and rows lie."""
+
+    modalities: int
+    depth: int  # rows
+
+    @property
+    def crowded(self) -> bool:
+        return self.modalities > 2
+
+    @property
+    def box(self) -> int:
+        """Width of a feature."""
+        return 30 if self.crowded else 46
+
+    @property
+    def gap(self) -> int:
+        """Between columns."""
+        return 18 if self.crowded else 12
+
+    @property
+    def on_left(self) -> int:
+        return (self.modalities + 1) // 2
+
+    @property
+    def center(self) -> float:
+        """The x of the fusion layers."""
+        return 4 + self.on_left * (self.box + self.gap) - self.gap + READING + REACH
+
+    def left(self, m: int) -> float:
+        """Left side of a column."""
+        if m < self.on_left:
+            return 4 + m * (self.box + self.gap)
+        return self.center + REACH + READING + (m - self.on_left) * (self.box + self.gap)
+
+    def row(self, i: float) -> float:
+        return (56 if self.crowded else 42) + (42 if self.crowded else 34) * i
+
+
+def lay_out(configuration: Sequence[Sequence[int]], modalities: Sequence[str], sizes: Sequence[int]) -> Layout:
+    """Place the features, the fusion layers below each other, the classifier, and the lines between them."""
+    layers = len(configuration)
+    frame = Frame(len(modalities), max(*sizes, layers + 1))
+    first = (frame.depth - layers - 1) / 2
+    heights = [frame.row(first + i) for i in range(layers + 1)]
+    curves, boxes = [], []
+    for m, size in enumerate(sizes):
+        used, left = {row[m] for row in configuration}, frame.left(m)
+        curves.append(_straight(left + frame.box / 2, frame.row(0), frame.row(size - 1)))
+        for i in range(size):
+            boxes.append(Box(left, frame.row(i), frame.box, str(i), "bar" if i in used else "box", m % KINDS))
+    curves.append(_straight(frame.center, heights[0], heights[-1]))
+    for i, row in enumerate(configuration):
+        words = f"{i + 1} · {activation_name(row[-1])}"
+        curves += [_reading(frame, m, feature, heights[i]) for m, feature in enumerate(row[:-1]) if feature >= 0]
+        boxes.append(Box(frame.center - REACH, heights[i], 2 * REACH, words, "box layer"))
+    boxes.append(Box(frame.center - REACH, heights[-1], 2 * REACH, "classifier", "box"))
+    width = max(frame.left(frame.modalities - 1) + frame.box, frame.center + REACH) + 4
+    height = frame.row(frame.depth - 1) + (26 if frame.crowded else 18)
+    return Layout(width, height, tuple(curves), tuple(boxes), tuple(_names(frame, modalities)))
+
+
+def _straight(x: float, top: float, bottom: float) -> Curve:
+    return Curve(((x, top), (x, top), (x, bottom), (x, bottom)))
+
+
+def _reading(frame: Frame, m: int, feature: int, y: float) -> Curve:
+    """The line from a feature to the layer at height y; between the inner columns it runs below the feature's row."""
+    side, columns_between = (1, frame.on_left - 1 - m) if m < frame.on_left else (-1, m - frame.on_left)
+    x, height = frame.left(m) + (frame.box if side > 0 else 0), frame.row(feature)
+    end = frame.center - side * REACH
+    points: list[Point] = [(x, height)]
+    if columns_between:
+        below = height + 18 + 6 * (m % 2)  # neighboring columns at heights of their own
+        turn, inner = x + side * frame.gap, frame.center - side * (REACH + READING)
+        points += [((x + turn) / 2, height), ((x + turn) / 2, below), (turn, below)]
+        points += [(turn, below), (inner, below), (inner, below)]
+        x, height = inner, below
+    points += [((x + end) / 2, height), ((x + end) / 2, y), (end, y)]
+    return Curve(tuple(points), m % KINDS)
+
+
+def _names(frame: Frame, modalities: Sequence[str]) -> list[Name]:
+    """Names of the columns; the outer ones start or end with their column, crowded ones alternate in height."""
+    names = []
+    for m, words in enumerate(modalities):
+        x, anchor = frame.left(m) + frame.box / 2, "middle"
+        if m == 0:
+            x, anchor = frame.left(m), "start"
+        elif m == frame.modalities - 1:
+            x, anchor = frame.left(m) + frame.box, "end"
+        short = words if not frame.crowded or len(words) <= 10 else f"{words[:9]}…"
+        names.append(Name(x, 34 if frame.crowded and m % 2 else 16, short, anchor, m % KINDS))
+    return names
+
+
+def activation_name(index: int) -> str:
+    return ACTIVATION_NAMES[index].replace("_", " ")
+
+
+def layout_of(files: RunFiles, configuration: Sequence[Sequence[int]]) -> Layout:
+    """Lay out a network of a run; where the run records no sizes, columns end at the last feature that is read."""
+    sizes = files.sizes or [max(0, *column) + 1 for column in list(zip(*configuration, strict=True))[:-1]]
+    return lay_out(configuration, files.modalities, sizes)
+
+
+def to_svg(files: RunFiles, configuration: Sequence[Sequence[int]]) -> Markup:
+    """Draw a network of a run for a page."""
+    layout = layout_of(files, configuration)
+    parts = []
+    for curve in layout.curves:
+        start, *rest = (f"{x:g},{y:g}" for x, y in curve.points)
+        look = "soft" if curve.kind is None else f"k{curve.kind}"
+        parts.append(tag("path", d=f"M{start}C{' '.join(rest)}", class_=f"line {look}"))
+    for box in layout.boxes:
+        look, words = (f"bar k{box.kind}", "on") if box.look == "bar" else (box.look, "")
+        place = {"x": box.x, "y": box.y - HEIGHT / 2, "width": box.width, "height": HEIGHT}
+        parts.append(tag("rect", rx=5, class_=look, **place))
+        parts.append(text(box.x + box.width / 2, box.y + 4.5, box.words, "middle", class_=words))
+    parts += [text(n.x, n.y, n.words, n.anchor, class_=f"letter k{n.kind}") for n in layout.names]
+    named = f"{', '.join(files.modalities[:-1])} and {files.modalities[-1]}"
+    title = f"fusion network {format_configuration(configuration)} of {named} features"
+    return drawing(layout.width, layout.height, title, *parts)
+
+
+@functools.lru_cache(maxsize=32)  # the best networks of a search stay the same for many steps
+def to_pixels(layout: Layout, heading: str) -> np.ndarray:
+    """Draw a network for TensorBoard, shape (H, W, 3) uint8, with words above it."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.patches import FancyBboxPatch, PathPatch
+    from matplotlib.path import Path
+
+    lines = [part for line in heading.splitlines() for part in textwrap.wrap(line, int(layout.width / 6.5))]
+    above = 16 * len(lines) + 8
+    figure = Figure((layout.width / 72, (layout.height + above) / 72), dpi=110)  # a unit is a point
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, layout.width), ylim=(layout.height, -above))
+    axes.axis("off")
+    axes.text(layout.width / 2, 6 - above, "\n".join(lines), fontsize=10, ha="center", va="top")
+    for curve in layout.curves:
+        path = Path(curve.points, [Path.MOVETO, *[Path.CURVE4] * (len(curve.points) - 1)])
+        axes.add_patch(PathPatch(path, fill=False, edgecolor="0.8" if curve.kind is None else f"C{curve.kind}", lw=1.8))
+    for box in layout.boxes:
+        filled, style = box.look == "bar", "round,pad=0,rounding_size=5"
+        colors = {"facecolor": f"C{box.kind}" if filled else "white", "edgecolor": "none" if filled else "0.5"}
+        axes.add_patch(FancyBboxPatch((box.x, box.y - HEIGHT / 2), box.width, HEIGHT, style, zorder=2, **colors))
+        color = "white" if filled else "black"
+        axes.text(box.x + box.width / 2, box.y, box.words, fontsize=10, ha="center", va="center", color=color)
+    anchors = {"start": "left", "middle": "center", "end": "right"}
+    for name in layout.names:
+        axes.text(name.x, name.y, name.words, fontsize=10, ha=anchors[name.anchor], color=f"C{name.kind}")
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
