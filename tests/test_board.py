@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from utils.errors import UsageError
-from utils.report.board import check_board, draw, write_search, write_training
+from utils.report.architecture import lay_out, to_pixels
+from utils.report.board import check_board, write_search, write_training
 
 SETTINGS = {"epochs": 3, "drpt": 0.5, "modality": "both", "alphas": False, "run_dir": "elsewhere", "test_cp": None}
 HEADER = {"kind": "header", "format": 1, "modalities": ["audio", "image"], "sizes": [5, 3], "activations": ["relu"]}
@@ -84,7 +85,7 @@ def test_a_search_is_shown_by_candidate_and_step(tmp_path):
     assert scalars(board, "hparam/best_dev_accuracy") == {0: 0.9}
     assert settings_read(board) == {"epochs": 3, "drpt": 0.5, "modality": "both", "alphas": False}
     assert board.Tags()["images"] == [f"best/{rank}" for rank in range(1, 6)]
-    drawn = draw(((4, 1, 0),), ("audio", "image"), (5, 3), "dev accuracy 0.9000")
+    drawn = to_pixels(lay_out([[4, 1, 0]], ("audio", "image"), (5, 3)), "dev accuracy 0.9000\n[[4,1,0]]")
     assert np.array_equal(picture(board, "best/1"), drawn)
 
 
@@ -133,7 +134,8 @@ def test_a_found_network_is_shown_by_epoch(tmp_path):
     assert not {"epochs/dev_loss", "epochs/phase", "epochs/epoch"} & set(board.Tags()["scalars"])
     assert scalars(board, "hparam/dev_accuracy") == {0: 0.75}
     assert scalars(board, "hparam/test_accuracy") == {0: 0.5}
-    drawn = draw(((1, 2, 0), (-1, 0, 3)), ("text", "image"), (2, 3), "test accuracy 0.5000")
+    layout = lay_out([[1, 2, 0], [-1, 0, 3]], ("text", "image"), (2, 3))
+    drawn = to_pixels(layout, "test accuracy 0.5000\n[[1,2,0], [-1,0,3]]")
     assert np.array_equal(picture(board, "network"), drawn)
 
 
@@ -158,13 +160,13 @@ def test_a_unimodal_training_is_shown_before_its_test(tmp_path):
 
 def test_a_drawing_fills_the_features_that_are_read():
     modalities, sizes = ("a", "b", "c", "d", "e"), (4, 3, 3, 2, 3)
-    drawn = draw(((3, 2, 0, -1, 1, 3), (0, -1, 2, 0, 2, 1)), modalities, sizes, "words")
+    drawn = to_pixels(lay_out(((3, 2, 0, -1, 1, 3), (0, -1, 2, 0, 2, 1)), modalities, sizes), "words")
     assert drawn.dtype == np.uint8
     assert drawn.shape[2] == 3
     colours = [(31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 103, 189)]  # matplotlib's first
     shown = [(drawn == colour).all(axis=2).sum() for colour in colours]
     assert min(shown) > 100
-    skipping = draw(((3, 2, 0, -1, 1, 3), (0, -1, 2, -1, 2, 1)), modalities, sizes, "words")
+    skipping = to_pixels(lay_out(((3, 2, 0, -1, 1, 3), (0, -1, 2, -1, 2, 1)), modalities, sizes), "words")
     assert (skipping == colours[3]).all(axis=2).sum() < shown[3] / 2  # its name alone
 
 

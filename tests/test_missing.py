@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from models.fusion import AudioImageNetwork, FeatureLayout, FeatureNetwork, HeadSettings
-from utils.results.robustness import LEVELS, DisturbedSplit, evaluate_missing, format_missing
+from utils.results.robustness import LEVELS, disturbed_batches, evaluate_missing, format_missing
+from utils.seeds import generator
 from utils.training.batches import ArraySplit
 from utils.training.loop import evaluate
 
@@ -21,8 +22,10 @@ def table(count: int) -> ArraySplit:
     return ArraySplit((torch.randn(count, LAYOUT.total) * SCALES + 3,), torch.randint(3, (count,)))
 
 
-def joined(split: ArraySplit | DisturbedSplit, place: int = 0, batch: int = 64) -> Tensor:
-    return torch.cat([inputs[place] for inputs, _ in split.batches(batch)])
+def disturbed(split: ArraySplit, place: int, columns: slice, noise: Tensor | None, *seed: int) -> tuple[Tensor, Tensor]:
+    """The disturbed input and the labels of all samples."""
+    batches = list(disturbed_batches(split, place, columns, noise, generator(*seed)))
+    return torch.cat([inputs[place] for inputs, _ in batches]), torch.cat([labels for _, labels in batches])
 
 
 def outside(rows: Tensor, columns: slice) -> Tensor:
@@ -34,12 +37,10 @@ def test_features_of_one_modality_are_muted(modality):
     split, network = table(100), FeatureNetwork(((0, 0, 0, 0),), LAYOUT, HeadSettings(3))
     place, columns = network.modality_input(modality)
     assert (place, columns) == (0, COLUMNS[modality])
-    muted = DisturbedSplit(split, place, columns, None, (0,))
-    rows = joined(muted)
+    rows, labels = disturbed(split, place, columns, None, 0)
     assert not rows[:, columns].any()
     assert torch.equal(outside(rows, columns), outside(split.inputs[0], columns))
-    assert torch.equal(muted.labels, split.labels)
-    assert torch.equal(torch.cat([labels for _, labels in muted.batches(64)]), split.labels)
+    assert torch.equal(labels, split.labels)
 
 
 def test_noise_has_its_size_in_every_column_and_derives_from_the_seed():
@@ -48,7 +49,7 @@ def test_noise_has_its_size_in_every_column_and_derives_from_the_seed():
     before = split.inputs[0].clone()
 
     def noisy(*seed: int) -> Tensor:
-        return joined(DisturbedSplit(split, 0, columns, noise, seed), batch=1000)
+        return disturbed(split, 0, columns, noise, *seed)[0]
 
     rows = noisy(1, 2)
     added = rows[:, columns] - before[:, columns]

@@ -5,9 +5,9 @@ from pathlib import Path
 from utils.errors import UsageError
 from utils.files import write_text
 from utils.report.compare import comparison_content
-from utils.report.contents import RunFiles, read_files
+from utils.report.contents import read_files
 from utils.report.found import training_content
-from utils.report.page import Table, render
+from utils.report.page import render
 from utils.report.search import search_content
 
 TITLES = {"search": "Architecture search", "run": "Run"}
@@ -22,31 +22,13 @@ def write_report(run_dir: Path) -> Path:
     """
     path = run_dir / "report.html"
     try:
-        write_text(path, render("run.html", **_content(read_files(run_dir), run_dir.resolve().name)))
+        files = read_files(run_dir)
+        title = f"{TITLES.get(files.kind, files.kind.capitalize())}: {run_dir.resolve().name}"
+        content = {"files": files, "training": training_content(files), "search": search_content(files)}
+        write_text(path, render("run.html", title=title, **content))
     except DAMAGED as error:
         raise UsageError(f"{run_dir}: its files are not as a run writes them ({error!r})") from error
     return path
-
-
-def _content(files: RunFiles, name: str) -> dict[str, object]:
-    return {
-        "title": f"{TITLES.get(files.kind, files.kind.capitalize())}: {name}",
-        "stand_in": files.stand_in,
-        "score": files.score,
-        "training": training_content(files),
-        "search": search_content(files),
-        "args": _command(files) if files.args else None,
-    }
-
-
-def _command(files: RunFiles) -> dict[str, object]:
-    """Command, versions and all settings."""
-    settings = [(name, "-" if value is None else value) for name, value in sorted(files.settings.items())]
-    return {
-        "command": files.args.get("command", ""),
-        "versions": ", ".join(f"{name} {version}" for name, version in files.args.get("versions", {}).items()),
-        "settings": Table(("setting", "value"), settings, left=(0, 1)),
-    }
 
 
 def write_comparison(run_dirs: list[Path], path: Path, ignored: set[str]) -> Path:
@@ -60,7 +42,7 @@ def write_comparison(run_dirs: list[Path], path: Path, ignored: set[str]) -> Pat
     """
     try:
         content = comparison_content({folder: read_files(folder) for folder in run_dirs}, ignored)
-        write_text(path, render("comparison.html", **content))
+        write_text(path, render("comparison.html", title=f"Comparison of {len(run_dirs)} runs", **content))
     except DAMAGED as error:
         raise UsageError(f"the files of a run are not as a run writes them ({error!r})") from error
     return path

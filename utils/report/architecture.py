@@ -67,63 +67,45 @@ class Layout:
 class Frame:
     """Where columns and rows lie."""
 
-    modalities: int
-    depth: int  # rows
-
-    @property
-    def crowded(self) -> bool:
-        return self.modalities > 2
-
-    @property
-    def box(self) -> int:
-        """Width of a feature."""
-        return 30 if self.crowded else 46
-
-    @property
-    def gap(self) -> int:
-        """Between columns."""
-        return 18 if self.crowded else 12
-
-    @property
-    def on_left(self) -> int:
-        return (self.modalities + 1) // 2
-
-    @property
-    def center(self) -> float:
-        """The x of the fusion layers."""
-        return 4 + self.on_left * (self.box + self.gap) - self.gap + READING + REACH
-
-    def left(self, m: int) -> float:
-        """Left side of a column."""
-        if m < self.on_left:
-            return 4 + m * (self.box + self.gap)
-        return self.center + REACH + READING + (m - self.on_left) * (self.box + self.gap)
+    lefts: tuple[float, ...]  # of the columns
+    box: float  # width of a feature
+    gap: float  # between columns
+    on_left: int  # number of columns left of the fusion layers
+    center: float  # x of the fusion layers
+    top: float
+    pitch: float
 
     def row(self, i: float) -> float:
-        return (56 if self.crowded else 42) + (42 if self.crowded else 34) * i
+        return self.top + self.pitch * i
+
+
+def _frame(modalities: int) -> Frame:
+    box, gap, top, pitch = (46, 12, 42, 34) if modalities <= 2 else (30, 18, 56, 42)
+    on_left = (modalities + 1) // 2
+    center = 4 + on_left * (box + gap) - gap + READING + REACH
+    starts = (4 if m < on_left else center + REACH + READING - on_left * (box + gap) for m in range(modalities))
+    lefts = tuple(start + m * (box + gap) for m, start in enumerate(starts))
+    return Frame(lefts, box, gap, on_left, center, top, pitch)
 
 
 def lay_out(configuration: Sequence[Sequence[int]], modalities: Sequence[str], sizes: Sequence[int]) -> Layout:
     """Place the features, the fusion layers below each other, the classifier, and the lines between them."""
-    layers = len(configuration)
-    frame = Frame(len(modalities), max(*sizes, layers + 1))
-    first = (frame.depth - layers - 1) / 2
-    heights = [frame.row(first + i) for i in range(layers + 1)]
+    frame, layers, depth = _frame(len(modalities)), len(configuration), max(*sizes, len(configuration) + 1)
+    heights = [frame.row((depth - layers - 1) / 2 + i) for i in range(layers + 1)]
     curves, boxes = [], []
-    for m, size in enumerate(sizes):
-        used, left = {row[m] for row in configuration}, frame.left(m)
+    for m, (left, size) in enumerate(zip(frame.lefts, sizes, strict=True)):
+        used = {row[m] for row in configuration}
         curves.append(_straight(left + frame.box / 2, frame.row(0), frame.row(size - 1)))
         for i in range(size):
             boxes.append(Box(left, frame.row(i), frame.box, str(i), "bar" if i in used else "box", m % KINDS))
     curves.append(_straight(frame.center, heights[0], heights[-1]))
-    for i, row in enumerate(configuration):
-        words = f"{i + 1} · {activation_name(row[-1])}"
-        curves += [_reading(frame, m, feature, heights[i]) for m, feature in enumerate(row[:-1]) if feature >= 0]
-        boxes.append(Box(frame.center - REACH, heights[i], 2 * REACH, words, "box layer"))
+    for i, (row, y) in enumerate(zip(configuration, heights, strict=False), 1):
+        curves += [_reading(frame, m, feature, y) for m, feature in enumerate(row[:-1]) if feature >= 0]
+        boxes.append(Box(frame.center - REACH, y, 2 * REACH, f"{i} · {activation_name(row[-1])}", "box layer"))
     boxes.append(Box(frame.center - REACH, heights[-1], 2 * REACH, "classifier", "box"))
-    width = max(frame.left(frame.modalities - 1) + frame.box, frame.center + REACH) + 4
-    height = frame.row(frame.depth - 1) + (26 if frame.crowded else 18)
-    return Layout(width, height, tuple(curves), tuple(boxes), tuple(_names(frame, modalities)))
+    width = max(frame.lefts[-1] + frame.box, frame.center + REACH) + 4
+    height = frame.row(depth - 1) + (18 if len(modalities) <= 2 else 26)
+    return Layout(width, height, tuple(curves), tuple(boxes), _names(frame, modalities))
 
 
 def _straight(x: float, top: float, bottom: float) -> Curve:
@@ -133,7 +115,7 @@ def _straight(x: float, top: float, bottom: float) -> Curve:
 def _reading(frame: Frame, m: int, feature: int, y: float) -> Curve:
     """The line from a feature to the layer at height y; between the inner columns it runs below the feature's row."""
     side, columns_between = (1, frame.on_left - 1 - m) if m < frame.on_left else (-1, m - frame.on_left)
-    x, height = frame.left(m) + (frame.box if side > 0 else 0), frame.row(feature)
+    x, height = frame.lefts[m] + (frame.box if side > 0 else 0), frame.row(feature)
     end = frame.center - side * REACH
     points: list[Point] = [(x, height)]
     if columns_between:
@@ -146,18 +128,14 @@ def _reading(frame: Frame, m: int, feature: int, y: float) -> Curve:
     return Curve(tuple(points), m % KINDS)
 
 
-def _names(frame: Frame, modalities: Sequence[str]) -> list[Name]:
-    """Names of the columns; the outer ones start or end with their column, crowded ones alternate in height."""
-    names = []
-    for m, words in enumerate(modalities):
-        x, anchor = frame.left(m) + frame.box / 2, "middle"
-        if m == 0:
-            x, anchor = frame.left(m), "start"
-        elif m == frame.modalities - 1:
-            x, anchor = frame.left(m) + frame.box, "end"
-        short = words if not frame.crowded or len(words) <= 10 else f"{words[:9]}…"
-        names.append(Name(x, 34 if frame.crowded and m % 2 else 16, short, anchor, m % KINDS))
-    return names
+def _names(frame: Frame, modalities: Sequence[str]) -> tuple[Name, ...]:
+    """Names of the columns; the outer ones start or end with their column, many alternate in height."""
+    last, crowded, names = len(modalities) - 1, len(modalities) > 2, []
+    for m, (left, words) in enumerate(zip(frame.lefts, modalities, strict=True)):
+        share, anchor = (0.0, "start") if m == 0 else (1.0, "end") if m == last else (0.5, "middle")
+        short = f"{words[:9]}…" if crowded and len(words) > 10 else words
+        names.append(Name(left + share * frame.box, 34 if crowded and m % 2 else 16, short, anchor, m % KINDS))
+    return tuple(names)
 
 
 def activation_name(index: int) -> str:
@@ -208,8 +186,9 @@ def to_pixels(layout: Layout, heading: str) -> np.ndarray:
         axes.add_patch(PathPatch(path, fill=False, edgecolor="0.8" if curve.kind is None else f"C{curve.kind}", lw=1.8))
     for box in layout.boxes:
         filled, style = box.look == "bar", "round,pad=0,rounding_size=5"
-        colors = {"facecolor": f"C{box.kind}" if filled else "white", "edgecolor": "none" if filled else "0.5"}
-        axes.add_patch(FancyBboxPatch((box.x, box.y - HEIGHT / 2), box.width, HEIGHT, style, zorder=2, **colors))
+        patch = FancyBboxPatch((box.x, box.y - HEIGHT / 2), box.width, HEIGHT, style, zorder=2, ec="0.5")
+        patch.set_facecolor(f"C{box.kind}" if filled else "white")
+        axes.add_patch(patch)
         color = "white" if filled else "black"
         axes.text(box.x + box.width / 2, box.y, box.words, fontsize=10, ha="center", va="center", color=color)
     anchors = {"start": "left", "middle": "center", "end": "right"}

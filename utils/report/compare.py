@@ -4,11 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
 from utils.report import plots
 from utils.report.contents import FREE, UNIMODAL, RunFiles
-from utils.report.page import Table, count, duration, percent
 from utils.report.plots import Figure
 
 # Settings in which the runs of a group may differ.
@@ -51,6 +50,12 @@ class Group:
     @property
     def title(self) -> str:
         return f"{self.letter}: {self.kind}, {len(self.runs)} run{'s' * (len(self.runs) > 1)}"
+
+    @property
+    def candidates(self) -> str:
+        """Mean number of candidates trained."""
+        counts = [run.candidates for run in self.runs if run.candidates is not None]
+        return f"{mean(counts):.6g}" if counts else "-"
 
 
 def outcome(name: str, files: RunFiles) -> Outcome:
@@ -97,45 +102,20 @@ def common_score(groups: Sequence[Group]) -> str:
     return groups[0].score if len({group.score for group in groups}) == 1 else "score"
 
 
-def spread(values: Iterable[float | None], scale: float, unit: str) -> str:
-    """Mean and standard deviation of the values that are recorded."""
-    known = [scale * value for value in values if value is not None]
-    if not known:
-        return "-"
-    deviation = f" ± {stdev(known):.1f}" if len(known) > 1 else ""
-    return f"{mean(known):.1f}{deviation} {unit}"
-
-
-def runs_table(groups: Sequence[Group]) -> Table:
-    score, rows = common_score(groups), []
-    for group in groups:
-        dev, test = spread((r.dev for r in group.runs), 100, "%"), spread((r.test for r in group.runs), 100, "%")
-        counts = [run.candidates for run in group.runs if run.candidates is not None]
-        trained = f"{mean(counts):.6g}" if counts else "-"
-        rows.append([group.title, dev, test, trained, spread((run.seconds for run in group.runs), 1, "s")])
-        for run in group.runs:
-            rows.append([run.name, percent(run.dev), percent(run.test), count(run.candidates), duration(run.seconds)])
-    head = ("", f"best dev {score}", f"test {score}", "candidates", "time")
-    return Table(head, rows, strong=[group.title for group in groups], nested=True)
-
-
-def differences(groups: Sequence[Group]) -> list[Table]:
-    """The script of each group, then for each script the settings in which its groups differ."""
+def differences(groups: Sequence[Group]) -> list[tuple[list[str], list[list[str]]]]:
+    """Head and rows of tables: the script of each group, then for each script the settings that differ."""
     scripts = list(dict.fromkeys(group.script for group in groups))
     tables = []
     if len(scripts) > 1:
-        kinds = [(group.letter, group.kind, group.script or "-") for group in groups]
-        tables.append(Table(("group", "kind", "script"), kinds, left=range(3)))
+        kinds = [[group.letter, group.kind, group.script or "-"] for group in groups]
+        tables.append((["group", "kind", "script"], kinds))
     for script in scripts:
         own = [group for group in groups if group.script == script]
-        rows = []
-        for name in sorted({name for group in own for name in group.settings}):
-            values = [str(group.settings.get(name, "-")) for group in own]
-            if len(set(values)) > 1:
-                rows.append([name, *values])
+        names = sorted({name for group in own for name in group.settings})
+        rows = [[name, *(str(group.settings.get(name, "-")) for group in own)] for name in names]
+        rows = [row for row in rows if len(set(row[1:])) > 1]
         if rows:
-            head = [f"setting of {script}", *(group.letter for group in own)]
-            tables.append(Table(head, rows, left=range(len(head))))
+            tables.append(([f"setting of {script}", *(group.letter for group in own)], rows))
     return tables
 
 
@@ -185,13 +165,12 @@ def comparison_content(runs: Mapping[Path, RunFiles], ignored: Iterable[str] = (
     groups = group_runs(runs, ignored)
     searches = [group for group in groups if group.kind.endswith("search")]
     trainings = [group for group in groups if group not in searches]
-    drawn = [curves(searches, CANDIDATES), curves(trainings, "epochs")]
     return {
-        "title": f"Comparison of {len(runs)} runs",
-        "counts": [(len(runs), "runs"), (len(groups), "groups")],
-        "apart": ", ".join(["seed", *sorted(ignored)]),
+        "count": len(runs),
+        "groups": groups,
+        "score": common_score(groups),
+        "ignored": sorted(ignored),
         "stand_in": any(files.stand_in for files in runs.values()),
-        "runs": runs_table(groups),
-        "curves": [figure for figure in drawn if figure],
+        "curves": [curves(searches, CANDIDATES), curves(trainings, "epochs")],
         "differences": differences(groups),
     }

@@ -1,11 +1,11 @@
-"""Content of the report on a trained network, found or unimodal; a part is None or empty if there is nothing to show."""
+"""Content of the report on a trained network; a part is None or empty where the run has nothing to show."""
 
 import math
 
 from utils.report import plots
 from utils.report.architecture import to_svg
-from utils.report.contents import FOUND, UNIMODAL, RunFiles
-from utils.report.page import Table, count, duration, percent
+from utils.report.contents import RunFiles
+from utils.report.page import percent
 from utils.report.plots import Bar, Figure
 from utils.results.statistics import significance
 from utils.search.space import format_configuration
@@ -15,60 +15,25 @@ SPLITS = ("train", "dev", "test")
 
 
 def training_content(files: RunFiles) -> dict[str, object]:
-    results, unimodal = files.results, files.kind == UNIMODAL
-    tested = "test_accuracy" in results if unimodal else bool(files.found_row)
+    results = files.results
     configuration, test, counts = results.get("configuration"), results.get("mcnemar"), results.get("confusion")
     return {
-        "unfinished": bool(results) and not tested,
-        "headline": unimodal_headline(files) if unimodal else found_headline(files),
-        "results": results_table(files) if results.get("rows") else None,
+        "lead": lead(files),
         "mcnemar": significance(test) if test else None,
         "network": Figure(to_svg(files, configuration), format_configuration(configuration)) if configuration else None,
-        "small": bool(configuration) and len(files.modalities) <= 2,
-        "checkpoint": results.get("checkpoint"),
         "missing": missing(files),
-        "test": percent(files.found_row.get("test")),
         "curves": curves(files) if results.get("epochs") else [],
-        "best_epoch": results.get("best_epoch"),
         "confusion": confusion(counts) if counts else None,
         "by_class": by_class(counts) if counts else [],
     }
 
 
-def found_headline(files: RunFiles) -> list[tuple[str, str]]:
-    found = files.found_row
-    if not found:
-        return []
-    values = [(percent(found["test"]), f"test {files.score} of the found network")]
-    values.append((percent(found["dev"]), f"dev {files.score}"))
-    late = [row for row in files.results["rows"] if row["name"].startswith("late fusion") and row["test"] is not None]
-    if late and found["test"] is not None:
-        best = max(late, key=lambda row: row["test"])
-        values.append((f"{100 * (found['test'] - best['test']):+.1f}", f"points over {best['name']}"))
-    f1 = files.results.get("f1", {})
-    return values + [(percent(f1[name]), f"{name} F1 on test") for name in f1 if f"{name} F1" != files.score]
-
-
-def unimodal_headline(files: RunFiles) -> list[tuple[str, str]]:
-    results = files.results
-    return [
-        (percent(results.get("test_accuracy")), "test accuracy"),
-        (percent(results.get("dev_accuracy")), "dev accuracy"),
-        (results["network"], "network"),
-        (duration(results.get("seconds")), "time"),
-    ]
-
-
-def results_table(files: RunFiles) -> Table:
-    score = files.score
-    head = ("", f"dev {score}", f"test {score}", "candidates trained", "time", "configuration")
-    rows = []
-    for row in files.results["rows"]:
-        configuration = row.get("configuration")
-        shown = [row["name"], percent(row["dev"]), percent(row["test"]), count(row.get("candidates_trained"))]
-        shown += [duration(row.get("seconds")), format_configuration(configuration) if configuration else "-"]
-        rows.append(shown)
-    return Table(head, rows, left=(0, 5), strong=(FOUND,))
+def lead(files: RunFiles) -> tuple[float, str] | None:
+    """Test score of the found network minus that of the best late fusion, and the name of the latter."""
+    found = files.found_row.get("test")
+    late = [row for row in files.results.get("rows", ()) if row["name"].startswith("late fusion")]
+    best = max((row for row in late if row["test"] is not None), key=lambda row: row["test"], default=None)
+    return None if best is None or found is None else (found - best["test"], best["name"])
 
 
 def confusion(counts: list[list[float]]) -> Figure:

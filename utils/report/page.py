@@ -1,24 +1,29 @@
-"""Pages from the templates in this package: each is one HTML file that needs no network, and every value is escaped."""
+"""Render the templates of this package: each page is one HTML file that needs no network; every value is escaped."""
 
 import functools
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
+from statistics import mean, stdev
 from typing import TYPE_CHECKING
+
+from utils.search.space import format_configuration
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table that scrolls in its own box if it is wider than the page."""
+def render(template: str, **content: object) -> str:
+    """Render a template.
 
-    head: Sequence[str]
-    rows: Sequence[Sequence[object]]
-    left: Collection[int] = (0,)  # columns of text
-    strong: Collection[str] = ()  # names of the rows in bold
-    nested: bool = False  # the other rows belong to the bold row above
+    Raises:
+        LookupError: the content lacks a value that the template needs.
+    """
+    from jinja2 import UndefinedError
+
+    try:
+        return _environment().get_template(template).render(content)
+    except UndefinedError as error:
+        raise LookupError(str(error)) from error
 
 
 @functools.cache
@@ -26,23 +31,28 @@ def _environment() -> "Environment":
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     loader = FileSystemLoader(Path(__file__).with_name("templates"))
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"configuration": format_configuration, "known": known, "percent": percent}
+    environment.filters |= {"points": points, "number": number, "duration": duration, "spread": spread}
+    return environment
 
 
-def render(template: str, **content: object) -> str:
-    return _environment().get_template(template).render(content)
+def known(value: object) -> object:
+    return "-" if value is None else value
 
 
 def percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.1f} %"
 
 
+def points(difference: float) -> str:
+    return f"{100 * difference:+.1f}"
+
+
 def number(value: float | None, digits: int = 2) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
-
-
-def count(value: object) -> object:
-    return "-" if value is None else value
 
 
 def duration(seconds: float | None) -> str:
@@ -52,3 +62,12 @@ def duration(seconds: float | None) -> str:
         return f"{seconds:.1f} s"
     hours, minutes = divmod(round(seconds) // 60, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {round(seconds) % 60:02d} s"
+
+
+def spread(values: Iterable[float | None], scale: float, unit: str) -> str:
+    """Mean and standard deviation of the values that are not None."""
+    scaled = [scale * value for value in values if value is not None]
+    if not scaled:
+        return "-"
+    deviation = f" ± {stdev(scaled):.1f}" if len(scaled) > 1 else ""
+    return f"{mean(scaled):.1f}{deviation} {unit}"

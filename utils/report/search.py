@@ -8,9 +8,8 @@ from math import prod
 from models.fusion import ACTIVATION_NAMES, SKIP
 from utils.report import plots
 from utils.report.architecture import activation_name, to_svg
-from utils.report.baselines import baselines_content
 from utils.report.contents import RunFiles
-from utils.report.page import Table, count, duration, number, percent
+from utils.report.page import duration, percent
 from utils.report.plots import Bar, Figure
 from utils.search.space import format_configuration
 
@@ -19,34 +18,47 @@ WIDE, HIGH = 406, 226  # of the main panels
 
 def search_content(files: RunFiles) -> dict[str, object]:
     best = files.best_configurations() if files.best or files.candidates else []
-    failed = [(format_configuration(line["configuration"]), line["step"], line["failed"]) for line in files.failed]
     return {
-        "finished": bool(files.best),
-        "whole": files.best.get("whole", True),
-        "failed": failed,
-        "headline": headline(files, best[0]["accuracy"]) if best else [],
-        "best": format_configuration(best[0]["configuration"]) if best else None,
-        **baselines_content(files),
+        "top": best,
+        "baselines": baselines(files),
+        "against_random": against_random(files),
         "progress": search_over_time(files) if files.candidates else None,
         "predictions": predictions(files),
-        "steps": steps_table(files) if files.steps else None,
-        "top": top_table(files, best) if best else None,
         "networks": [
-            Figure(to_svg(files, b["configuration"]), f"{i}: {percent(b['accuracy'])}") for i, b in enumerate(best, 1)
+            Figure(to_svg(files, entry["configuration"]), f"{rank}: {percent(entry['accuracy'])}")
+            for rank, entry in enumerate(best, 1)
         ],
-        "small": bool(best) and len(files.modalities) <= 2,
         "choices": choices(files),
         "cost": cost(files),
     }
 
 
-def headline(files: RunFiles, best: float) -> list[tuple[object, str]]:
-    seconds = files.best.get("seconds", sum(candidate["seconds"] for candidate in files.candidates))
-    return [
-        (percent(best), f"best dev {files.score}"),
-        (files.best.get("candidates_trained", len(files.candidates)), "candidates trained"),
-        (duration(seconds), "time"),
+def baselines(files: RunFiles) -> list[dict]:
+    """{name, dev, difference} of unimodal networks, late fusions and random search; difference: of the best to them."""
+    random = files.best.get("random")
+    entries = [{"difference": None} | entry for entry in files.best.get("baselines") or ()]
+    if random and random["configurations"]:
+        name = f"random search, {random['candidates_trained']} candidates"
+        dev, difference = random["configurations"][0]["accuracy"], random.get("difference")
+        entries.append({"name": name, "dev": dev, "difference": difference})
+    return entries
+
+
+def against_random(files: RunFiles) -> Figure | None:
+    """Best score so far of the search and of random search on the same features."""
+    theirs = [100 * value for value in (files.best.get("random") or {}).get("accuracies", ())]
+    own = list(accumulate((100 * candidate["accuracy"] for candidate in files.candidates), max))
+    if not theirs or not own:
+        return None
+    panel = plots.Panel(44, 24, WIDE, 210, (0.5, max(len(own), len(theirs)) + 0.5), plots.bounds([*own, *theirs]))
+    parts = [
+        panel.axes("candidates trained", f"best dev {files.score} so far (%)"),
+        panel.line(plots.stairs(enumerate(own, 1)), "k0"),
+        panel.line(plots.stairs(enumerate(theirs, 1)), "k1 broken"),
     ]
+    title = f"Best so far: this search {own[-1]:.2f} % at the end, random search {theirs[-1]:.2f} %"
+    keys = [(0, "━", "this search"), (1, "╍", "random search")]
+    return Figure(plots.drawing(460, 274, title, *parts), "Best so far, by number of candidates trained.", keys)
 
 
 def kind(candidate: dict) -> int:
@@ -101,32 +113,16 @@ def predictions(files: RunFiles) -> Figure | None:
     for candidate, (x, y) in zip(predicted, values, strict=True):
         note = f"{format_configuration(candidate['configuration'])} predicted {x:.1f} %, reached {y:.1f} %"
         parts.append(panel.mark(x, y, kind(candidate), note))
-    ranks = [(step["step"], step.get("rank_correlation")) for step in files.steps]
-    ranks = [(step, rank) for step, rank in ranks if rank is not None]
+    known = [step for step in files.steps if step.get("rank_correlation") is not None]
+    ranks: list[plots.Point] = [(step["step"], step["rank_correlation"]) for step in known]
     if ranks:
         steps = (ranks[0][0] - 0.5, ranks[-1][0] + 0.5)
         strip = plots.Panel(44, 318, WIDE, 62, steps, (min(0, *(r for _, r in ranks)) - 0.1, 1.05))
         parts += [strip.axes("step", "rank correlation", y_ticks=3), strip.line(ranks, "ink")]
         parts += [strip.mark(step, rank, 0, f"step {step}: {rank:.2f}", "ink") for step, rank in ranks]
     title = f"Predicted and reached dev {files.score} of {len(predicted)} candidates"
-    caption = "The surrogate's prediction before training, and the result. Dashed: both agree."
+    caption = "The surrogate's predictions and the results. Dashed: both agree."
     return Figure(plots.drawing(460, 418 if ranks else 290, title, *parts), caption, layer_keys(predicted))
-
-
-def steps_table(files: RunFiles) -> Table:
-    head = ("step", "iteration", "level", "candidates", "best", "temperature", "surrogate loss", "rank corr.", "time")
-    rows = []
-    for step in files.steps:
-        own = [candidate["accuracy"] for candidate in files.candidates if candidate["step"] == step["step"]]
-        row = [count(step.get(key)) for key in ("step", "search_iteration", "level", "candidates")]
-        row += [percent(max(own, default=None)), number(step.get("temperature")), number(step.get("surrogate_loss"), 4)]
-        rows.append([*row, number(step.get("rank_correlation")), duration(step.get("seconds"))])
-    return Table(head, rows, left=())
-
-
-def top_table(files: RunFiles, best: Sequence[dict]) -> Table:
-    rows = [(i, percent(b["accuracy"]), format_configuration(b["configuration"])) for i, b in enumerate(best, 1)]
-    return Table(("rank", f"dev {files.score}", "configuration"), rows, left=(2,))
 
 
 def choices(files: RunFiles) -> dict[str, object] | None:
