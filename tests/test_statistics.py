@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.results import statistics
 from utils.results.statistics import mcnemar, paired_bootstrap
 
 pairs = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
@@ -37,13 +36,6 @@ def test_the_interval_agrees_with_drawing_samples_one_by_one():
     means = [difference[rng.integers(400, size=400)].mean() for _ in range(4000)]
     result = paired_bootstrap(a, b, seed=2)
     assert result[1:] == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.006)
-
-
-def test_chunks_change_memory_only(monkeypatch):
-    scores = np.random.default_rng(0).random((2, 50))  # no two differences are equal
-    whole = paired_bootstrap(*scores, seed=3, resamples=500)
-    monkeypatch.setattr(statistics, "CHUNK", 333)
-    assert paired_bootstrap(*scores, seed=3, resamples=500) == pytest.approx(whole)
 
 
 @given(pairs)

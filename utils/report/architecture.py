@@ -9,6 +9,7 @@ import functools
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from markupsafe import Markup
@@ -35,10 +36,17 @@ class Box:
 
 @dataclass(frozen=True)
 class Curve:
-    """Cubic Bezier pieces: a start, then two control points and an end for each piece."""
+    """A smooth line through points, horizontal at each of them (vertical where two have the same x)."""
 
-    points: tuple[Point, ...]
+    way: tuple[Point, ...]
     kind: int | None = None  # color; None: soft
+
+    def bezier(self) -> list[Point]:
+        """The start, then two control points and an end for each cubic piece."""
+        points = [self.way[0]]
+        for (x, y), (end_x, end_y) in pairwise(self.way):
+            points += [((x + end_x) / 2, y), ((x + end_x) / 2, end_y), (end_x, end_y)]
+        return points
 
 
 @dataclass(frozen=True)
@@ -95,10 +103,11 @@ def lay_out(configuration: Sequence[Sequence[int]], modalities: Sequence[str], s
     curves, boxes = [], []
     for m, (left, size) in enumerate(zip(frame.lefts, sizes, strict=True)):
         used = {row[m] for row in configuration}
-        curves.append(_straight(left + frame.box / 2, frame.row(0), frame.row(size - 1)))
+        middle = left + frame.box / 2
+        curves.append(Curve(((middle, frame.row(0)), (middle, frame.row(size - 1)))))
         for i in range(size):
             boxes.append(Box(left, frame.row(i), frame.box, str(i), "bar" if i in used else "box", m % KINDS))
-    curves.append(_straight(frame.center, heights[0], heights[-1]))
+    curves.append(Curve(((frame.center, heights[0]), (frame.center, heights[-1]))))
     for i, (row, y) in enumerate(zip(configuration, heights, strict=False), 1):
         curves += [_reading(frame, m, feature, y) for m, feature in enumerate(row[:-1]) if feature >= 0]
         boxes.append(Box(frame.center - REACH, y, 2 * REACH, f"{i} · {activation_name(row[-1])}", "box layer"))
@@ -108,24 +117,15 @@ def lay_out(configuration: Sequence[Sequence[int]], modalities: Sequence[str], s
     return Layout(width, height, tuple(curves), tuple(boxes), _names(frame, modalities))
 
 
-def _straight(x: float, top: float, bottom: float) -> Curve:
-    return Curve(((x, top), (x, top), (x, bottom), (x, bottom)))
-
-
 def _reading(frame: Frame, m: int, feature: int, y: float) -> Curve:
-    """The line from a feature to the layer at height y; between the inner columns it runs below the feature's row."""
+    """The line from a feature to the layer at height y; it passes inner columns below the feature's row."""
     side, columns_between = (1, frame.on_left - 1 - m) if m < frame.on_left else (-1, m - frame.on_left)
-    x, height = frame.lefts[m] + (frame.box if side > 0 else 0), frame.row(feature)
-    end = frame.center - side * REACH
-    points: list[Point] = [(x, height)]
+    x, height, end = frame.lefts[m] + frame.box * (side > 0), frame.row(feature), frame.center - side * REACH
+    way: list[Point] = [(x, height)]
     if columns_between:
         below = height + 18 + 6 * (m % 2)  # neighboring columns at heights of their own
-        turn, inner = x + side * frame.gap, frame.center - side * (REACH + READING)
-        points += [((x + turn) / 2, height), ((x + turn) / 2, below), (turn, below)]
-        points += [(turn, below), (inner, below), (inner, below)]
-        x, height = inner, below
-    points += [((x + end) / 2, height), ((x + end) / 2, y), (end, y)]
-    return Curve(tuple(points), m % KINDS)
+        way += [(x + side * frame.gap, below), (end - side * READING, below)]
+    return Curve((*way, (end, y)), m % KINDS)
 
 
 def _names(frame: Frame, modalities: Sequence[str]) -> tuple[Name, ...]:
@@ -153,13 +153,13 @@ def to_svg(files: RunFiles, configuration: Sequence[Sequence[int]]) -> Markup:
     layout = layout_of(files, configuration)
     parts = []
     for curve in layout.curves:
-        start, *rest = (f"{x:g},{y:g}" for x, y in curve.points)
+        start, *rest = (f"{x:g},{y:g}" for x, y in curve.bezier())
         look = "soft" if curve.kind is None else f"k{curve.kind}"
         parts.append(tag("path", d=f"M{start}C{' '.join(rest)}", class_=f"line {look}"))
     for box in layout.boxes:
         look, words = (f"bar k{box.kind}", "on") if box.look == "bar" else (box.look, "")
-        place = {"x": box.x, "y": box.y - HEIGHT / 2, "width": box.width, "height": HEIGHT}
-        parts.append(tag("rect", rx=5, class_=look, **place))
+        top = box.y - HEIGHT / 2
+        parts.append(tag("rect", x=box.x, y=top, width=box.width, height=HEIGHT, rx=5, class_=look))
         parts.append(text(box.x + box.width / 2, box.y + 4.5, box.words, "middle", class_=words))
     parts += [text(n.x, n.y, n.words, n.anchor, class_=f"letter k{n.kind}") for n in layout.names]
     named = f"{', '.join(files.modalities[:-1])} and {files.modalities[-1]}"
@@ -182,7 +182,8 @@ def to_pixels(layout: Layout, heading: str) -> np.ndarray:
     axes.axis("off")
     axes.text(layout.width / 2, 6 - above, "\n".join(lines), fontsize=10, ha="center", va="top")
     for curve in layout.curves:
-        path = Path(curve.points, [Path.MOVETO, *[Path.CURVE4] * (len(curve.points) - 1)])
+        points = curve.bezier()
+        path = Path(points, [Path.MOVETO, *[Path.CURVE4] * (len(points) - 1)])
         axes.add_patch(PathPatch(path, fill=False, edgecolor="0.8" if curve.kind is None else f"C{curve.kind}", lw=1.8))
     for box in layout.boxes:
         filled, style = box.look == "bar", "round,pad=0,rounding_size=5"

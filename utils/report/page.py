@@ -34,8 +34,8 @@ def _environment() -> "Environment":
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"configuration": format_configuration, "known": known, "percent": percent}
-    environment.filters |= {"points": points, "number": number, "duration": duration, "spread": spread}
+    environment.filters |= {f.__name__: f for f in (known, percent, points, number, duration, spread)}
+    environment.filters["configuration"] = format_configuration
     return environment
 
 

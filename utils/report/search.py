@@ -1,9 +1,7 @@
 """Content of the report on a search; a part is None or empty where the run has nothing to show."""
 
-from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate, groupby
-from math import prod
 
 from models.fusion import ACTIVATION_NAMES, SKIP
 from utils.report import plots
@@ -11,7 +9,7 @@ from utils.report.architecture import activation_name, to_svg
 from utils.report.contents import RunFiles
 from utils.report.page import duration, percent
 from utils.report.plots import Bar, Figure
-from utils.search.space import format_configuration
+from utils.search.space import Space, format_configuration
 
 WIDE, HIGH = 406, 226  # of the main panels
 
@@ -135,31 +133,20 @@ def choices(files: RunFiles) -> dict[str, object] | None:
         return None
     best = max(5, len(scores) // 10)
     layers = [row for key in sorted(scores, key=lambda key: -scores[key])[:best] for row in key]
+    skips = any(SKIP in row[:-1] for key in scores for row in key)
+    activations = tuple(ACTIVATION_NAMES.index(name) for name in files.header["activations"])
+    possible = Space(tuple(files.header["sizes"]), activations, skips).rows()
     figures = []
-    for column, (name, chances) in enumerate(chances_of(files)):
-        uses, feature = Counter(row[column] for row in layers), column < len(files.modalities)
-        rows = []
-        for i in chances:
+    for column, name in enumerate([*files.modalities, "activation"]):
+        feature, bars, usual = column < len(files.modalities), [], []
+        for i in sorted({row[column] for row in possible}):
             label = "left out" if i == SKIP else f"{name} {i}" if feature else activation_name(i)
-            label = label if len(label) <= 12 else str(i)
-            rows.append(Bar(label, uses[i] / len(layers), f"{uses[i]} of {len(layers)}"))
-        picture = plots.bars(f"{name} of the best", rows, column % plots.KINDS, list(chances.values()))
+            uses = sum(row[column] == i for row in layers)
+            bars.append(Bar(label if len(label) <= 12 else str(i), uses / len(layers), f"{uses} of {len(layers)}"))
+            usual.append(sum(row[column] == i for row in possible) / len(possible))
+        picture = plots.bars(f"{name} of the best", bars, column % plots.KINDS, usual)
         figures.append(Figure(picture, f"{name[0].upper()}{name[1:]} feature" if feature else "Activation"))
     return {"best": best, "configurations": len(scores), "layers": len(layers), "figures": figures}
-
-
-def chances_of(files: RunFiles) -> list[tuple[str, dict[int, float]]]:
-    """Name of each column of a row, and the share of all possible rows that have each index in it."""
-    header = files.header
-    skips = any(SKIP in row[:-1] for candidate in files.candidates for row in candidate["configuration"])
-    sizes = [size + skips for size in header["sizes"]]
-    total = prod(sizes) - skips  # a row cannot leave out all modalities
-    chances = []
-    for name, size, options in zip(files.modalities, header["sizes"], sizes, strict=True):
-        others = prod(sizes) // options
-        chances.append((name, {i: (others - (i == SKIP)) / total for i in range(-skips, size)}))
-    activations = [ACTIVATION_NAMES.index(name) for name in header["activations"]]
-    return [*chances, ("activation", {i: 1 / len(activations) for i in activations})]
 
 
 def cost(files: RunFiles) -> Figure | None:

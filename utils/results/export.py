@@ -106,12 +106,7 @@ def _exported(model: nn.Module, example: Tensor, suffix: str) -> bytes:
         node.meta.pop("stack_trace", None)  # contains folder names of this machine
     if suffix == ".onnx":
         onnx_program = torch.onnx.export(
-            program,
-            dynamic_shapes=batch,
-            dynamo=True,
-            verbose=False,
-            input_names=["features"],
-            output_names=["logits"],
+            program, input_names=["features"], output_names=["logits"], dynamic_shapes=batch, dynamo=True, verbose=False
         )
         assert onnx_program is not None  # with dynamo
         return onnx_program.model_proto.SerializeToString()

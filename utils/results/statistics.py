@@ -7,8 +7,6 @@ import numpy as np
 import scipy
 from numpy.typing import ArrayLike
 
-CHUNK = 2**22  # random counts in memory at once
-
 
 class Difference(NamedTuple):
     """A difference of means with its confidence interval."""
@@ -35,7 +33,7 @@ def paired_bootstrap(
     multinomial: with 0/1 values that is three numbers per resample, however many samples there are.
 
     Args:
-        correct_a, correct_b: (N,) numbers for the same samples in the same order; booleans for correct and wrong.
+        correct_a, correct_b: (N,) correct (1) or wrong (0), for the same samples in the same order.
 
     Raises:
         ValueError: the shapes differ or are not (N,) with N >= 1, resamples < 1, or confidence is outside 0 to 1.
@@ -46,14 +44,8 @@ def paired_bootstrap(
             f"resamples >= 1 and 0 < confidence < 1 must hold, but got resamples={resamples}, confidence={confidence}"
         )
     values, counts = np.unique(a - b, return_counts=True)
-    rng = np.random.default_rng(seed)
-    rows = max(1, CHUNK // len(values))
-    means = np.concatenate(
-        [
-            rng.multinomial(len(a), counts / len(a), size=min(rows, resamples - start)) @ values / len(a)
-            for start in range(0, resamples, rows)
-        ]
-    )
+    drawn = np.random.default_rng(seed).multinomial(len(a), counts / len(a), size=resamples)  # (resamples, values)
+    means = drawn @ values / len(a)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Difference(float(a.mean() - b.mean()), float(low), float(high))
 

@@ -81,12 +81,8 @@ def test_found(
         best = max(against["dev"], key=lambda name: float(accuracy(against["dev"][name], splits["dev"].labels)))
         pair = [correct(scores, labels).cpu().numpy() for scores in (predicted["test"], against["test"][best])]
         only_found, only_baseline, p = mcnemar(*pair)
-        figures["mcnemar"] = {
-            "against": best,
-            "only_found_right": only_found,
-            "only_baseline_right": only_baseline,
-            "p": p,
-        }
+        right = {"only_found_right": only_found, "only_baseline_right": only_baseline}
+        figures["mcnemar"] = {"against": best, **right, "p": p}
     return figures
 
 
