@@ -1,4 +1,4 @@
-"""What TensorBoard reads of a run is what the run's files say, also after the run went on."""
+"""TensorBoard shows the values of a run's files, also after the run is resumed."""
 
 import io
 import json
@@ -25,7 +25,7 @@ def _needs_tensorboard():
 
 
 def search_run(folder: Path, candidates: int = len(ACCURACIES)) -> None:
-    """The files of a search that is not finished: steps of two candidates, the first one with nothing predicted."""
+    """Write the files of an unfinished search: steps of two candidates, the first without a rank correlation."""
     lines = [HEADER]
     for i, accuracy in enumerate(ACCURACIES[:candidates]):
         line = {"kind": "candidate", "step": i // 2, "configuration": [[i % 5, i % 3, 0]], "seconds": 1.0}
@@ -89,7 +89,7 @@ def test_a_search_is_shown_by_candidate_and_step(tmp_path):
     assert np.array_equal(picture(board, "best/1"), drawn)
 
 
-def test_a_search_that_went_on_is_shown_once(tmp_path):
+def test_a_resumed_search_is_shown_once(tmp_path):
     search_run(tmp_path, 6)
     write_search(tmp_path)
     (first,) = (tmp_path / "tensorboard").iterdir()
@@ -104,18 +104,18 @@ def test_a_search_that_went_on_is_shown_once(tmp_path):
     assert len(scalars(read_back(tmp_path), "candidates/dev_accuracy")) == len(ACCURACIES)
 
 
-def test_new_events_make_a_board_forget_the_older_ones(tmp_path):
+def test_new_events_replace_the_ones_already_read(tmp_path):
     search_run(tmp_path, 6)
     write_search(tmp_path)
     (first,) = (tmp_path / "tensorboard").iterdir()
     content = first.read_bytes()
     search_run(tmp_path, 4)
     write_search(tmp_path)
-    first.write_bytes(content)  # as a board has it that was open before
+    first.write_bytes(content)  # as an open TensorBoard has read it
     assert scalars(read_back(tmp_path), "candidates/dev_accuracy") == dict(enumerate(ACCURACIES[:4], 1))
 
 
-def test_a_search_without_a_candidate_yet_has_its_settings(tmp_path):
+def test_a_search_without_candidates_shows_its_settings(tmp_path):
     search_run(tmp_path, 0)
     write_search(tmp_path)
     board = read_back(tmp_path)
@@ -148,7 +148,7 @@ def test_multi_label_scores_have_their_name(tmp_path):
     assert not any("accuracy" in tag for tag in tags)
 
 
-def test_a_unimodal_training_is_shown_before_its_test(tmp_path):
+def test_a_unimodal_training_is_shown_before_it_is_tested(tmp_path):
     training_run(tmp_path, {"network": "ImageLeNet", "dev_accuracy": 0.5})
     write_training(tmp_path)
     board = read_back(tmp_path)
@@ -170,7 +170,7 @@ def test_a_drawing_fills_the_features_that_are_read():
     assert (skipping == colours[3]).all(axis=2).sum() < shown[3] / 2  # its name alone
 
 
-def test_a_full_disk_leaves_the_events_that_were_there(tmp_path):
+def test_a_full_disk_keeps_the_earlier_events(tmp_path):
     search_run(tmp_path)
     write_search(tmp_path)
     (before,) = (tmp_path / "tensorboard").iterdir()

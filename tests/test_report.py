@@ -1,4 +1,4 @@
-"""The report is a whole, self-contained page that shows the values of the run's files."""
+"""The report is a complete, self-contained page that shows the values of the run's files."""
 
 import json
 import re
@@ -61,7 +61,7 @@ def test_random_search_without_surrogate(tmp_path):
     assert "temperature" not in [t.text for t in page.drawings[0].findall("text")]
 
 
-def test_a_search_that_was_cut_off(tmp_path):
+def test_an_interrupted_search(tmp_path):
     search_run(tmp_path)
     (tmp_path / "best.json").unlink()
     journal = tmp_path / "journal.jsonl"

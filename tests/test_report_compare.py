@@ -1,4 +1,4 @@
-"""Several runs on one page: groups that differ in their seed alone, mean and deviation, what differs."""
+"""Several runs on one page: groups of runs that differ only in their seed, mean and deviation, differences."""
 
 import json
 from itertools import pairwise

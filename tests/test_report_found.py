@@ -1,4 +1,4 @@
-"""The report of a training, found or unimodal, shows the values of the run's files."""
+"""The report on a training, found or unimodal, shows the values of the run's files."""
 
 import json
 
