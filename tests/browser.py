@@ -17,7 +17,7 @@ def is_installed() -> bool:
 
 
 class Browser:
-    """One window; `with Browser() as browser`."""
+    """One browser window; use as `with Browser() as browser`."""
 
     def __enter__(self) -> "Browser":
         self._driver = subprocess.Popen(["chromedriver", "--port=0"], stdout=subprocess.PIPE, text=True)
@@ -53,7 +53,7 @@ class Browser:
         return self._send("POST", "/goog/cdp/execute", {"cmd": command, "params": values})
 
     def look(self, width: int, dark: bool) -> None:
-        """Emulate a screen's width and the reader's colours from now on."""
+        """Emulate a screen width and the reader's color scheme from now on."""
         self.devtools("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=False)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.devtools("Emulation.setEmulatedMedia", features=[scheme])
@@ -62,22 +62,22 @@ class Browser:
         self._send("POST", "/url", {"url": page.resolve().as_uri()})
 
     def run(self, script: str) -> object:
-        """The value that a script's `return` gives."""
+        """Run a script and return the value of its `return`."""
         return self._send("POST", "/execute/sync", {"script": script, "args": []})
 
     def requests(self) -> list[str]:
-        """Addresses that were asked for since the last call."""
+        """Addresses requested since the last call."""
         events = [json.loads(line["message"])["message"] for line in self._log("performance")]
         return [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
 
     def messages(self) -> list[str]:
-        """What the console showed since the last call."""
+        """Console messages since the last call."""
         return [line["message"] for line in self._log("browser")]
 
     def _log(self, kind: str) -> list[dict]:
         return self._send("POST", "/se/log", {"type": kind})
 
     def screenshot(self, path: Path) -> None:
-        """The whole page as PNG."""
+        """Save the whole page as PNG."""
         picture = self.devtools("Page.captureScreenshot", captureBeyondViewport=True)
         path.write_bytes(base64.b64decode(picture["data"]))

@@ -119,7 +119,7 @@ def unimodal_run(folder: Path, seed: int = 0, test: float = 0.7) -> None:
 
 
 class Page(HTMLParser):
-    """Checks that elements nest and collects the words shown."""
+    """Check that elements nest, and collect the text and drawings."""
 
     VOID = ("meta", "br")
 
@@ -153,7 +153,7 @@ def report(folder: Path) -> Page:
 
 
 def checked(path: Path) -> Page:
-    """A page, once it is whole: nothing from elsewhere, drawings with their text alternatives."""
+    """Parse a page and check that it loads nothing and that its drawings have text alternatives."""
     page = Page(path)
     assert not re.search(r"https?://|<script|@import|url\(", page.source)
     for drawing in page.drawings:

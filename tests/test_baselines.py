@@ -1,4 +1,4 @@
-"""What fusion is measured against: unimodal networks, late fusions, and by how much the best candidate is ahead."""
+"""Baselines: unimodal networks, late fusion, and the lead of the best candidate over them."""
 
 from pathlib import Path
 
@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from models.fusion import AudioImageNetwork, FeatureLayout, FeatureNetwork, HeadSettings
 from utils.candidates.evaluators import CachedEvaluator
 from utils.candidates.feature_bank import bank_of_features
-from utils.results.baselines import baseline_scores, difference, search_baselines, unimodal_logits
+from utils.results.baselines import baseline_scores, difference, search_baselines
 from utils.training.batches import ArraySplit
-from utils.training.loop import TrainingSettings
+from utils.training.loop import TrainingSettings, unimodal_logits
 from utils.training.metrics import accuracy
 
 NAMES = ("text", "sound", "image")
@@ -47,7 +47,7 @@ def test_late_fusions_add_probabilities_and_their_logarithms():
     assert not torch.equal(mean.argmax(1), product.argmax(1))
 
 
-def test_of_several_labels_those_are_predicted_whose_mean_probability_is_above_a_half():
+def test_multi_label_late_fusion_predicts_mean_probabilities_above_one_half():
     logits = three_logits()
     found = baseline_scores(NAMES, logits, multi_label=True)
     assert set(found) == {"text only", "sound only", "image only", "late fusion, mean of sigmoid"}
@@ -72,7 +72,7 @@ def test_logits_of_unimodal_networks_come_first_modality_first_in_eval_mode():
         assert not ours.requires_grad
 
 
-def test_logits_of_features_are_in_the_table_or_there_are_none():
+def test_logits_of_features_come_from_the_table_if_it_has_them():
     torch.manual_seed(0)
     for has_logits in (True, False):
         layout = FeatureLayout(((2,), (3, 1)), 4, has_logits)
@@ -88,7 +88,7 @@ def test_logits_of_features_are_in_the_table_or_there_are_none():
 
 
 def evaluator(labels: Tensor, logits: list[Tensor], has_logits: bool = True) -> CachedEvaluator:
-    """On a bank whose dev split is these samples."""
+    """An evaluator on a bank with these dev samples."""
     layout = FeatureLayout(((2,),) * len(logits), logits[0].shape[1], has_logits)
     rows = torch.cat([torch.zeros(len(labels), 2 * len(logits)), *(logits if has_logits else ())], dim=1)
     split = ArraySplit((rows,), labels)
@@ -102,7 +102,7 @@ def best(tmp_path) -> Path:
     return tmp_path / "best_dev.npy"
 
 
-def test_the_difference_is_above_zero_where_the_best_candidate_is_better(best):
+def test_the_difference_is_positive_if_the_best_candidate_is_better(best):
     labels, wrong = torch.arange(200) % 4, (torch.arange(200) + 1) % 4
     sometimes = torch.where(torch.arange(200) % 5 == 0, wrong, labels)  # right in 160
     logits = [10.0 * F.one_hot(chosen, 4) for chosen in (wrong, labels, sometimes)]
@@ -123,7 +123,7 @@ def test_the_difference_is_above_zero_where_the_best_candidate_is_better(best):
     assert found["image only"]["difference"]["confidence"] == 0.95
 
 
-def test_scores_of_several_labels_are_weighted_f1_whose_differences_are_no_means_over_samples(best):
+def test_multi_label_baselines_have_weighted_f1_and_no_differences(best):
     torch.manual_seed(0)
     labels, logits = torch.randint(2, (50, 4)).float(), three_logits(50)
     np.save(best, np.ones(50, dtype=np.float32))
@@ -133,14 +133,14 @@ def test_scores_of_several_labels_are_weighted_f1_whose_differences_are_no_means
         assert row["difference"] is None
 
 
-def test_without_logits_there_are_no_baselines_and_without_a_best_candidate_no_differences(best):
+def test_no_logits_give_no_baselines_and_no_best_candidate_gives_no_differences(best):
     labels, logits = torch.arange(40) % 4, three_logits()
     assert baselines_of(evaluator(labels, logits, has_logits=False), best) == []
     found = baselines_of(evaluator(labels, logits), best)
     assert [row["difference"] for row in found] == [None] * 5
 
 
-def test_a_difference_is_that_of_the_best_to_the_other(best):
+def test_a_difference_is_best_minus_other(best):
     np.save(best, np.array([1, 1, 1, 0, 1], dtype=np.float32))
     other, labels = torch.tensor([0.0, 0, 1, 1, 0]), torch.zeros(5)
     found = difference(best, other, labels, seed=3)

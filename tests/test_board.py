@@ -1,4 +1,4 @@
-"""What TensorBoard reads of a run is what the run's files say, also after the run went on."""
+"""TensorBoard shows the values of a run's files, also after the run is resumed."""
 
 import io
 import json
@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from utils.errors import UsageError
-from utils.report.board import check_board, draw, write_search, write_training
+from utils.report.architecture import lay_out, to_pixels
+from utils.report.board import check_board, write_search, write_training
 
 SETTINGS = {"epochs": 3, "drpt": 0.5, "modality": "both", "alphas": False, "run_dir": "elsewhere", "test_cp": None}
 HEADER = {"kind": "header", "format": 1, "modalities": ["audio", "image"], "sizes": [5, 3], "activations": ["relu"]}
@@ -24,7 +25,7 @@ def _needs_tensorboard():
 
 
 def search_run(folder: Path, candidates: int = len(ACCURACIES)) -> None:
-    """The files of a search that is not finished: steps of two candidates, the first one with nothing predicted."""
+    """Write the files of an unfinished search: steps of two candidates, the first without a rank correlation."""
     lines = [HEADER]
     for i, accuracy in enumerate(ACCURACIES[:candidates]):
         line = {"kind": "candidate", "step": i // 2, "configuration": [[i % 5, i % 3, 0]], "seconds": 1.0}
@@ -84,11 +85,11 @@ def test_a_search_is_shown_by_candidate_and_step(tmp_path):
     assert scalars(board, "hparam/best_dev_accuracy") == {0: 0.9}
     assert settings_read(board) == {"epochs": 3, "drpt": 0.5, "modality": "both", "alphas": False}
     assert board.Tags()["images"] == [f"best/{rank}" for rank in range(1, 6)]
-    drawn = draw(((4, 1, 0),), ("audio", "image"), (5, 3), "dev accuracy 0.9000")
+    drawn = to_pixels(lay_out([[4, 1, 0]], ("audio", "image"), (5, 3)), "dev accuracy 0.9000\n[[4,1,0]]")
     assert np.array_equal(picture(board, "best/1"), drawn)
 
 
-def test_a_search_that_went_on_is_shown_once(tmp_path):
+def test_a_resumed_search_is_shown_once(tmp_path):
     search_run(tmp_path, 6)
     write_search(tmp_path)
     (first,) = (tmp_path / "tensorboard").iterdir()
@@ -103,18 +104,18 @@ def test_a_search_that_went_on_is_shown_once(tmp_path):
     assert len(scalars(read_back(tmp_path), "candidates/dev_accuracy")) == len(ACCURACIES)
 
 
-def test_new_events_make_a_board_forget_the_older_ones(tmp_path):
+def test_new_events_replace_the_ones_already_read(tmp_path):
     search_run(tmp_path, 6)
     write_search(tmp_path)
     (first,) = (tmp_path / "tensorboard").iterdir()
     content = first.read_bytes()
     search_run(tmp_path, 4)
     write_search(tmp_path)
-    first.write_bytes(content)  # as a board has it that was open before
+    first.write_bytes(content)  # as an open TensorBoard has read it
     assert scalars(read_back(tmp_path), "candidates/dev_accuracy") == dict(enumerate(ACCURACIES[:4], 1))
 
 
-def test_a_search_without_a_candidate_yet_has_its_settings(tmp_path):
+def test_a_search_without_candidates_shows_its_settings(tmp_path):
     search_run(tmp_path, 0)
     write_search(tmp_path)
     board = read_back(tmp_path)
@@ -133,7 +134,8 @@ def test_a_found_network_is_shown_by_epoch(tmp_path):
     assert not {"epochs/dev_loss", "epochs/phase", "epochs/epoch"} & set(board.Tags()["scalars"])
     assert scalars(board, "hparam/dev_accuracy") == {0: 0.75}
     assert scalars(board, "hparam/test_accuracy") == {0: 0.5}
-    drawn = draw(((1, 2, 0), (-1, 0, 3)), ("text", "image"), (2, 3), "test accuracy 0.5000")
+    layout = lay_out([[1, 2, 0], [-1, 0, 3]], ("text", "image"), (2, 3))
+    drawn = to_pixels(layout, "test accuracy 0.5000\n[[1,2,0], [-1,0,3]]")
     assert np.array_equal(picture(board, "network"), drawn)
 
 
@@ -146,7 +148,7 @@ def test_multi_label_scores_have_their_name(tmp_path):
     assert not any("accuracy" in tag for tag in tags)
 
 
-def test_a_unimodal_training_is_shown_before_its_test(tmp_path):
+def test_a_unimodal_training_is_shown_before_it_is_tested(tmp_path):
     training_run(tmp_path, {"network": "ImageLeNet", "dev_accuracy": 0.5})
     write_training(tmp_path)
     board = read_back(tmp_path)
@@ -158,17 +160,17 @@ def test_a_unimodal_training_is_shown_before_its_test(tmp_path):
 
 def test_a_drawing_fills_the_features_that_are_read():
     modalities, sizes = ("a", "b", "c", "d", "e"), (4, 3, 3, 2, 3)
-    drawn = draw(((3, 2, 0, -1, 1, 3), (0, -1, 2, 0, 2, 1)), modalities, sizes, "words")
+    drawn = to_pixels(lay_out(((3, 2, 0, -1, 1, 3), (0, -1, 2, 0, 2, 1)), modalities, sizes), "words")
     assert drawn.dtype == np.uint8
     assert drawn.shape[2] == 3
     colours = [(31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 103, 189)]  # matplotlib's first
     shown = [(drawn == colour).all(axis=2).sum() for colour in colours]
     assert min(shown) > 100
-    skipping = draw(((3, 2, 0, -1, 1, 3), (0, -1, 2, -1, 2, 1)), modalities, sizes, "words")
+    skipping = to_pixels(lay_out(((3, 2, 0, -1, 1, 3), (0, -1, 2, -1, 2, 1)), modalities, sizes), "words")
     assert (skipping == colours[3]).all(axis=2).sum() < shown[3] / 2  # its name alone
 
 
-def test_a_full_disk_leaves_the_events_that_were_there(tmp_path):
+def test_a_full_disk_keeps_the_earlier_events(tmp_path):
     search_run(tmp_path)
     write_search(tmp_path)
     (before,) = (tmp_path / "tensorboard").iterdir()

@@ -1,4 +1,4 @@
-"""An exported network gives the trained one's outputs at any batch size, and is written whole or not at all."""
+"""An exported network gives the trained one's outputs at any batch size, and is written completely or not at all."""
 
 import logging
 import re
@@ -43,7 +43,7 @@ def needs(path: Path, *packages: str) -> None:
 
 
 def load(path: Path):
-    """The file as a function of rows, without any of the project's code."""
+    """Load the file as a function of rows, without the project's code."""
     if path.suffix == ".pt2":
         return torch.export.load(path).module()
     import onnxruntime
@@ -65,8 +65,8 @@ def test_outputs_equal_torchs_at_any_batch_size(tmp_path, capfd, suffix, setting
     sentence = export_network(network, rows(5), path)
 
     assert capfd.readouterr() == ("", "")
-    told = re.fullmatch(rf"{re.escape(str(path))}: outputs equal torch's to (\d\.\de[-+]\d\d)", sentence)
-    assert float(told[1]) < 1e-5
+    match = re.fullmatch(rf"{re.escape(str(path))}: outputs equal torch's to (\d\.\de[-+]\d\d)", sentence)
+    assert float(match[1]) < 1e-5
     assert network.training  # as it was
     assert list(path.parent.iterdir()) == [path]  # no weights beside it
     run = load(path)
@@ -77,7 +77,7 @@ def test_outputs_equal_torchs_at_any_batch_size(tmp_path, capfd, suffix, setting
             torch.testing.assert_close(run(features), scores(network(features)), rtol=0, atol=1e-5)
 
 
-def test_what_an_exporter_tells_is_not_shown(tmp_path, monkeypatch, capfd, caplog):
+def test_output_of_exporters_is_not_shown(tmp_path, monkeypatch, capfd, caplog):
     exported = export._exported
 
     def chatty(*args):
@@ -100,7 +100,7 @@ def test_what_an_exporter_tells_is_not_shown(tmp_path, monkeypatch, capfd, caplo
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
-def test_the_file_holds_neither_folders_nor_the_example(tmp_path, suffix):
+def test_the_file_contains_neither_folder_names_nor_the_example(tmp_path, suffix):
     path = tmp_path / f"found{suffix}"
     needs(path, "onnx", "onnxscript")
     example = rows(1)
@@ -113,7 +113,7 @@ def test_the_file_holds_neither_folders_nor_the_example(tmp_path, suffix):
     assert example.numpy().tobytes()[:64] not in content
 
 
-def test_a_network_that_exports_otherwise_leaves_what_was_there(tmp_path, monkeypatch):
+def test_a_faulty_export_keeps_the_earlier_file(tmp_path, monkeypatch):
     path = tmp_path / "found.pt2"
     path.write_bytes(b"an older one")
     network = trained()
@@ -139,14 +139,14 @@ def test_without_onnxruntime_it_says_that_nothing_was_compared(tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxscript"])
-def test_a_missing_package_is_told_before_the_training(tmp_path, monkeypatch, package):
+def test_a_missing_package_is_reported_before_the_training(tmp_path, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UsageError, match="pip install onnx onnxscript"):
         check_export(tmp_path / "found.onnx")
     check_export(tmp_path / "found.pt2")
 
 
-def test_what_cannot_be_written_is_told_before_the_training(tmp_path):
+def test_unwritable_paths_are_reported_before_the_training(tmp_path):
     for name in ("found", "found.pt", "found.onnx.data"):
         with pytest.raises(UsageError, match=r"\.onnx or \.pt2, but got .*found"):
             check_export(tmp_path / name)

@@ -1,4 +1,4 @@
-"""Muted and noisy modalities: what is disturbed, by how much, and that nothing else is."""
+"""Muted and noisy modalities: the right input is disturbed by the right amount, and no other."""
 
 import math
 
@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from models.fusion import AudioImageNetwork, FeatureLayout, FeatureNetwork, HeadSettings
-from utils.results.robustness import LEVELS, DisturbedSplit, evaluate_missing, format_missing
+from utils.results.robustness import LEVELS, disturbed_batches, evaluate_missing, format_missing
+from utils.seeds import generator
 from utils.training.batches import ArraySplit
 from utils.training.loop import evaluate
 
@@ -21,8 +22,10 @@ def table(count: int) -> ArraySplit:
     return ArraySplit((torch.randn(count, LAYOUT.total) * SCALES + 3,), torch.randint(3, (count,)))
 
 
-def joined(split: ArraySplit | DisturbedSplit, place: int = 0, batch: int = 64) -> Tensor:
-    return torch.cat([inputs[place] for inputs, _ in split.batches(batch)])
+def disturbed(split: ArraySplit, place: int, columns: slice, noise: Tensor | None, *seed: int) -> tuple[Tensor, Tensor]:
+    """The disturbed input and the labels of all samples."""
+    batches = list(disturbed_batches(split, place, columns, noise, generator(*seed)))
+    return torch.cat([inputs[place] for inputs, _ in batches]), torch.cat([labels for _, labels in batches])
 
 
 def outside(rows: Tensor, columns: slice) -> Tensor:
@@ -34,21 +37,19 @@ def test_features_of_one_modality_are_muted(modality):
     split, network = table(100), FeatureNetwork(((0, 0, 0, 0),), LAYOUT, HeadSettings(3))
     place, columns = network.modality_input(modality)
     assert (place, columns) == (0, COLUMNS[modality])
-    muted = DisturbedSplit(split, place, columns, None, (0,))
-    rows = joined(muted)
+    rows, labels = disturbed(split, place, columns, None, 0)
     assert not rows[:, columns].any()
     assert torch.equal(outside(rows, columns), outside(split.inputs[0], columns))
-    assert torch.equal(muted.labels, split.labels)
-    assert torch.equal(torch.cat([labels for _, labels in muted.batches(64)]), split.labels)
+    assert torch.equal(labels, split.labels)
 
 
-def test_noise_has_its_size_in_every_column_and_derives_from_the_seed():
+def test_noise_has_the_given_size_in_every_column_and_derives_from_the_seed():
     split, columns = table(20_000), COLUMNS[1]
     noise = torch.tensor([0.5, 1.0, 2.0, 40.0])
     before = split.inputs[0].clone()
 
     def noisy(*seed: int) -> Tensor:
-        return joined(DisturbedSplit(split, 0, columns, noise, seed), batch=1000)
+        return disturbed(split, 0, columns, noise, *seed)[0]
 
     rows = noisy(1, 2)
     added = rows[:, columns] - before[:, columns]
@@ -62,7 +63,7 @@ def test_noise_has_its_size_in_every_column_and_derives_from_the_seed():
 
 
 class Watched(nn.Module):
-    """Keeps what a network is given."""
+    """Records the inputs of a network."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -119,14 +120,14 @@ def test_audio_is_the_first_modality_and_the_second_input():
             assert float((disturbed - before).std() / before.std()) == pytest.approx(row["noise"], rel=0.05)
 
 
-def test_one_sample_has_no_deviation_and_so_no_noise():
+def test_one_sample_has_no_deviation_and_therefore_no_noise():
     split, network = table(1), FeatureNetwork(((0, 0, 0, 0),), LAYOUT, HeadSettings(3))
     rows = evaluate_missing(network, network, split, ("text", "sound", "image"), seed=0)
     whole = float(evaluate(network, split))
     assert [row["test"] for row in rows if row["noise"]] == [whole] * 9
 
 
-def test_the_network_stays_as_it_was():
+def test_the_network_is_not_changed():
     split, network = table(60), FeatureNetwork(((0, 0, 0, 0),), LAYOUT, HeadSettings(3, batchnorm=True))
     before = {name: value.clone() for name, value in network.state_dict().items()}
     evaluate_missing(network, network, split, ("text", "sound", "image"), seed=0)
@@ -134,7 +135,7 @@ def test_the_network_stays_as_it_was():
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
-def test_figures_as_text():
+def test_results_as_text():
     rows = [{"modality": name, "noise": level, "test": number / 10 + (level or 0) / 100}
             for number, name in enumerate(("a", "sound")) for level in (None, *LEVELS)]  # fmt: skip
     assert format_missing(rows, 0.75).splitlines() == [

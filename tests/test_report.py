@@ -1,4 +1,4 @@
-"""The report is a whole, self-contained page that shows the values of the run's files."""
+"""The report is a complete, self-contained page that shows the values of the run's files."""
 
 import json
 import re
@@ -25,7 +25,7 @@ def test_search(tmp_path):
     assert f"{100 * best:.1f} %" in page.text
     assert "195" in page.text
     assert "2 min 20 s" in page.text
-    assert "training 1 min 40 s, 71.4 %" in page.text
+    assert "training 1 min 40 s (71.4 %)" in page.text
     assert "python main_searchable_avmnist.py --datadir 'a<b>&c'" in page.text
     assert "torch 2.9.1" in page.text
     assert "<script>alert(1)</script>" in page.text  # as words
@@ -57,11 +57,11 @@ def test_marks_lie_where_their_values_are(tmp_path):
 def test_random_search_without_surrogate(tmp_path):
     search_run(tmp_path, random_search=True)
     page = report(tmp_path)
-    assert "surrogate predicted" not in page.text
+    assert "surrogate's predictions" not in page.text
     assert "temperature" not in [t.text for t in page.drawings[0].findall("text")]
 
 
-def test_a_search_that_was_cut_off(tmp_path):
+def test_an_interrupted_search(tmp_path):
     search_run(tmp_path)
     (tmp_path / "best.json").unlink()
     journal = tmp_path / "journal.jsonl"
@@ -75,7 +75,7 @@ def test_a_search_that_was_cut_off(tmp_path):
         write_report(tmp_path)
 
 
-def test_failed_candidates_are_told_and_left_out_of_the_plots(tmp_path):
+def test_failed_candidates_are_listed_and_left_out_of_the_plots(tmp_path):
     candidates = search_run(tmp_path)
     journal = tmp_path / "journal.jsonl"
     lines = [json.loads(line) for line in journal.read_text().splitlines()]
@@ -87,7 +87,7 @@ def test_failed_candidates_are_told_and_left_out_of_the_plots(tmp_path):
     assert len(page.drawings[0].findall("path")) == len(candidates) - 1
 
 
-def test_only_a_header_yet(tmp_path):
+def test_a_journal_with_only_a_header(tmp_path):
     write_lines(tmp_path / "journal.jsonl", [{"kind": "header", "format": 1}])
     assert "Architecture search" in report(tmp_path).text
 
@@ -102,7 +102,7 @@ def test_best_so_far_counts_a_repeated_configuration_once(tmp_path):
 
 def test_baselines_of_a_search(tmp_path):
     search_run(tmp_path)
-    assert "Beside its baselines" not in report(tmp_path).words
+    assert "Comparison with the baselines" not in report(tmp_path).words
     difference = {"mean": 0.05, "low": 0.012, "high": -0.02, "confidence": 0.9, "resamples": 1234}
     rows = [{"name": "audio <only>", "dev": 0.6, "difference": difference}]
     rows.append({"name": "image only", "dev": 0.5, "difference": None})

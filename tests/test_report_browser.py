@@ -1,4 +1,4 @@
-"""The pages in a real browser: quiet console, no request, room on a phone, light and dark."""
+"""The pages in a real browser: no console message, no request, readable on a phone, light and dark."""
 
 import pytest
 
@@ -55,7 +55,7 @@ def test_pages_in_a_browser(pages, tmp_path):
             assert (tmp_path / "page.png").stat().st_size > 10_000
 
 
-def test_the_check_sees_what_it_should(tmp_path):
+def test_the_checks_find_faults(tmp_path):
     page = tmp_path / "page.html"
     page.write_text(
         "<!doctype html><svg width=50 height=20 style='overflow:visible'><text y=10>wider than its drawing</text></svg>"

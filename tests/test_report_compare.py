@@ -1,4 +1,4 @@
-"""Several runs on one page: groups that differ in their seed alone, mean and deviation, what differs."""
+"""Several runs on one page: groups of runs that differ only in their seed, mean and deviation, differences."""
 
 import json
 from itertools import pairwise
@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from tests.report_samples import checked, found_run, search_run, unimodal_run, update
 from utils.report import write_comparison
-from utils.report.compare import apart_by, group_runs, spread
+from utils.report.compare import group_runs, spaced
 from utils.report.contents import read_files
+from utils.report.page import spread
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def runs(tmp_path):
 def test_runs_on_a_stand_in_are_marked(runs, tmp_path):
     for folders, marked in ((runs[:3], False), ([runs[0], tmp_path / "found"], True)):
         page = write_comparison(folders, tmp_path / "pages.html", set()).read_text()
-        assert ("on a stand-in for AV-MNIST" in page) == marked
+        assert ("use a stand-in for AV-MNIST" in page) == marked
 
 
 def test_groups_are_runs_that_differ_in_their_seed(runs):
@@ -62,7 +63,7 @@ def test_the_page(runs, tmp_path):
     assert "C: AudioLeNet, 2 runs 70.0 ± 0.0 % 65.0 ± 7.1 % - 12.0 ± 0.0 s" in page.text
     assert "D: found network, 1 run 95.1 % 94.1 % 195 95.0 s" in page.text
     assert (
-        "group what script A sequential search search.py B random search search.py C AudioLeNet train.py" in page.text
+        "group kind script A sequential search search.py B random search search.py C AudioLeNet train.py" in page.text
     )
     assert page.text.endswith("setting of search.py A B randsearch False True")  # nothing else differs
     searches, trainings = page.drawings
@@ -81,7 +82,7 @@ def test_the_mean_line_is_the_mean_of_the_lines(tmp_path):
     first, second, bold = [line.get("points").split() for line in page.drawings[0].findall("polyline")]
     ends = [float(points[-1].split(",")[1]) for points in (first, second, bold)]
     assert ends[2] == pytest.approx((ends[0] + ends[1]) / 2, abs=0.11)
-    assert "mean in the end: A 80.00 %" in page.drawings[0].get("aria-label")
+    assert "mean at the end: A 80.00 %" in page.drawings[0].get("aria-label")
 
 
 def test_the_command_writes_all_reports_and_the_comparison(runs, run_script, tmp_path):
@@ -91,10 +92,10 @@ def test_the_command_writes_all_reports_and_the_comparison(runs, run_script, tmp
     assert done.stdout.split() == list(map(str, written))
     assert all(path.read_text().startswith("<!doctype html>") for path in written)
     done = run_script("utils.report", runs[0], runs[0], code=2)
-    assert done.stderr == f"error: each run is compared once, but {runs[0]} is given more often\n"
+    assert done.stderr == f"error: each run is compared once, but {runs[0]} is given more than once\n"
 
 
-def test_runs_that_have_nothing_yet_are_listed(tmp_path):
+def test_runs_without_results_are_listed(tmp_path):
     search_run(tmp_path / "begun")
     (tmp_path / "begun/best.json").unlink()
     (tmp_path / "begun/journal.jsonl").unlink()
@@ -106,14 +107,14 @@ def test_runs_that_have_nothing_yet_are_listed(tmp_path):
 
 @given(st.lists(st.floats(0, 300), min_size=1, max_size=8))
 def test_labels_are_moved_apart_in_their_order(places):
-    moved = apart_by(places, 10)
+    moved = spaced(places, 10)
     assert all(new <= old for new, old in zip(moved, places, strict=True))
     ordered = sorted(moved)
     assert all(b - a >= 10 - 1e-9 for a, b in pairwise(ordered))
     assert [x for _, x in sorted(zip(moved, places, strict=True))] == sorted(places)
 
 
-def test_spread_counts_what_is_known():
+def test_spread_ignores_what_is_unknown():
     assert spread([0.5, None, 0.7], 100, "%") == "60.0 ± 14.1 %"
     assert spread([0.5, None], 100, "%") == "50.0 %"
     assert spread([None], 100, "%") == "-"

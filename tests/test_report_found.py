@@ -1,4 +1,4 @@
-"""The report of a training, found or unimodal, shows the values of the run's files."""
+"""The report on a training, found or unimodal, shows the values of the run's files."""
 
 import json
 
@@ -25,7 +25,7 @@ def test_found_network(tmp_path):
     assert "Samples" in page.text
 
 
-def test_what_a_found_run_tells_of_test(tmp_path):
+def test_test_results_of_a_found_network(tmp_path):
     found_run(tmp_path)
     lines = [
         {"modality": name, "noise": noise, "test": test}
@@ -36,9 +36,10 @@ def test_what_a_found_run_tells_of_test(tmp_path):
     update(tmp_path / "results.json", missing=lines, mcnemar=against, f1={"macro": 0.9, "weighted": 0.875})
     page = report(tmp_path)
     assert (
-        "Only the found network is right on 31 of the test samples, only the baseline (audio only) on 12." in page.text
+        "31 test samples are classified correctly only by the found network, 12 only by the baseline (audio only)."
+        in page.text
     )
-    assert "p = 0.005; chance alone hardly gives" in page.text
+    assert "p = 0.005; chance alone rarely gives" in page.text
     assert "90.0 % macro F1 on test 87.5 % weighted F1 on test" in page.text
     audio, image = page.drawings[1:3]
     assert "disturbed audio: noise 0.5 75.0 %, noise 2 50.0 %, muted 25.0 %" in audio.get("aria-label")

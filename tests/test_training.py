@@ -19,13 +19,14 @@ from torch.nn import functional as F
 from models.fusion import HeadSettings
 from models.lenet import _MaxPool2x2
 from utils.errors import UsageError
+from utils.results.table import f1_scores
 from utils.runs.flags import check_batches
 from utils.runs.folder import RunSettings
 from utils.seeds import derive_seed, generator
 from utils.training.batches import ArraySplit
 from utils.training.devices import KeepsBfloat16
 from utils.training.loop import evaluate, predict, train_epoch
-from utils.training.metrics import accuracy, correct, f1_scores, losses, scores, weighted_f1
+from utils.training.metrics import accuracy, correct, losses, scores, weighted_f1
 
 
 def numbered(count: int) -> ArraySplit:

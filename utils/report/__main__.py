@@ -1,9 +1,9 @@
-"""Write the reports of runs anew, and of several a page that compares them.
+"""Rewrite the reports of runs and, for several runs, a page that compares them.
 
     python -m utils.report runs/main_searchable_avmnist-20250101-120000
     python -m utils.report runs/seed0 runs/seed1 runs/other --out compare.html
 
-Runs that differ in their seed alone are a group, with mean and standard deviation.
+Runs that differ only in their seed form a group, with mean and standard deviation.
 """
 
 from pathlib import Path
@@ -19,13 +19,13 @@ def main() -> None:
     group = parser.add_argument_group("comparison of several runs")
     group.add_argument("--out", type=Path, default=Path("compare.html"), help="page to write")
     group.add_argument(
-        "--ignore", nargs="+", default=[], metavar="SETTING", help="in which a group's runs may differ, such as conf"
+        "--ignore", nargs="+", default=[], metavar="SETTING", help="settings in which a group may differ, such as conf"
     )
     args = parser.parse_args()
     folders = [folder.resolve() for folder in args.run_dir]
-    if len(set(folders)) < len(folders):
-        twice = next(given for given, folder in zip(args.run_dir, folders, strict=True) if folders.count(folder) > 1)
-        raise UsageError(f"each run is compared once, but {twice} is given more often")
+    for given, folder in zip(args.run_dir, folders, strict=True):
+        if folders.count(folder) > 1:
+            raise UsageError(f"each run is compared once, but {given} is given more than once")
     for folder in args.run_dir:
         print(write_report(folder))
     if len(folders) > 1:

@@ -1,37 +1,36 @@
-"""The page that compares several runs: groups that differ in their seed alone, each with mean and deviation."""
+"""Content of the page that compares runs: groups that differ only in their seed, with mean and standard deviation."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
 from utils.report import plots
-from utils.report.contents import FREE, RunFiles
-from utils.report.found import found_row
-from utils.report.page import duration, figure, grid, page, percent, section, table, tiles
+from utils.report.contents import FREE, UNIMODAL, RunFiles
+from utils.report.plots import Figure
 
-APART = FREE - {"device"} | {"seed", "with_random", "evaluate_missing", "export"}  # in which runs of a group may differ
+# Settings in which the runs of a group may differ.
+APART = FREE - {"device"} | {"seed", "with_random", "evaluate_missing", "export"}
 CANDIDATES = "candidates trained"
-STAND_IN = '<p class="note">Some of these runs are on a stand-in for AV-MNIST: they are no results on the real one.</p>'
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one run came to; None where it does not tell."""
+    """Figures of one run; None if not recorded."""
 
     name: str
     dev: float | None
     test: float | None
     seconds: float | None
     candidates: int | None
-    curve: list[float]  # best score on dev so far: of each candidate, or of each epoch
+    curve: list[float]  # best dev score so far: of each candidate, or of each epoch
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of equal settings but for the seed."""
+    """Runs with equal settings except for the seed."""
 
     number: int
     kind: str
@@ -45,46 +44,52 @@ class Group:
         return LETTERS[self.number % len(LETTERS)] + str(self.number // len(LETTERS) or "")
 
     @property
-    def colour(self) -> int:
+    def color(self) -> int:
         return self.number % plots.KINDS
 
     @property
     def title(self) -> str:
         return f"{self.letter}: {self.kind}, {len(self.runs)} run{'s' * (len(self.runs) > 1)}"
 
+    @property
+    def candidates(self) -> str:
+        """Mean number of candidates trained."""
+        counts = [run.candidates for run in self.runs if run.candidates is not None]
+        return f"{mean(counts):.6g}" if counts else "-"
+
 
 def outcome(name: str, files: RunFiles) -> Outcome:
-    """The figures of one run."""
+    """Collect the figures of one run."""
     results, best = files.results, files.best
     if files.kind == "search":
         scores = [candidate["accuracy"] for candidate in files.candidates]
         reached = best["configurations"][0]["accuracy"] if best.get("configurations") else max(scores, default=None)
         seconds = best.get("seconds", sum(candidate["seconds"] for candidate in files.candidates))
-        return Outcome(
-            name, reached, None, seconds, best.get("candidates_trained", len(scores)), list(accumulate(scores, max))
-        )
+        trained = best.get("candidates_trained", len(scores))
+        return Outcome(name, reached, None, seconds, trained, list(accumulate(scores, max)))
     curve = list(accumulate((epoch["dev_accuracy"] for epoch in results.get("epochs") or ()), max))
-    if files.kind == "unimodal network":
-        return Outcome(
-            name, results.get("dev_accuracy"), results.get("test_accuracy"), results.get("seconds"), None, curve
-        )
-    row = found_row(files)
-    return Outcome(name, *(row.get(key) for key in ("dev", "test", "seconds", "candidates_trained")), curve)
+    if files.kind == UNIMODAL:
+        dev, test = results.get("dev_accuracy"), results.get("test_accuracy")
+        return Outcome(name, dev, test, results.get("seconds"), None, curve)
+    row = files.found_row
+    trained = row.get("candidates_trained")
+    return Outcome(name, row.get("dev"), row.get("test"), row.get("seconds"), trained, curve)
 
 
-def words_of(files: RunFiles) -> str:
-    """What kind of run it is, in words."""
+def kind_of(files: RunFiles) -> str:
+    """Kind of run, with the kind of search or the name of the network."""
     if files.kind == "search":
         return f"{(files.header or files.best).get('search', 'architecture')} search"
     return files.results.get("network", files.kind)
 
 
 def group_runs(runs: Mapping[Path, RunFiles], ignored: Iterable[str]) -> list[Group]:
-    """Runs of the same script and settings together, in the order in which the first of each is given."""
-    apart, groups = APART | set(ignored), []
+    """Group runs with the same script and settings, in the order in which the first of each group is given."""
+    apart = APART | set(ignored)
+    groups: list[Group] = []
     for folder, files in runs.items():
-        settings = {name: value for name, value in files.args.get("settings", {}).items() if name not in apart}
-        key = (words_of(files), files.score, files.args.get("script", ""), settings)
+        settings = {name: value for name, value in files.settings.items() if name not in apart}
+        key = (kind_of(files), files.score, files.args.get("script", ""), settings)
         group = next((g for g in groups if (g.kind, g.score, g.script, g.settings) == key), None)
         if group is None:
             groups.append(group := Group(len(groups), *key, []))
@@ -92,109 +97,80 @@ def group_runs(runs: Mapping[Path, RunFiles], ignored: Iterable[str]) -> list[Gr
     return groups
 
 
-def spread(values: Iterable[float | None], scale: float, unit: str) -> str:
-    """Mean and standard deviation of the values that are known."""
-    known = [scale * value for value in values if value is not None]
-    if not known:
-        return "-"
-    deviation = f" ± {stdev(known):.1f}" if len(known) > 1 else ""
-    return f"{mean(known):.1f}{deviation} {unit}"
+def common_score(groups: Sequence[Group]) -> str:
+    """Name of the score if all groups have the same one."""
+    return groups[0].score if len({group.score for group in groups}) == 1 else "score"
 
 
-def runs_table(groups: Sequence[Group]) -> str:
-    score = groups[0].score if len({group.score for group in groups}) == 1 else "score"
-    rows = []
-    for group in groups:
-        runs = group.runs
-        shares = (spread((getattr(run, split) for run in runs), 100, "%") for split in ("dev", "test"))
-        counts = [run.candidates for run in runs if run.candidates is not None]
-        trained = "-" if not counts else f"{mean(counts):.6g}"
-        rows.append((group.title, *shares, trained, spread((run.seconds for run in runs), 1, "s")))
-        for run in runs:
-            trained = "-" if run.candidates is None else run.candidates
-            rows.append((run.name, percent(run.dev), percent(run.test), trained, duration(run.seconds)))
-    head = ("", f"best dev {score}", f"test {score}", "candidates", "time")
-    return table(head, rows, strong=[group.title for group in groups], beneath=True)
-
-
-def differences(groups: Sequence[Group]) -> str:
-    """For each script the settings in which its groups differ, after what each group was run with."""
+def differences(groups: Sequence[Group]) -> list[tuple[list[str], list[list[str]]]]:
+    """Head and rows of tables: the script of each group, then for each script the settings that differ."""
     scripts = list(dict.fromkeys(group.script for group in groups))
-    parts = []
+    tables = []
     if len(scripts) > 1:
-        rows = [(group.letter, group.kind, group.script or "-") for group in groups]
-        parts.append(table(("group", "what", "script"), rows, left=range(3)))
+        kinds = [[group.letter, group.kind, group.script or "-"] for group in groups]
+        tables.append((["group", "kind", "script"], kinds))
     for script in scripts:
         own = [group for group in groups if group.script == script]
         names = sorted({name for group in own for name in group.settings})
-        values = {name: [str(group.settings.get(name, "-")) for group in own] for name in names}
-        rows = [(name, *row) for name, row in values.items() if len(set(row)) > 1]
+        rows = [[name, *(str(group.settings.get(name, "-")) for group in own)] for name in names]
+        rows = [row for row in rows if len(set(row[1:])) > 1]
         if rows:
-            head = (f"setting of {script}", *(group.letter for group in own))
-            parts.append(table(head, rows, left=range(len(head))))
-    return "".join(parts)
+            tables.append(([f"setting of {script}", *(group.letter for group in own)], rows))
+    return tables
 
 
-def apart_by(places: Sequence[float], least: float) -> list[float]:
-    """The places moved up the drawing where they would stand nearer than `least`."""
-    moved, before = list(places), None
+def spaced(places: Sequence[float], least: float) -> list[float]:
+    """Move the places up the drawing until they are at least `least` apart."""
+    moved, before = list(places), float("inf")
     for i in sorted(range(len(places)), key=lambda i: -places[i]):
-        moved[i] = places[i] if before is None else min(places[i], before - least)
-        before = moved[i]
+        moved[i] = before = min(places[i], before - least)
     return moved
 
 
-def curves(groups: Sequence[Group], x_label: str) -> str:
-    """The best score on dev so far of each run, and each group's mean over the part that all its runs have."""
+def curves(groups: Sequence[Group], x_label: str) -> Figure | None:
+    """Best dev score so far of each run, and each group's mean over the part that all its runs have."""
     groups = [group for group in groups if any(run.curve for run in group.runs)]
     if not groups:
-        return ""
+        return None
     drawn = [[[100 * value for value in run.curve] for run in group.runs if run.curve] for group in groups]
     longest = max(len(line) for lines in drawn for line in lines)
-    everything = [value for lines in drawn for line in lines for value in line]
-    panel = plots.Panel(44, 24, 386, 250, (0.5, longest + 0.5), plots.bounds(everything))
-    score = groups[0].score if len({group.score for group in groups}) == 1 else "score"
+    heights = plots.bounds(value for lines in drawn for line in lines for value in line)
+    panel = plots.Panel(44, 24, 386, 250, (0.5, longest + 0.5), heights)
+    score = common_score(groups)
     parts, ends, words = [panel.axes(x_label, f"best dev {score} so far (%)")], [], []
     held = plots.stairs if x_label == CANDIDATES else iter
     for group, lines in zip(groups, drawn, strict=True):
-        look = f"k{group.colour}{' broken' * (group.number // plots.KINDS % 2)}"
+        look = f"k{group.color}{' broken' * (group.number // plots.KINDS % 2)}"
         means = [mean(values) for values in zip(*lines, strict=False)]
         if len(lines) > 1:
             parts += [panel.line(held(enumerate(line, 1)), f"{look} thin pale") for line in lines]
         parts.append(panel.line(held(enumerate(means, 1)), f"{look} bold"))
         ends.append(panel.at(len(means), means[-1]))
         words.append(f"{group.letter} {means[-1]:.2f} %")
-    for group, (x, _), y in zip(groups, ends, apart_by([y for _, y in ends], 15), strict=True):
-        parts.append(plots.text(x + 6, y + 4, group.letter, class_=f"letter k{group.colour}"))
-    keys = [(group.colour, f"{group.kind}, {len(group.runs)}", group.letter) for group in groups]
-    title = f"Best {score} on dev so far by {x_label}; mean in the end: {', '.join(words)}"
-    caption = f"Best on dev so far by {x_label}. Thin: one run; bold: the mean of a group."
-    return figure(plots.drawing(460, 314, title, *parts), caption, keys)
+    for group, (x, _), y in zip(groups, ends, spaced([y for _, y in ends], 15), strict=True):
+        parts.append(plots.text(x + 6, y + 4, group.letter, class_=f"letter k{group.color}"))
+    keys = [(group.color, group.letter, f"{group.kind}, {len(group.runs)}") for group in groups]
+    title = f"Best dev {score} so far by {x_label}; mean at the end: {', '.join(words)}"
+    caption = f"Best dev {score} so far by {x_label}. Thin: one run; bold: the mean of a group."
+    return Figure(plots.drawing(460, 314, title, *parts), caption, keys)
 
 
-def comparison(runs: Mapping[Path, RunFiles], ignored: Iterable[str] = ()) -> str:
-    """The page as HTML.
+def comparison_content(runs: Mapping[Path, RunFiles], ignored: Iterable[str] = ()) -> dict[str, object]:
+    """Content of the page.
 
     Args:
-        runs: what each folder holds.
-        ignored: settings in which the runs of a group may differ, besides seed and what changes no result.
+        runs: the files of each folder.
+        ignored: settings in which the runs of a group may differ, besides the seed and those that change no result.
     """
     groups = group_runs(runs, ignored)
     searches = [group for group in groups if group.kind.endswith("search")]
     trainings = [group for group in groups if group not in searches]
-    title = f"Comparison of {len(runs)} runs"
-    apart = ", ".join(["seed", *sorted(ignored)])
-    words = (
-        f"A group is runs of equal settings apart from {apart} and flags that change no result; beside ± is the "
-        "standard deviation over its runs."
-    )
-    return page(
-        title,
-        f"<h1>{title}</h1>",
-        tiles([("runs", str(len(runs))), ("groups", str(len(groups)))]),
-        f'<p class="soft">{words}</p>',
-        STAND_IN if any(files.stand_in for files in runs.values()) else "",
-        section("Runs", runs_table(groups)),
-        section("Curves", grid(curves(searches, CANDIDATES), curves(trainings, "epochs"))),
-        section("What differs between the groups", differences(groups)),
-    )
+    return {
+        "count": len(runs),
+        "groups": groups,
+        "score": common_score(groups),
+        "ignored": sorted(ignored),
+        "stand_in": any(files.stand_in for files in runs.values()),
+        "curves": [curves(searches, CANDIDATES), curves(trainings, "epochs")],
+        "differences": differences(groups),
+    }

@@ -1,4 +1,4 @@
-"""What a run wrote to its folder, read back for a report."""
+"""The files of a run folder, read back for a report."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,17 +7,19 @@ from utils.errors import UsageError
 from utils.files import read_json
 from utils.search.journal import best_of, read_journal
 
-# Flags that may differ when a run goes on: those that leave the results as they are, and those that extend them.
+# Flags that may change when a run is resumed: those without effect on the results, and those that extend the run.
 FREE = {"run_dir", "resume", "verbose", "num_workers", "device", "bank_memory", "tensorboard"}
 EXTENDED = {"max_candidates", "time_budget", "with_random", "evaluate_missing", "export"}
 FILES = ("args.json", "journal.jsonl", "best.json", "results.json")
+FOUND = "found network"
+UNIMODAL = "unimodal network"
 
 
 @dataclass(frozen=True)
 class RunFiles:
-    """The content of the files, empty where there is none; `header`, `candidates`, `steps` are the journal's.
+    """Contents of the files, empty for those that are missing; `header`, `candidates`, `steps` are the journal's.
 
-    A candidate has its best epoch as `accuracy` besides what the journal says.
+    Each candidate has an `accuracy`, that of its best epoch, in addition to its journal line.
     """
 
     args: dict
@@ -30,47 +32,67 @@ class RunFiles:
 
     @property
     def kind(self) -> str:
-        """`found network`, `unimodal network`, `search`, or `run` of which there is nothing but settings yet."""
+        """`FOUND`, `UNIMODAL`, `search`, or `run` if the folder holds only settings so far."""
         if self.results:
-            return "unimodal network" if "network" in self.results else "found network"
+            return UNIMODAL if "network" in self.results else FOUND
         return "search" if self.header or self.best else "run"
 
     @property
     def score(self) -> str:
-        """What accuracies are in words: those of multi-label data are weighted F1."""
+        """Name of the score: accuracy, or weighted F1 for multi-label data."""
         return next((part["score"] for part in (self.results, self.best, self.header) if "score" in part), "accuracy")
 
     @property
     def stand_in(self) -> bool:
-        """Whether its data are made without the original recordings."""
+        """True if the data were made without the original recordings."""
         return bool(self.results.get("stand_in", self.best.get("stand_in")))
 
     @property
     def modalities(self) -> list[str]:
-        """Their names, in the order of a configuration row."""
+        """Names in the order of a configuration row."""
         return (self.header or self.results or self.best)["modalities"]
 
+    @property
+    def sizes(self) -> list[int] | None:
+        """Number of features of each modality; None if not recorded."""
+        return self.header.get("sizes") or self.results.get("sizes")
+
+    @property
+    def found_row(self) -> dict:
+        """The results row of the found network; empty before it is tested."""
+        return next((row for row in self.results.get("rows", ()) if row["name"] == FOUND), {})
+
+    @property
+    def settings(self) -> dict:
+        return self.args.get("settings", {})
+
     def best_configurations(self) -> list[dict]:
-        """The best, best first, as {configuration, accuracy}: of best.json, or of the candidates so far."""
+        """Up to five {configuration, accuracy}, best first: from best.json, or else from the candidates so far."""
         return self.best["configurations"] if self.best else best_of(self.candidates)
 
 
 def read_files(run_dir: Path) -> RunFiles:
-    """Read what there is of `FILES`.
+    """Read those of `FILES` that exist.
 
     Raises:
-        UsageError: the folder has none of the files, or one that is not readable as what it should be.
+        UsageError: the folder has none of the files, or one is not readable.
     """
     if not any((run_dir / name).is_file() for name in FILES):
         raise UsageError(f"a run folder holds at least one of {', '.join(FILES)}, but {run_dir} holds none of them")
-    paths = [run_dir / name for name in FILES if name.endswith(".json")]
-    objects = {path.stem: read_json(path) if path.is_file() else {} for path in paths}
+
+    def content(name: str) -> dict:
+        return read_json(run_dir / name) if (run_dir / name).is_file() else {}
+
     journal = run_dir / "journal.jsonl"
     lines = read_journal(journal)[0] if journal.is_file() else []
-    kinds = {kind: [line for line in lines if line["kind"] == kind] for kind in ("header", "candidate", "step")}
-    failed = [candidate for candidate in kinds["candidate"] if "failed" in candidate]
-    candidates = [candidate for candidate in kinds["candidate"] if "failed" not in candidate]
-    for candidate in candidates:
-        candidate["accuracy"] = max(candidate["accuracies"])
-    header = kinds["header"][0] if kinds["header"] else {}
-    return RunFiles(**objects, header=header, candidates=candidates, failed=failed, steps=kinds["step"])
+    trained = [line for line in lines if line["kind"] == "candidate"]
+    candidates = [line | {"accuracy": max(line["accuracies"])} for line in trained if "failed" not in line]
+    return RunFiles(
+        args=content("args.json"),
+        best=content("best.json"),
+        results=content("results.json"),
+        header=next((line for line in lines if line["kind"] == "header"), {}),
+        candidates=candidates,
+        failed=[line for line in trained if "failed" in line],
+        steps=[line for line in lines if line["kind"] == "step"],
+    )

@@ -1,182 +1,104 @@
-"""The sections of a report that tell of a trained network, found or unimodal; "" where there is nothing to say."""
+"""Content of the report on a trained network; a part is None or empty where the run has nothing to show."""
 
 import math
-from collections.abc import Mapping
-from html import escape
 
 from utils.report import plots
+from utils.report.architecture import to_svg
 from utils.report.contents import RunFiles
-from utils.report.page import duration, figure, grid, percent, section, table, tiles
-from utils.report.search import draw_network
+from utils.report.page import percent
+from utils.report.plots import Bar, Figure
+from utils.results.statistics import significance
 from utils.search.space import format_configuration
 
-FOUND = "found network"
-BARS = 20  # of a figure at most
-UNFINISHED = '<p class="note">This training has not tested its network: it is unfinished.</p>'
+BARS = 20  # at most in a figure
+SPLITS = ("train", "dev", "test")
 
 
-def training_headline(files: RunFiles) -> str:
-    if files.kind == "unimodal network":
-        return unimodal_headline(files)
-    found = found_row(files)
-    if not found:
-        return UNFINISHED if files.kind == "found network" else ""
-    values = [(f"test {files.score} of the found network", percent(found["test"]))]
-    values.append((f"dev {files.score}", percent(found["dev"])))
-    late = [row for row in files.results["rows"] if row["name"].startswith("late fusion") and row["test"] is not None]
-    if late and found["test"] is not None:
-        best = max(late, key=lambda row: row["test"])
-        values.append((f"points over {best['name']}", f"{100 * (found['test'] - best['test']):+.1f}"))
-    f1 = files.results.get("f1", {})
-    values += [(f"{name} F1 on test", percent(f1[name])) for name in f1 if f"{name} F1" != files.score]
-    return tiles(values)
-
-
-def unimodal_headline(files: RunFiles) -> str:
+def training_content(files: RunFiles) -> dict[str, object]:
     results = files.results
-    values = [
-        ("test accuracy", percent(results.get("test_accuracy"))),
-        ("dev accuracy", percent(results.get("dev_accuracy"))),
-    ]
-    values += [("network", results["network"]), ("time", duration(results.get("seconds")))]
-    return ("" if "test_accuracy" in results else UNFINISHED) + tiles(values)
+    configuration, test, counts = results.get("configuration"), results.get("mcnemar"), results.get("confusion")
+    return {
+        "lead": lead(files),
+        "mcnemar": significance(test) if test else None,
+        "network": Figure(to_svg(files, configuration), format_configuration(configuration)) if configuration else None,
+        "missing": missing(files),
+        "curves": curves(files) if results.get("epochs") else [],
+        "confusion": confusion(counts) if counts else None,
+        "by_class": by_class(counts) if counts else [],
+    }
 
 
-def found_row(files: RunFiles) -> dict:
-    """What a run tells of the found network itself."""
-    return next((row for row in files.results.get("rows", ()) if row["name"] == FOUND), {})
+def lead(files: RunFiles) -> tuple[float, str] | None:
+    """Test score of the found network minus that of the best late fusion, and the name of the latter."""
+    found = files.found_row.get("test")
+    late = [row for row in files.results.get("rows", ()) if row["name"].startswith("late fusion")]
+    best = max((row for row in late if row["test"] is not None), key=lambda row: row["test"], default=None)
+    return None if best is None or found is None else (found - best["test"], best["name"])
 
 
-def results_table(files: RunFiles) -> str:
-    score = files.score
-    head = ("", f"dev {score}", f"test {score}", "candidates trained", "time", "configuration")
-    rows = []
-    for row in files.results.get("rows", ()):
-        trained, configuration = row.get("candidates_trained"), row.get("configuration")
-        shown = [percent(row["dev"]), percent(row["test"]), "-" if trained is None else trained]
-        shown += [duration(row.get("seconds")), format_configuration(configuration) if configuration else "-"]
-        rows.append((row["name"], *shown))
-    words = '<p class="soft">Time: all training that it took, of the unimodal networks and in the search too.</p>'
-    return table(head, rows, left=(0, 5), strong=(FOUND,)) + words if rows else ""
-
-
-def significance(test: Mapping[str, object]) -> str:
-    """McNemar's test of results.json in words."""
-    p = "p < 0.001" if test["p"] < 0.001 else f"p = {test['p']:.3f}"
-    verdict = "chance alone hardly gives" if test["p"] < 0.05 else "chance alone may give"
-    return (
-        f"Only the found network is right on {test['only_found_right']} of the test samples, only the baseline "
-        f"({test['against']}) on {test['only_baseline_right']}. McNemar's exact test: {p}; "
-        f"{verdict} a difference as large."
-    )
-
-
-def found_network(files: RunFiles) -> str:
-    configuration = files.results.get("configuration")
-    if not configuration:
-        return ""
-    checkpoint = files.results.get("checkpoint")
-    kept = f"<p>Checkpoint: <code>{escape(checkpoint)}</code></p>" if checkpoint else ""
-    small = len(files.results["modalities"]) <= 2
-    return grid(figure(draw_network(files, configuration), format_configuration(configuration)), small=small) + kept
-
-
-def confusion(files: RunFiles) -> str:
-    counts = files.results.get("confusion")
-    if not counts:
-        return ""
+def confusion(counts: list[list[float]]) -> Figure:
     right, total = sum(row[i] for i, row in enumerate(counts)), sum(map(sum, counts))
     title = f"Confusion matrix of the found network: {right:g} of {total:g} samples on the diagonal"
-    return grid(figure(plots.matrix(title, counts), "Samples by true and predicted class; shade: share of the row."))
+    return Figure(plots.matrix(title, counts), "Samples by true and predicted class; shade: share of the row.")
 
 
-def by_class(files: RunFiles) -> str:
-    """The share of each class that is recognised."""
-    counts = files.results.get("confusion")
-    if not counts:
-        return ""
-    rows = [
-        (f"class {i}", row[i] / sum(row), f"{percent(row[i] / sum(row))} of {sum(row):g}")
-        for i, row in enumerate(counts)
-        if sum(row)
-    ]
+def by_class(counts: list[list[float]]) -> list[Figure]:
+    """Share of each class that is classified correctly."""
+    rows = []
+    for i, row in enumerate(counts):
+        if total := sum(row):
+            rows.append(Bar(f"class {i}", row[i] / total, f"{percent(row[i] / total)} of {total:g}"))
     figures = []
     for start in range(0, len(rows), BARS):
         part = rows[start : start + BARS]
-        title = "Accuracy by class: " + ", ".join(f"{name} {words}" for name, _, words in part)
-        figures.append(figure(plots.bars(title, part), f"{part[0][0].capitalize()} to {part[-1][0]}"))
-    words = "Share of each class's test samples that are right, and how many there are."
-    return f'<p class="soft">{words}</p>{grid(*figures, small=True)}'
+        figures.append(Figure(plots.bars("Accuracy by class", part), f"C{part[0].label[1:]} to {part[-1].label}"))
+    return figures
 
 
-def missing(files: RunFiles) -> str:
-    """How the network does with each modality muted or under noise, against test with nothing missing."""
-    lines, whole = files.results.get("missing"), found_row(files).get("test")
-    if not lines:
-        return ""
+def missing(files: RunFiles) -> list[Figure]:
+    """Test score with each modality muted or noisy, compared with undisturbed inputs."""
+    lines, whole = files.results.get("missing") or [], files.found_row.get("test") or 0
     figures = []
     for name in dict.fromkeys(line["modality"] for line in lines):
         own = [line for line in lines if line["modality"] == name]
         own.sort(key=lambda line: math.inf if line["noise"] is None else line["noise"])
-        rows = [
-            ("muted" if line["noise"] is None else f"noise {line['noise']:g}", line["test"], percent(line["test"]))
-            for line in own
-        ]
-        title = f"Test {files.score} with a disturbed {name}: " + ", ".join(f"{what} {at}" for what, _, at in rows)
-        figures.append(figure(plots.bars(title, rows, usual=[whole or 0] * len(rows)), f"{name} disturbed"))
-    words = (
-        f"Test {files.score} with noise on one modality (in standard deviations of its input), and with it muted. "
-        f"Dashed: nothing disturbed, {percent(whole)}."
-    )
-    return f'<p class="soft">{escape(words)}</p>{grid(*figures, small=True)}'
+        rows = []
+        for line in own:
+            label = "muted" if line["noise"] is None else f"noise {line['noise']:g}"
+            rows.append(Bar(label, line["test"], percent(line["test"])))
+        picture = plots.bars(f"Test {files.score} with a disturbed {name}", rows, usual=[whole] * len(rows))
+        figures.append(Figure(picture, f"{name} disturbed"))
+    return figures
 
 
-def known(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
-
-
-def curves(files: RunFiles) -> str:
+def curves(files: RunFiles) -> list[Figure]:
     """Score and loss by epoch."""
-    epochs = files.results.get("epochs") or []
-    if not epochs:
-        return ""
-    best = files.results.get("best_epoch")
-    words = "" if best is None else f"<p class='soft'>The weights of epoch {best}, the best on dev, are kept.</p>"
-    splits = ("train", "dev", "test")
-    scores = {f"{split} {files.score}": f"{split}_accuracy" for split in splits}
-    losses = {f"{split} loss": f"{split}_loss" for split in splits}
-    drawn = (curve(epochs, best, f"{files.score} (%)", scores, 100), curve(epochs, best, "loss", losses, 1))
-    return words + grid(*drawn)
+    scores = {f"{split} {files.score}": f"{split}_accuracy" for split in SPLITS}
+    losses = {f"{split} loss": f"{split}_loss" for split in SPLITS}
+    return [curve(files, f"{files.score} (%)", scores, 100), curve(files, "loss", losses, 1)]
 
 
-def curve(epochs: list[dict], best: int | None, label: str, lines: dict[str, str], scale: float) -> str:
-    """One drawing over the epochs; `lines` are keys of an epoch by their names in words."""
-    drawn = {name: [(e["epoch"], scale * e[key]) for e in epochs if known(e.get(key))] for name, key in lines.items()}
-    drawn = {name: points for name, points in drawn.items() if points}
-    x = (epochs[0]["epoch"] - 0.5, epochs[-1]["epoch"] + 0.5)
-    panel = plots.Panel(44, 24, 406, 210, x, plots.bounds(y for points in drawn.values() for _, y in points))
+def curve(files: RunFiles, label: str, lines: dict[str, str], scale: float) -> Figure:
+    """One drawing over the epochs; `lines` maps names to the keys of an epoch."""
+    epochs, best = files.results["epochs"], files.results.get("best_epoch")
+    first, last = epochs[0]["epoch"], epochs[-1]["epoch"]
+    drawn: dict[str, list[plots.Point]] = {}
+    for name, key in lines.items():
+        values = [(epoch["epoch"], epoch.get(key)) for epoch in epochs]
+        if points := [(x, scale * y) for x, y in values if y is not None and math.isfinite(y)]:
+            drawn[name] = points
+    heights = plots.bounds(y for points in drawn.values() for _, y in points)
+    panel = plots.Panel(44, 24, 406, 210, (first - 0.5, last + 0.5), heights)
     parts = [panel.axes("epoch", label)]
-    turn = next((epoch["epoch"] for epoch in epochs if epoch.get("phase") == "all"), None)
-    parts += [panel.upright(turn - 0.5, "all weights")] if turn not in (None, epochs[0]["epoch"]) else []
+    turn = next((epoch["epoch"] for epoch in epochs if epoch.get("phase") == "all"), first)
+    if turn != first:
+        parts.append(panel.vertical(turn - 0.5, "all weights"))
     for k, (name, points) in enumerate(drawn.items()):
         parts.append(panel.line(points, f"k{k}"))
         marked = points if len(points) <= 30 else [p for p in points if p[0] in (best, points[-1][0])]
-        parts += [panel.mark(a, b, k, f"{name} {b:.4g}, epoch {a}") for a, b in marked]
+        parts += [panel.mark(x, y, k, f"{name} {y:.4g}, epoch {x}") for x, y in marked]
     shown = label.removesuffix(" (%)")
     title = f"{shown[0].upper()}{shown[1:]} over {len(epochs)} epoch{'s' * (len(epochs) > 1)}"
     ends = "; ".join(f"{name} {points[-1][1]:.4g} at the end" for name, points in drawn.items())
-    picture = plots.drawing(460, 274, f"{title}: {ends}", *parts)
-    return figure(picture, title, list(enumerate(drawn)))
-
-
-def training_sections(files: RunFiles) -> list[str]:
-    test = files.results.get("mcnemar")
-    return [
-        training_headline(files),
-        section("Results", results_table(files), f"<p>{escape(significance(test))}</p>" if test else ""),
-        section("The network", found_network(files)),
-        section("Missing and noisy modalities", missing(files)),
-        section("Training", curves(files)),
-        section("Confusion on the test split", confusion(files)),
-        section("By class", by_class(files)),
-    ]
+    keys = [(k, plots.GLYPHS[k], name) for k, name in enumerate(drawn)]
+    return Figure(plots.drawing(460, 274, f"{title}: {ends}", *parts), title, keys)

@@ -1,17 +1,13 @@
-"""What a fusion network is measured against: each unimodal network alone, and both late fusions of their logits."""
+"""Baselines of a fusion network: each unimodal network alone, and late fusion of their logits."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from models.fusion import FusionNetwork
 from utils.results.statistics import paired_bootstrap
 from utils.seeds import derive_seed
-from utils.training.batches import Split
-from utils.training.loop import eval_mode
 from utils.training.metrics import accuracy, correct
 
 CONFIDENCE, RESAMPLES = 0.95, 10_000
@@ -20,51 +16,44 @@ CONFIDENCE, RESAMPLES = 0.95, 10_000
 def baseline_scores(names: Sequence[str], logits: Sequence[Tensor], multi_label: bool = False) -> dict[str, Tensor]:
     """Scores (N, C) of each baseline, from the logits (N, C) of each modality in the order of a configuration row."""
     alone = {f"{name} only": one for name, one in zip(names, logits, strict=True)}
-    if multi_label:  # scores above 0 are predicted
-        return {**alone, "late fusion, mean of sigmoid": sum(x.sigmoid() - 0.5 for x in logits)}
+    if multi_label:  # a class is predicted if its score is above 0
+        return {**alone, "late fusion, mean of sigmoid": _total([x.sigmoid() - 0.5 for x in logits])}
     return {
         **dict(reversed(alone.items())),
-        "late fusion, mean of softmax": sum(x.softmax(-1) for x in logits),
-        "late fusion, sum of log-softmax": sum(x.log_softmax(-1) for x in logits),
+        "late fusion, mean of softmax": _total([x.softmax(-1) for x in logits]),
+        "late fusion, sum of log-softmax": _total([x.log_softmax(-1) for x in logits]),
     }
 
 
-@torch.no_grad()
-def unimodal_logits(network: FusionNetwork, split: Split) -> list[Tensor]:
-    """The logits (N, C) of each unimodal network, first modality first, in eval mode; empty where there are none."""
-    with eval_mode(network):
-        parts = [network.unimodal(*inputs)[1] for inputs, _ in split.batches(split.evaluation_batch)]
-    return [torch.cat(modality) for modality in zip(*parts, strict=True)]
+def _total(parts: Sequence[Tensor]) -> Tensor:
+    return sum(parts[1:], parts[0])
 
 
 def search_baselines(
     modalities: Sequence[str], logits: Sequence[Tensor], labels: Tensor, best: Path, seed: int
 ) -> list[dict[str, object]]:
-    """Dev accuracy of the baselines, each with how much better the best candidate is: see `difference`.
+    """Dev accuracy of each baseline and by how much the best candidate exceeds it (see `difference`).
 
     Args:
-        logits: of each unimodal network on dev, in the order of a row; none gives no baselines.
-        best: the file that tells which dev samples that candidate has right.
+        logits: of each unimodal network on dev, in the order of a row; without logits there are no baselines.
+        best: file that records which dev samples the best candidate classifies correctly.
     """
     scores = baseline_scores(modalities, logits, labels.ndim == 2) if logits else {}
-    return [
-        {
-            "name": name,
-            "dev": float(accuracy(one, labels)),
-            "difference": difference(best, correct(one, labels), labels, seed),
-        }
-        for name, one in scores.items()
-    ]
+    rows: list[dict[str, object]] = []
+    for name, one in scores.items():
+        lead = difference(best, correct(one, labels), labels, seed)
+        rows.append({"name": name, "dev": float(accuracy(one, labels)), "difference": lead})
+    return rows
 
 
 def difference(best: Path, other: Tensor, labels: Tensor, seed: int) -> Mapping[str, float] | None:
-    """By how much the best candidate is better than another on dev, with a paired bootstrap's confidence interval.
+    """Dev accuracy of the best candidate minus that of another, with a paired bootstrap's confidence interval.
 
-    None where there is none such: weighted F1 of several labels a sample is no mean over samples.
+    None if `best` does not exist, and for multi-label data: weighted F1 is not a mean over samples.
 
     Args:
-        best: the file that tells which dev samples that candidate has right; an older version's search has none.
-        other: which of them the other has right, (N,).
+        best: file that records which dev samples the best candidate classifies correctly.
+        other: the same for the other one, (N,).
     """
     if labels.ndim == 2 or not best.exists():
         return None

@@ -1,4 +1,4 @@
-"""A trained network as one file that runs without this project: ONNX (`.onnx`), or what `torch.export` saves (`.pt2`).
+"""Export a trained network as one file that runs without this project: ONNX (`.onnx`) or `torch.export` (`.pt2`).
 
 The file takes `features` (B, D) of any batch size B and gives `logits` (B, C).
 """
@@ -21,19 +21,19 @@ from utils.files import whole_file
 from utils.training.metrics import scores
 
 SUFFIXES = (".onnx", ".pt2")
-TOLERANCE = 1e-4  # largest difference of an output, relative to the largest output above 1
+TOLERANCE = 1e-4  # on the difference of an output, relative to the largest output if that is above 1
 
 
 class ExportError(ProjectError):
-    """The exported network is not the trained one, or there is none."""
+    """A network could not be exported, or the exported network gives other outputs."""
 
 
 def check_export(path: Path) -> None:
-    """See before a long training that the network can be written to `path`.
+    """Check before a long training that the network can be written to `path`.
 
     Raises:
-        UsageError: the suffix is of no known format, `path` is a folder, or a package is missing.
-        OSError: its folder is not writable.
+        UsageError: the suffix is not a known format, `path` is a folder, or a package is missing.
+        OSError: the folder of `path` is not writable.
     """
     if path.suffix not in SUFFIXES:
         raise UsageError(f"--export takes a file whose name ends in {' or '.join(SUFFIXES)}, but got {path}")
@@ -53,18 +53,18 @@ def check_export(path: Path) -> None:
 
 
 def export_network(network: nn.Module, example: Tensor, path: Path) -> str:
-    """Write the network, as it evaluates, to `path`; load that again and compare its outputs with torch's.
+    """Write the network in eval mode to `path`, load the file and compare its outputs with torch's.
 
     Args:
-        network: takes rows like the example's; stays as it is, on its device. With multitask the file gives the sum of
-            the outputs, which is what is predicted from.
-        example: (B, D), for the comparison; none of its values gets into the file.
+        network: takes rows like the example's; is not changed. With multitask the file gives the sum of the outputs,
+            from which classes are predicted.
+        example: (B, D), for the comparison only; the file contains none of its values.
 
     Returns:
-        A sentence that tells what came out of the comparison.
+        A sentence with the result of the comparison.
 
     Raises:
-        ExportError: the network could not be exported, or gives other outputs; what stood at `path` is still there.
+        ExportError: the network could not be exported, or gives other outputs; an earlier file at `path` is kept.
     """
     model = _Scores(copy.deepcopy(network).cpu().eval())
     example = example.detach().cpu()
@@ -77,7 +77,7 @@ def export_network(network: nn.Module, example: Tensor, path: Path) -> str:
                 difference = None if run is None else _difference(model, run, example)
         except (OSError, MemoryError):
             raise
-        except Exception as error:  # whatever the exporters raise
+        except Exception as error:  # exporters may raise anything
             reason = (str(error).splitlines() or [""])[0]
             raise ExportError(f"{path} cannot be exported: {type(error).__name__}: {reason}") from error
         if difference is not None and not difference <= TOLERANCE:
@@ -88,7 +88,7 @@ def export_network(network: nn.Module, example: Tensor, path: Path) -> str:
 
 
 class _Scores(nn.Module):
-    """The network with one input of a known name, and one output."""
+    """The network with one named input and one output."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -100,13 +100,15 @@ class _Scores(nn.Module):
 
 def _exported(model: nn.Module, example: Tensor, suffix: str) -> bytes:
     batch = ({0: torch.export.Dim("batch")},)
-    rows = example.new_zeros(2, *example.shape[1:])  # of one row, the exporter would take the batch size for fixed
+    rows = example.new_zeros(2, *example.shape[1:])  # with one row, the exporter would fix the batch size
     program = torch.export.export(model, (rows,), dynamic_shapes=batch)
     for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # it names folders of this machine
+        node.meta.pop("stack_trace", None)  # contains folder names of this machine
     if suffix == ".onnx":
-        names = {"input_names": ["features"], "output_names": ["logits"]}
-        onnx_program = torch.onnx.export(program, dynamic_shapes=batch, dynamo=True, verbose=False, **names)
+        onnx_program = torch.onnx.export(
+            program, input_names=["features"], output_names=["logits"], dynamic_shapes=batch, dynamo=True, verbose=False
+        )
+        assert onnx_program is not None  # with dynamo
         return onnx_program.model_proto.SerializeToString()
     content = io.BytesIO()
     torch.export.save(program, content)
@@ -114,7 +116,7 @@ def _exported(model: nn.Module, example: Tensor, suffix: str) -> bytes:
 
 
 def _loaded(content: bytes, suffix: str) -> Callable[[Tensor], Tensor] | None:
-    """The exported network as a function of rows (B, D); None where nothing here runs it."""
+    """Load the exported network as a function of rows (B, D); None if onnxruntime is not installed."""
     if suffix == ".pt2":
         return torch.export.load(io.BytesIO(content)).module()
     try:
@@ -122,14 +124,14 @@ def _loaded(content: bytes, suffix: str) -> Callable[[Tensor], Tensor] | None:
     except ImportError:
         return None
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # fatal ones alone
-    options.intra_op_num_threads = 1  # more are bound to cores, about which it complains in containers
+    options.log_severity_level = 4  # fatal errors only
+    options.intra_op_num_threads = 1  # more would be pinned to cores, which prints warnings in containers
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     return lambda rows: torch.from_numpy(session.run(["logits"], {"features": rows.numpy()})[0])
 
 
 def _difference(model: nn.Module, run: Callable[[Tensor], Tensor], example: Tensor) -> float:
-    """The largest difference of an output at two batch sizes, relative to the largest output where that is above 1."""
+    """Largest difference of an output at two batch sizes, relative to the largest output if that is above 1."""
     largest = torch.zeros(())
     for rows in (torch.cat([example, example]), example[:1]):
         expected, got = model(rows), run(rows)
@@ -141,7 +143,7 @@ def _difference(model: nn.Module, run: Callable[[Tensor], Tensor], example: Tens
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Within, what the exporters print, log or warn of is dropped."""
+    """Discard what exporters print, log or warn about."""
     before, nowhere = logging.root.manager.disable, io.StringIO()
     logging.disable(logging.CRITICAL)
     try:

@@ -1,6 +1,5 @@
-"""How a fusion network does where a modality is missing or noisy: test accuracy with one of its inputs disturbed."""
+"""Robustness of a fusion network: test accuracy with one modality muted or noisy."""
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -9,43 +8,35 @@ from torch import Tensor, nn
 from models.fusion import FusionNetwork
 from utils.seeds import generator
 from utils.training.batches import Batch, Split
-from utils.training.loop import predict
-from utils.training.metrics import accuracy
+from utils.training.loop import eval_mode
+from utils.training.metrics import accuracy, scores
 
-LEVELS = (0.5, 1.0, 2.0)  # standard deviations of the noise, in those of the input
-SCALE_SAMPLES = 512  # from which an input's own deviation is told
-
-
-@dataclasses.dataclass(frozen=True)
-class DisturbedSplit:
-    """A split one of whose modalities is muted (zeros), or has normal noise on it that derives from the seed."""
-
-    split: Split
-    place: int  # of the input
-    columns: slice  # of the input that belong to the modality
-    noise: Tensor | None  # standard deviation, of every column or of all; None: muted
-    seed: tuple[int | str, ...]
-
-    @property
-    def labels(self) -> Tensor:
-        return self.split.labels
-
-    @property
-    def evaluation_batch(self) -> int:
-        return self.split.evaluation_batch
-
-    def batches(self, batch_size: int) -> Iterator[Batch]:
-        draw = generator(*self.seed)
-        for inputs, labels in self.split.batches(batch_size):
-            x = inputs[self.place].clone()
-            part = x[:, self.columns]
-            if self.noise is None:
-                part.zero_()
-            else:
-                part += self.noise * torch.randn(part.shape, generator=draw).to(part)
-            yield (*inputs[: self.place], x, *inputs[self.place + 1 :]), labels
+LEVELS = (0.5, 1.0, 2.0)  # standard deviations of the noise, in units of the input's standard deviation
+SCALE_SAMPLES = 512  # from which the input's standard deviation is estimated
 
 
+def disturbed_batches(
+    split: Split, place: int, columns: slice, noise: Tensor | None, draw: torch.Generator
+) -> Iterator[Batch]:
+    """Batches of a split with one modality disturbed.
+
+    Args:
+        place: of the input.
+        columns: of the input that belong to the modality.
+        noise: standard deviation of normal noise, of each column or of all; None: the columns are set to zero.
+        draw: draws the noise.
+    """
+    for inputs, labels in split.batches(split.evaluation_batch):
+        x = inputs[place].clone()
+        part = x[:, columns]
+        if noise is None:
+            part.zero_()
+        else:
+            part += noise * torch.randn(part.shape, generator=draw).to(part)
+        yield (*inputs[:place], x, *inputs[place + 1 :]), labels
+
+
+@torch.no_grad()
 def evaluate_missing(
     network: FusionNetwork, model: nn.Module, test: Split, names: Sequence[str], seed: int
 ) -> list[dict[str, object]]:
@@ -56,15 +47,15 @@ def evaluate_missing(
         deviation = _deviation(test, place, columns)
         for level in (None, *LEVELS):
             noise = None if level is None else level * deviation
-            disturbed = DisturbedSplit(test, place, columns, noise, (seed, "noise", modality))
-            rows.append(
-                {"modality": name, "noise": level, "test": float(accuracy(predict(model, disturbed), test.labels))}
-            )
+            batches = disturbed_batches(test, place, columns, noise, generator(seed, "noise", modality))
+            with eval_mode(model):
+                predicted = torch.cat([scores(model(*inputs)) for inputs, _ in batches])
+            rows.append({"modality": name, "noise": level, "test": float(accuracy(predicted, test.labels))})
     return rows
 
 
 def _deviation(split: Split, place: int, columns: slice) -> Tensor:
-    """The standard deviation of the columns of features (B, D), of other inputs that of all their values."""
+    """Standard deviation of each column of features (B, D), or of all values of other inputs."""
     parts, count = [], 0
     for inputs, labels in split.batches(split.evaluation_batch):
         parts.append(inputs[place][:, columns])
@@ -72,11 +63,11 @@ def _deviation(split: Split, place: int, columns: slice) -> Tensor:
         if count >= SCALE_SAMPLES:
             break
     values = torch.cat(parts)
-    return values.std(dim=0, correction=0) if values.ndim == 2 else values.std(correction=0)  # 0 of one sample
+    return values.std(dim=0, correction=0) if values.ndim == 2 else values.std(correction=0)  # 0 for one sample
 
 
 def format_missing(rows: Sequence[dict[str, object]], whole: float) -> str:
-    """The results as aligned text, beside the accuracy with nothing missing."""
+    """The results as aligned text, next to the accuracy with all modalities untouched."""
     width = max(len(str(row["modality"])) for row in rows)
     heading = "".join(f"{f'noise {level:g}':>11}" for level in LEVELS)
     lines = [f"{'':{width}}  untouched      muted{heading}"]

@@ -1,27 +1,23 @@
-"""What a found network reaches, beside its baselines: the figures, the table, and results.json."""
+"""Results of a found network and its baselines: the scores, the printed table, and results.json."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-import torch
+import numpy as np
 from torch import Tensor, nn
 
 from models.fusion import FusionNetwork
-from utils.files import write_json
-from utils.report import write_report
-from utils.report.found import significance
-from utils.results.baselines import baseline_scores, unimodal_logits
+from utils.results.baselines import baseline_scores
 from utils.results.statistics import mcnemar
 from utils.search.space import Configuration, format_configuration
 from utils.training.batches import Split
-from utils.training.loop import predict
-from utils.training.metrics import accuracy, correct, f1_scores
+from utils.training.loop import predict, unimodal_logits
+from utils.training.metrics import accuracy, correct
 
 
 @dataclasses.dataclass
 class Row:
-    """One line of the results table; seconds are those of all training that it took, unimodal networks included."""
+    """One line of the results table; seconds include all training that it needs, also of the unimodal networks."""
 
     name: str
     dev: float | None = None
@@ -34,7 +30,7 @@ class Row:
 def baselines(
     network: FusionNetwork, splits: Mapping[str, Split], names: Sequence[str]
 ) -> dict[str, dict[str, Tensor]]:
-    """Scores (N, C) of each baseline, by split and name; none where the unimodal networks' logits are not known."""
+    """Scores (N, C) of each baseline, by split and name; empty if the unimodal networks' logits are unknown."""
     multi_label = network.settings.multi_label
     logits = {split: unimodal_logits(network, splits[split]) for split in ("dev", "test")}
     return {split: baseline_scores(names, parts, multi_label) for split, parts in logits.items() if parts}
@@ -46,9 +42,14 @@ def baseline_rows(
     names: Sequence[str],
     took: Sequence[float | None],
 ) -> list[Row]:
-    """A line for each baseline; late fusion takes the seconds of all unimodal networks, `took` of each."""
+    """One line per baseline.
+
+    Args:
+        took: training seconds of each unimodal network (None: unknown); late fusion needs all of them.
+    """
     alone = dict(zip((f"{name} only" for name in names), took, strict=False))
-    both = None if None in took or not took else sum(took)
+    known = [seconds for seconds in took if seconds is not None]
+    both = sum(known) if known and len(known) == len(took) else None
 
     def reached(split: str, name: str) -> float:
         return float(accuracy(against[split][name], splits[split].labels))
@@ -60,9 +61,10 @@ def baseline_rows(
 def test_found(
     row: Row, model: nn.Module, splits: Mapping[str, Split], against: Mapping[str, Mapping[str, Tensor]]
 ) -> dict[str, object]:
-    """Fill in the accuracy on test, and on dev where that is among the splits; returns what else test tells.
+    """Fill in the row's accuracy on test, and on dev if that split is given; return the other results on test.
 
-    That is F1, for single labels the confusion matrix, and McNemar's test against the baseline that is best on dev.
+    These are F1 and, for single labels, the confusion matrix and McNemar's test against the baseline with the best
+    dev accuracy.
     """
     predicted = {s: predict(model, splits[s]) for s in ("dev", "test") if s in splits}
     labels = splits["test"].labels
@@ -76,33 +78,9 @@ def test_found(
         best = max(against["dev"], key=lambda name: float(accuracy(against["dev"][name], splits["dev"].labels)))
         pair = [correct(scores, labels).cpu().numpy() for scores in (predicted["test"], against["test"][best])]
         only_found, only_baseline, p = mcnemar(*pair)
-        figures["mcnemar"] = {
-            "against": best,
-            "only_found_right": only_found,
-            "only_baseline_right": only_baseline,
-            "p": p,
-        }
+        right = {"only_found_right": only_found, "only_baseline_right": only_baseline}
+        figures["mcnemar"] = {"against": best, **right, "p": p}
     return figures
-
-
-def record_results(
-    run_dir: Path, results: Mapping[str, object], rows: Sequence[Row], epochs: Sequence[Mapping[str, object]]
-) -> None:
-    """Write results.json; without rows it is of a training that goes on."""
-    best_epoch = max(epochs, key=lambda e: e["dev_accuracy"])["epoch"] if epochs else None
-    told = {"rows": [dataclasses.asdict(row) for row in rows], "epochs": epochs, "best_epoch": best_epoch}
-    write_json(run_dir / "results.json", {**results, **told})
-
-
-def write_results(
-    run_dir: Path, results: Mapping[str, object], rows: Sequence[Row], epochs: Sequence[Mapping[str, object]]
-) -> Path:
-    """Print the table, write results.json and the report, and return the report's path."""
-    record_results(run_dir, results, rows, epochs)
-    print(format_table(rows))
-    if "mcnemar" in results:
-        print(significance(results["mcnemar"]))
-    return write_report(run_dir)
 
 
 def checkpoint_name(configuration: Configuration, test_accuracy: float) -> str:
@@ -112,10 +90,26 @@ def checkpoint_name(configuration: Configuration, test_accuracy: float) -> str:
 
 
 def confusion(predicted: Tensor, labels: Tensor) -> list[list[int]]:
-    """How often each class (row) was taken for each other (column), from scores (N, C)."""
-    classes = predicted.shape[-1]
-    counts = torch.bincount(labels.cpu() * classes + predicted.argmax(-1).cpu(), minlength=classes**2)
-    return counts.view(classes, classes).tolist()
+    """Number of samples by true class (row) and predicted class (column), from scores (N, C)."""
+    from sklearn.metrics import confusion_matrix
+
+    classes = np.arange(predicted.shape[-1])
+    return confusion_matrix(labels.cpu().numpy(), predicted.argmax(-1).cpu().numpy(), labels=classes).tolist()
+
+
+def f1_scores(predicted: Tensor, labels: Tensor) -> dict[str, float]:
+    """Macro and weighted F1 from scores (N, C); a class that neither occurs nor is predicted counts as 0."""
+    from sklearn.metrics import f1_score
+
+    multi_label, classes = labels.ndim == 2, predicted.shape[-1]
+    chosen, right = (predicted > 0, labels > 0) if multi_label else (predicted.argmax(-1), labels)
+    counted = [1] if multi_label and classes == 1 else range(classes)  # scikit-learn sees one column as two classes
+
+    def f1(average: str) -> float:
+        truth, guess = right.cpu().numpy(), chosen.cpu().numpy()
+        return float(f1_score(truth, guess, labels=counted, average=average, zero_division=0))
+
+    return {"macro": f1("macro"), "weighted": f1("weighted")}
 
 
 def format_table(rows: Sequence[Row]) -> str:

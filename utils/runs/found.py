@@ -16,8 +16,8 @@ from utils.files import read_json, write_json
 from utils.progress import Progress
 from utils.report import write_report
 from utils.report.board import write_training
-from utils.report.found import significance
 from utils.results.robustness import evaluate_missing, format_missing
+from utils.results.statistics import significance
 from utils.results.table import Row, baseline_rows, baselines, checkpoint_name, format_table, test_found
 from utils.runs.folder import RunSettings
 from utils.search.space import Configuration, Space, format_configuration, parse_configuration, read_search

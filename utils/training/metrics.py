@@ -61,13 +61,3 @@ def weighted_f1(predicted: Tensor, labels: Tensor) -> Tensor:
 def _f1_by_class(predicted: Tensor, labels: Tensor) -> Tensor:
     """F1 of each class, (..., C); 0 for a class that neither occurs nor is predicted."""
     return 2 * (predicted & labels).sum(-2) / (predicted.sum(-2) + labels.sum(-2)).clamp(min=1)
-
-
-def f1_scores(predicted: Tensor, labels: Tensor) -> dict[str, float]:
-    """Macro and weighted F1 from scores (N, C)."""
-    classes = predicted.shape[-1]
-    if labels.ndim == 2:
-        chosen, right = predicted > 0, labels > 0
-    else:
-        chosen, right = (F.one_hot(x, classes) > 0 for x in (predicted.argmax(-1), labels))
-    return {"macro": float(_f1_by_class(chosen, right).mean()), "weighted": float(weighted_f1(chosen, right))}
