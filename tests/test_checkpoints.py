@@ -20,7 +20,7 @@ from models.lenet import AudioLeNet, ImageLeNet
 from utils.errors import DataError, UsageError
 from utils.files import LockedError, locked, read_json, whole_file, write_json
 from utils.search.journal import FORMAT, Journal
-from utils.training.checkpoints import load_into, load_state, names_file, save_state
+from utils.training.checkpoints import find_checkpoint, load_into, load_state, names_file, save_state
 from utils.training.mismatch import flags_that_fit
 
 
@@ -183,6 +183,29 @@ def test_a_checkpoint_that_does_not_fit_names_the_first_difference(tmp_path, sav
     for part in parts:
         assert part in message
     assert torch.equal(network.conv1.weight, before)
+
+
+def test_the_checkpoint_of_a_folder(tmp_path):
+    """The one that is named, else the published one, else the only one; with and without the suffix."""
+
+    def find(named="", published="rgb_8frames_83.91"):
+        return find_checkpoint(tmp_path, named, "rgb_cp", "rgb", 8, published)
+
+    with pytest.raises(UsageError, match=r"holds no rgb_8frames_\*\.checkpoint; train one with train_rgb_ntu\.py"):
+        find()
+    for name in ("rgb_8frames_70.00.checkpoint", "rgb_8frames_best", "rgb_16frames_90.00.checkpoint", "other"):
+        (tmp_path / name).touch()
+    assert find().name == "rgb_8frames_70.00.checkpoint"
+    (tmp_path / "rgb_8frames_71.50").touch()
+    with pytest.raises(UsageError, match=r"70\.00\.checkpoint, rgb_8frames_71\.50; name one with --rgb_cp"):
+        find()
+    assert find("other.checkpoint").name == "other"
+    assert find("rgb_8frames_70.00").name == "rgb_8frames_70.00.checkpoint"
+    assert find("none").name == "none"  # reading it reports that it does not exist
+    with pytest.raises(UsageError, match="holds several"):
+        find(published="rgb_16frames_90.00")  # of other frames
+    (tmp_path / "rgb_8frames_83.91.checkpoint").touch()
+    assert find().name == "rgb_8frames_83.91.checkpoint"
 
 
 # Whole files
