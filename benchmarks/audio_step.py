@@ -66,7 +66,7 @@ def step_seconds(steps: int, repeats: int) -> dict[str, list[float]]:
 
 def accuracies(args: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
     """By way, for every seed: the last epoch's training accuracy and the best dev accuracy."""
-    data = load_avmnist(args.datadir, limit_train=args.limit_train)
+    data = load_avmnist(args.datadir, limits={"train": args.limit_train})
     splits = {name: ArraySplit((data[name].spectrograms,), data[name].labels) for name in ("train", "dev")}
     reached: dict[str, list[dict[str, float]]] = {"plain": [], "here": []}
     runs = [(seed, way) for seed in range(3) for way in reached]

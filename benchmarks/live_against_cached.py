@@ -64,7 +64,7 @@ def main() -> None:
     args = parser.parse_args()
     device = cli.resolve_device(args.device)
     head, training = fusion_flags.head_settings(args), fusion_flags.training_settings(args)
-    data = load_avmnist(args.datadir, args.num_outputs, args.limit_train, args.limit_dev)
+    data = load_avmnist(args.datadir, args.num_outputs, {"train": args.limit_train, "dev": args.limit_dev})
     splits = {
         name: ArraySplit((data[name].images, data[name].spectrograms), data[name].labels) for name in ("train", "dev")
     }

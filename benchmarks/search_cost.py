@@ -251,7 +251,7 @@ def main() -> None:
         if args.datadir is None:
             say(f"writing {args.train + args.dev:,} random samples")
             write_random_data(datadir, args.train, args.dev)
-        data = load_avmnist(datadir, limit_train=args.train, limit_dev=args.dev)
+        data = load_avmnist(datadir, limits={"train": args.train, "dev": args.dev})
         counts = {split: len(data[split].labels) for split in ("train", "dev")}
         checkpoints = [checkpointdir / name for name in ("audio_model.pkl", "image_model.pkl")]
         flags = ["--limit_train", args.train, "--limit_dev", args.dev]

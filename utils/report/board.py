@@ -18,7 +18,7 @@ import numpy as np
 
 from models.fusion import ACTIVATION_NAMES
 from utils.errors import UsageError
-from utils.files import tells_name
+from utils.files import errors_name
 from utils.report.contents import RunFiles, read_files
 from utils.search.space import Configuration, format_configuration
 
@@ -98,7 +98,7 @@ def _events(run_dir: Path) -> "Iterator[SummaryWriter]":
     hook, threading.excepthook = threading.excepthook, lambda _: None  # the writer's thread hands us its errors, too
     try:
         # From step 0 on, a board that is open forgets what it has read before.
-        with tells_name(folder), SummaryWriter(str(folder), purge_step=0) as writer:
+        with errors_name(folder), SummaryWriter(str(folder), purge_step=0) as writer:
             yield writer
     except BaseException:
         stale = set(folder.glob(EVENT_FILES)) - before
