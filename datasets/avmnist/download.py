@@ -134,11 +134,12 @@ def download(url: str, target: Path, checksum: str = "", verbose: bool = True) -
                 if error := _wrong_checksum(Path(file.name), checksum):
                     raise DataError(f"{url} {error}; run again, or {by_hand}")
             return
-        except requests.HTTPError as error:
-            reason = f"the server answers {error.response.status_code} {error.response.reason}"
-            if error.response.status_code < 500 and error.response.status_code != 429:  # asking again will not help
-                raise DataError(f"{url}: {reason}; {by_hand}") from None
         except requests.RequestException as error:
+            if (answer := error.response) is not None:
+                reason = f"the server answers {answer.status_code} {answer.reason}"
+                if answer.status_code < 500 and answer.status_code != 429:  # asking again will not help
+                    raise DataError(f"{url}: {reason}; {by_hand}") from None
+                continue
             cause = error.args[0] if error.args else error
             reason = " ".join(str(getattr(cause, "reason", cause)).split())
         finally:

@@ -126,7 +126,7 @@ def _read_part(datadir: Path, part: str, num_outputs: int) -> AVMNISTSplit:
         torch.from_numpy(images).view(-1, 1, 28, 28),
         torch.from_numpy(spectrograms).view(-1, 1, 112, 112),
         torch.from_numpy(labels),
-        tuple(base for base in (images.base, spectrograms.base) if isinstance(base, mmap.mmap)),
+        tuple(array.base for array in (images, spectrograms) if isinstance(array.base, mmap.mmap)),
     )
 
 
