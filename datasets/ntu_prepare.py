@@ -9,13 +9,11 @@ resumes an interrupted run; docs/ntu.md describes the folders.
 
 import argparse
 import os
-import re
 import sys
 from collections import Counter
 from pathlib import Path
 
-from datasets.ntu import SAMPLE
-from datasets.ntu.folder import SUBJECTS, subject_of
+from datasets.ntu.folder import SUBJECTS, scan, subject_of
 from datasets.ntu.pack import PACK_FOLDER, TEXT_FOLDER, SkeletonPack, skeleton_files, write_pack
 from datasets.ntu.transcode import PIXELS, VideoSettings, find_originals, prepare_videos
 from utils import cli
@@ -55,16 +53,9 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def prepared_clips(folder: Path) -> set[str]:
-    """Names of the samples with a clip in `folder`."""
-    if not folder.is_dir():
-        return set()
-    return {match[1] for entry in os.listdir(folder) if (match := re.fullmatch(rf"({SAMPLE})_rgb\.avi", entry))}
-
-
 def counts(datadir: Path, clips: Path) -> str:
     """Summarize the data folder in lines to compare with the published numbers."""
-    videos, pack = prepared_clips(clips), SkeletonPack.open(datadir)
+    videos, pack = scan(clips, r"_rgb\.avi"), SkeletonPack.open(datadir)
     packed = pack.names if pack else set()
     skeletons = packed | skeleton_files(datadir).keys()
     both = videos & skeletons

@@ -205,7 +205,7 @@ def packed(tmp_path_factory) -> Path:
     (datadir / TEXT_FOLDER / "readme.txt").touch()
     (datadir / TEXT_FOLDER / f"{sample_name(3, 9)}.skeleton").write_text("0\n")
     report = write_pack(datadir, num_workers=2, verbose=False)
-    assert (report.samples, report.kept, report.failures) == (12, False, [])
+    assert (report.made, report.kept, report.failures) == (12, 0, [])
     return datadir
 
 
@@ -260,7 +260,7 @@ def test_pack_is_made_anew_only_when_files_change(tmp_path):
 
     cut(longer)
     report = write_pack(tmp_path, 1, False)
-    assert (report.samples, len(report.failures)) == (2, 1)
+    assert (report.made, len(report.failures)) == (2, 1)
     assert f"{NAMES[0]}.skeleton, line" in report.failures[0]
     assert NAMES[0] not in SkeletonPack.open(tmp_path).names
 

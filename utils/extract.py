@@ -31,8 +31,8 @@ MODALITY_NAME = re.compile(r"[A-Za-z0-9_-]+")
 class Extractor:
     """Pooled features of a network: outputs of some of its modules, averaged over all but batch and channel.
 
-    An output (B, C, ...) becomes (B, C); with ":last" after the module's name, (B, ..., C) becomes (B, C). If the output
-    is a tuple or list, its first tensor is used. The network itself is not changed.
+    An output (B, C, ...) becomes (B, C); with ":last" after the module's name, (B, ..., C) becomes (B, C). The first
+    tensor of a tuple or list is used. The network itself is not changed.
 
     Args:
         layers: names from `network.named_modules()`, such as "layer1" or "layer2.0"; one feature each.

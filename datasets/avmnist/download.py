@@ -38,24 +38,18 @@ class Original:
     members: tuple[str, ...] = ()
 
 
-MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+MNIST = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 GITHUB = "https://github.com/"
+CHECKSUMS = {
+    "train-images-idx3-ubyte.gz": "md5:f68b3c2dcbeaaa9fbdd348bbdeb94873",
+    "train-labels-idx1-ubyte.gz": "md5:d53e105ee54ea40749a09fcbcd1e9432",
+    "t10k-images-idx3-ubyte.gz": "md5:9fb629c4189551a2d022fa330f9573f3",
+    "t10k-labels-idx1-ubyte.gz": "md5:ec29112dd5afa0611ce80d1b7f02629c",
+}
 ORIGINALS = {  # by path in the download folder
-    "mnist/train-images-idx3-ubyte.gz": Original(
-        MNIST_URL + "train-images-idx3-ubyte.gz", "md5:f68b3c2dcbeaaa9fbdd348bbdeb94873"
-    ),
-    "mnist/train-labels-idx1-ubyte.gz": Original(
-        MNIST_URL + "train-labels-idx1-ubyte.gz", "md5:d53e105ee54ea40749a09fcbcd1e9432"
-    ),
-    "mnist/t10k-images-idx3-ubyte.gz": Original(
-        MNIST_URL + "t10k-images-idx3-ubyte.gz", "md5:9fb629c4189551a2d022fa330f9573f3"
-    ),
-    "mnist/t10k-labels-idx1-ubyte.gz": Original(
-        MNIST_URL + "t10k-labels-idx1-ubyte.gz", "md5:ec29112dd5afa0611ce80d1b7f02629c"
-    ),
+    **{f"mnist/{name}": Original(MNIST + name, checksum) for name, checksum in CHECKSUMS.items()},
     "fsdd.zip": Original(
-        GITHUB + "Jakobovski/free-spoken-digit-dataset/archive/refs/tags/v1.0.10.zip",
-        members=("recordings/*.wav",),
+        GITHUB + "Jakobovski/free-spoken-digit-dataset/archive/refs/tags/v1.0.10.zip", members=("recordings/*.wav",)
     ),
     "esc50.zip": Original(
         GITHUB + "karolpiczak/ESC-50/archive/refs/heads/master.zip", members=("meta/esc50.csv", "audio/*.wav")

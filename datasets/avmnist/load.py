@@ -122,11 +122,12 @@ def _read_part(datadir: Path, part: str, num_outputs: int) -> AVMNISTSplit:
         raise DataError(
             f"{path}: labels must lie in 0..{num_outputs - 1}, but range from {labels.min()} to {labels.max()}"
         )
+    bases: tuple[object, ...] = (images.base, spectrograms.base)
     return AVMNISTSplit(
         torch.from_numpy(images).view(-1, 1, 28, 28),
         torch.from_numpy(spectrograms).view(-1, 1, 112, 112),
         torch.from_numpy(labels),
-        tuple(array.base for array in (images, spectrograms) if isinstance(array.base, mmap.mmap)),
+        tuple(mapped for mapped in bases if isinstance(mapped, mmap.mmap)),
     )
 
 

@@ -86,16 +86,13 @@ class NTUFolder:
         bad = self.excluded
         known = {subject for subjects in SUBJECTS.values() for subject in subjects}
         unknown = sum(subject_of(name) not in known and name not in bad for name in self.names)
-        reasons = [
-            f"{count:,} {why}"
-            for count, why in (
-                (len(self.without_rgb), "without RGB"),
-                (len(self.without_skeleton), "without skeleton"),
-                (len(bad), "with bad skeletons"),
-                (unknown, "of subjects that are in no split"),
-            )
-            if count
-        ]
+        counts = {
+            "without RGB": len(self.without_rgb),
+            "without skeleton": len(self.without_skeleton),
+            "with bad skeletons": len(bad),
+            "of subjects that are in no split": unknown,
+        }
+        reasons = [f"{count:,} {reason}" for reason, count in counts.items() if count]
         kept = len(self.names) - len(bad) - unknown
         return f"{kept:,} samples" + ("; left out: " + ", ".join(reasons) if reasons else "")
 
@@ -172,8 +169,8 @@ def discover(datadir: Path, settings: NTUSettings | None = None, selection: Sele
     settings, selection = settings or NTUSettings(), selection or Selection()
     rgb_dir = datadir / "nturgbd_rgb" / f"avi_{settings.vid_dim}x{settings.vid_dim}_{settings.vid_fr}"
     files = SampleFiles(rgb_dir, datadir / "nturgbd_skeletons", SkeletonPack.open(datadir))
-    videos = _scan(files.rgb_dir, r"_rgb\.avi")
-    skeletons = _scan(files.skeleton_dir, r"\.skeleton") | set(files.pack.names if files.pack else ())
+    videos = scan(files.rgb_dir, r"_rgb\.avi")
+    skeletons = scan(files.skeleton_dir, r"\.skeleton") | set(files.pack.names if files.pack else ())
     if not videos & skeletons:
         raise DataError(
             f"{datadir}: no sample has both {files.rgb('NAME')} and {files.skeleton('NAME')}, with NAME such as "
@@ -191,7 +188,7 @@ def discover(datadir: Path, settings: NTUSettings | None = None, selection: Sele
     )
 
 
-def _scan(folder: Path, suffix: str) -> set[str]:
+def scan(folder: Path, suffix: str) -> set[str]:
     """Names of the samples with a file in a folder; empty if there is no such folder."""
     pattern = re.compile(f"({SAMPLE}){suffix}")
     try:

@@ -9,7 +9,6 @@ import os
 import re
 import zipfile
 from collections.abc import KeysView
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,7 +16,7 @@ import numpy as np
 
 from datasets.ntu import SAMPLE
 from datasets.ntu.skeleton import JOINTS, parse_skeleton
-from datasets.ntu.workers import parallel
+from datasets.ntu.workers import Report, parallel
 from utils.errors import DataError
 from utils.files import sweep, whole_file
 from utils.progress import Progress
@@ -80,15 +79,6 @@ class SkeletonPack:
         return int(self._sizes[self._numbers[name]])
 
 
-@dataclass
-class PackReport:
-    """Result of packing: samples in the pack, whether it was up to date, and one message per unreadable file."""
-
-    samples: int
-    kept: bool = False
-    failures: list[str] = field(default_factory=list)
-
-
 def skeleton_files(datadir: Path) -> dict[str, tuple[Path, int]]:
     """(file, bytes) of every sample's skeleton text in a data folder, sorted by name; empty without that folder."""
     folder = datadir / TEXT_FOLDER
@@ -103,7 +93,7 @@ def skeleton_files(datadir: Path) -> dict[str, tuple[Path, int]]:
     return dict(sorted(found.items()))
 
 
-def write_pack(datadir: Path, num_workers: int, verbose: bool) -> PackReport:
+def write_pack(datadir: Path, num_workers: int, verbose: bool) -> Report:
     """Pack all skeletons of a data folder, unless its pack holds the same files; the caller holds the folder's lock.
 
     Raises:
@@ -114,7 +104,7 @@ def write_pack(datadir: Path, num_workers: int, verbose: bool) -> PackReport:
     if not files:
         raise DataError(f"{datadir / TEXT_FOLDER} must hold files like S001C001P001R001A001.skeleton, but has none")
     if _is_current(datadir, files):
-        return PackReport(len(files), kept=True)
+        return Report(kept=len(files))
     folder = datadir / PACK_FOLDER
     sweep(folder)
     parsed = parallel(_parse, [path for path, _ in files.values()], num_workers)
@@ -137,7 +127,7 @@ def write_pack(datadir: Path, num_workers: int, verbose: bool) -> PackReport:
     with whole_file(folder / "index.npz") as file:
         columns: dict[str, Any] = {key: np.array([entry[i] for entry in entries]) for i, key in enumerate(_FIELDS)}
         np.savez(file, **columns)
-    return PackReport(len(entries), failures=failures)
+    return Report(len(entries), failures=failures)
 
 
 def _is_current(datadir: Path, files: dict[str, tuple[Path, int]]) -> bool:

@@ -31,14 +31,16 @@ def parse_skeleton(path: Path) -> np.ndarray:
     while lines and not lines[-1].strip():
         lines.pop()
     length, places, starts = _walk(path, lines)
-    tokens: list[bytes] = []
-    for start in starts:
-        for line in lines[start : start + JOINTS]:
-            tokens += line.split(None, 3)[:3]
-    try:
-        values = np.array([float(token) for token in tokens]).reshape(-1, JOINTS, 3)
-    except ValueError:
-        raise _bad_joint(path, lines, starts) from None
+    numbers: list[float] = []
+    for at in (at for start in starts for at in range(start, start + JOINTS)):
+        try:
+            x, y, z = map(float, lines[at].split(None, 3)[:3])
+        except ValueError:
+            raise DataError(
+                f"{path}, line {at + 1}: expected x, y and z of a joint, but the line is {_shown(lines[at])}"
+            ) from None
+        numbers += x, y, z
+    values = np.array(numbers).reshape(-1, JOINTS, 3)
     if len(starts) and places[-1, 0] == length - 1:  # the last frame has a body, so the file ends with a joint
         _check_last_line(path, lines, starts[0])
     values[~(np.abs(values) < np.finfo(np.float32).max)] = 0
@@ -87,21 +89,6 @@ def _check_last_line(path: Path, lines: list[bytes], joint: int) -> None:
         raise DataError(
             f"{path}, line {len(lines)}: the file is truncated; the line has {found} numbers, others have {expected}"
         )
-
-
-def _bad_joint(path: Path, lines: list[bytes], starts: list[int]) -> DataError:
-    """Error that names the first joint whose line does not start with three numbers."""
-    for start in starts:
-        for at in range(start, start + JOINTS):
-            try:
-                fits = len([float(token) for token in lines[at].split(None, 3)[:3]]) == 3
-            except ValueError:
-                fits = False
-            if not fits:
-                return DataError(
-                    f"{path}, line {at + 1}: expected x, y and z of a joint, but the line is {_shown(lines[at])}"
-                )
-    raise AssertionError("every joint can be read")
 
 
 def _ends_early(path: Path, lines: list[bytes]) -> DataError:

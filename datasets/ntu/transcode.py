@@ -9,15 +9,17 @@ import os
 import re
 import shutil
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import cast
 
 import av
+import numpy as np
 
 from datasets.ntu import SAMPLE
-from datasets.ntu.workers import parallel
+from datasets.ntu.folder import scan
+from datasets.ntu.workers import Report, parallel
 from utils.errors import DataError
 from utils.files import sweep, whole_file
 from utils.progress import Progress
@@ -41,24 +43,6 @@ class VideoSettings:
     def folder(self, datadir: Path) -> Path:
         """Folder of the clips, the one that the published scripts read."""
         return datadir / "nturgbd_rgb" / f"avi_{self.dim}x{self.dim}_{self.rate}"
-
-
-@dataclass
-class VideoReport:
-    """Result of the conversion: clips made, clips already there, and one message per original that failed."""
-
-    made: int = 0
-    kept: int = 0
-    failures: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """Result for one original: seconds and bytes written, or the reason why it failed."""
-
-    seconds: float = 0.0
-    size: int = 0
-    reason: str = ""
 
 
 def find_originals(rgb_dir: Path) -> dict[str, Path]:
@@ -165,19 +149,19 @@ def _convert(
     return video.frames, decoded, written
 
 
-def _work(task: tuple[Path, Path, VideoSettings]) -> _Outcome:
-    original, target, settings = task
+def _work(task: tuple[Path, Path, VideoSettings]) -> tuple[float, int] | str:
+    """Convert one original: (seconds, bytes) of the clip, or a message if the original is damaged."""
     started = time.perf_counter()
     try:
-        size = transcode(original, target, settings)
+        size = transcode(*task)
     except DataError as error:
-        return _Outcome(reason=str(error))
-    return _Outcome(time.perf_counter() - started, size)
+        return str(error)
+    return time.perf_counter() - started, size
 
 
 def prepare_videos(
     originals: dict[str, Path], datadir: Path, settings: VideoSettings, num_workers: int, verbose: bool
-) -> VideoReport:
+) -> Report:
     """Convert every original that has no clip yet; the caller holds the lock of `datadir`.
 
     Prints an estimate of the total after the first few.
@@ -187,29 +171,25 @@ def prepare_videos(
     """
     folder = settings.folder(datadir)
     sweep(folder)
-    present = {path.name for path in folder.glob("*.avi")}
+    present = scan(folder, r"_rgb\.avi")
     tasks = [
-        (original, folder / f"{name}_rgb.avi", settings)
-        for name, original in originals.items()
-        if f"{name}_rgb.avi" not in present
+        (original, folder / f"{name}_rgb.avi", settings) for name, original in originals.items() if name not in present
     ]
-    report = VideoReport(kept=len(originals) - len(tasks))
+    report = Report(kept=len(originals) - len(tasks))
     if verbose and report.kept:
         print(f"{report.kept:,} clips are in {folder} already; move the folder away to make them again")
-    done: list[_Outcome] = []
-    verbose = verbose and bool(tasks)
-    with Progress(total=len(tasks), desc="videos", unit="clip", verbose=verbose) as bar:
+    costs: list[tuple[float, int]] = []
+    with Progress(total=len(tasks), desc="videos", unit="clip", verbose=verbose and bool(tasks)) as bar:
         for outcome in parallel(_work, tasks, num_workers):
             bar.update()
-            if outcome.reason:
-                report.failures.append(outcome.reason)
+            if isinstance(outcome, str):
+                report.failures.append(outcome)
                 continue
-            done.append(outcome)
-            if len(done) == max(FIRST, num_workers) and verbose:
-                seconds = sum(one.seconds for one in done) / len(done) / num_workers
-                size = sum(one.size for one in done) / len(done)
-                bar.write(estimate(len(tasks), seconds, size, shutil.disk_usage(folder).free))
-    report.made = len(done)
+            costs.append(outcome)
+            if verbose and len(costs) == max(FIRST, num_workers):
+                seconds, size = np.mean(costs, axis=0)
+                bar.write(estimate(len(tasks), seconds / num_workers, size, shutil.disk_usage(folder).free))
+    report.made = len(costs)
     return report
 
 

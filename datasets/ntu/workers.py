@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from utils.errors import DataError
@@ -18,6 +19,15 @@ _PR_SET_PDEATHSIG = 1  # from <linux/prctl.h>
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 _function: Callable[[Any], Any]  # in a worker process: the function it computes
+
+
+@dataclass
+class Report:
+    """Result of preparing files: number made, number already there, and one message per file that failed."""
+
+    made: int = 0
+    kept: int = 0
+    failures: list[str] = field(default_factory=list)
 
 
 def parallel(function: Callable[[Item], Result], items: Iterable[Item], num_workers: int) -> Iterator[Result]:
