@@ -42,11 +42,16 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
-def sweep(folder: Path) -> None:
-    """Remove temporary files left in `folder` by processes of this machine that were killed."""
+def sweep(folder: Path, exclusive: bool = False) -> None:
+    """Remove temporary files left in `folder` by processes of this machine that were killed.
+
+    Args:
+        exclusive: no other process may write to the folder, so all temporaries are removed. Needed for files written by
+            workers, which may end a moment after the process that held the lock.
+    """
     for path in folder.glob(".*.tmp"):
         match = re.fullmatch(r"\..+\.(\d{1,9})@(.+)\.tmp", path.name)
-        if match and match[2] == socket.gethostname() and not _is_running(int(match[1])):
+        if match and (exclusive or (match[2] == socket.gethostname() and not _is_running(int(match[1])))):
             path.unlink(missing_ok=True)
 
 

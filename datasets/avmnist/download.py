@@ -72,7 +72,7 @@ def download_originals(folder: Path, verbose: bool = True, urls: Mapping[str, st
         LockedError: another process is downloading to `folder`.
     """
     with locked(folder):
-        sweep(folder / "mnist")
+        sweep(folder / "mnist", exclusive=True)
         for name, original in ORIGINALS.items():
             url = (urls or {}).get(name, original.url)
             if original.members:

@@ -106,7 +106,7 @@ def write_pack(datadir: Path, num_workers: int, verbose: bool) -> Report:
     if _is_current(datadir, files):
         return Report(kept=len(files))
     folder = datadir / PACK_FOLDER
-    sweep(folder)
+    sweep(folder, exclusive=True)
     parsed = parallel(_parse, [path for path, _ in files.values()], num_workers)
     results = Progress(parsed, desc="skeletons", total=len(files), unit="file", verbose=verbose)
     failures, entries, rows = [], [], 0  # an entry is a row of the index

@@ -170,7 +170,7 @@ def prepare_videos(
         OSError: a clip cannot be written; the earlier ones remain.
     """
     folder = settings.folder(datadir)
-    sweep(folder)
+    sweep(folder, exclusive=True)
     present = scan(folder, r"_rgb\.avi")
     tasks = [
         (original, folder / f"{name}_rgb.avi", settings) for name, original in originals.items() if name not in present

@@ -543,7 +543,7 @@ NTU = {
         "--rgb_dir none --datadir set",
         None,
         2,
-        "none is not a folder; --rgb_dir",
+        "none is not a folder; name the folder of NTU",
     ),
 }
 
