@@ -1,10 +1,10 @@
-"""Build AV-MNIST: handwritten digits, reduced by PCA, each with a spectrogram of the same digit spoken in noise.
+"""Build AV-MNIST: handwritten digits, reduced by PCA, each paired with a spectrogram of the same digit spoken in noise.
 
-    python avmnist_gen.py --download                              # fetch the originals, build the paper's data set
+    python avmnist_gen.py --download                              # download the originals, build the paper's data set
     python avmnist_gen.py --mnist_dir MNIST --fsdd_dir FSDD --esc50_dir ESC-50 --preset multibench
     python avmnist_gen.py --source embedded                       # a stand-in that needs no files
 
-The folder --datadir appears whole or not at all; docs/data.md describes it.
+The folder --datadir is complete or absent; docs/data.md describes it.
 """
 
 import argparse
@@ -17,13 +17,13 @@ from datasets.avmnist.download import download_originals
 from utils import cli
 from utils.errors import UsageError
 
-ORIGINALS = ("mnist_dir", "fsdd_dir", "esc50_dir")
+NO_NOISE = "none"
 
 
-def snr(text: str) -> float | None:
+def noise_level(text: str) -> float | str:
     """An argparse type: a level in dB, or `none`."""
-    if text.lower() == "none":
-        return None
+    if text.lower() == NO_NOISE:
+        return NO_NOISE
     value = float(text)
     if not abs(value) <= 100:
         raise argparse.ArgumentTypeError(f"must lie in -100..100 dB, or be none, but got {text}")
@@ -40,77 +40,75 @@ def parse_args() -> argparse.Namespace:
         help="files: MNIST, FSDD and ESC-50; embedded: a stand-in made of scikit-learn's digits and telephone tones",
     )
     group.add_argument("--mnist_dir", type=Path, help="folder of the four IDX files, gzipped or not")
-    group.add_argument(
-        "--fsdd_dir", type=Path, help="folder of the recordings DIGIT_SPEAKER_INDEX.wav, or the one above"
-    )
-    group.add_argument("--esc50_dir", type=Path, help="folder that holds meta/esc50.csv and audio/")
-    group.add_argument("--download", action="store_true", help="fetch the three originals to data/originals first")
+    group.add_argument("--fsdd_dir", type=Path, help="folder of the files DIGIT_SPEAKER_INDEX.wav, or its parent")
+    group.add_argument("--esc50_dir", type=Path, help="folder that contains meta/esc50.csv and audio/")
+    group.add_argument("--download", action="store_true", help="download the three originals to data/originals first")
 
     group = parser.add_argument_group("data set")
     group.add_argument("--datadir", type=Path, default=Path("data/avmnist"), help="folder to build")
     group.add_argument(
         "--preset",
         choices=[name for name in PRESETS if name != "embedded"],
-        help="how hard the two modalities are: as in the paper, as in MultiBench, as the published generator ran "
+        help="difficulty of the two modalities: that of the paper, of MultiBench, or of the published generator "
         "(default: paper; --source embedded has its own)",
     )
-    group.add_argument("--image_components", type=cli.positive_int, help="PCA components kept (default: the preset's)")
+    group.add_argument("--image_components", type=cli.positive_int, help="PCA components to keep (default: by preset)")
     group.add_argument(
-        "--snr_db",
-        type=snr,
-        default=argparse.SUPPRESS,
-        help="level of speech over noise in dB, or none (default: the preset's)",
+        "--snr_db", type=noise_level, help="level of speech over noise in dB, or none (default: by preset)"
     )
-    group.add_argument("--seed", type=cli.non_negative_int, default=0, help="all randomness derives from it")
-    group.add_argument("--limit_train", type=cli.positive_int, help="use only the first so many training digits")
-    group.add_argument("--limit_test", type=cli.positive_int, help="use only the first so many test digits")
-    group.add_argument("--force", action="store_true", help="replace a data set that is already in --datadir")
+    group.add_argument("--seed", type=cli.non_negative_int, default=0, help="seed of all random choices")
+    group.add_argument("--limit_train", type=cli.positive_int, help="number of training digits to use, the first ones")
+    group.add_argument("--limit_test", type=cli.positive_int, help="number of test digits to use, the first ones")
+    group.add_argument("--force", action="store_true", help="replace the data set in --datadir")
 
     group = parser.add_argument_group("work")
     group.add_argument(
-        "--num_workers", type=cli.positive_int, default=os.cpu_count() or 1, help="threads; the output is the same"
+        "--num_workers",
+        type=cli.positive_int,
+        default=os.cpu_count() or 1,
+        help="threads; their number does not change the output",
     )
     cli.add_verbosity(parser)
     return parser.parse_args()
 
 
-def check(args: argparse.Namespace) -> None:
-    """Refuse flags that contradict each other."""
-    given = [f"--{name}" for name in ORIGINALS if getattr(args, name) is not None]
-    if args.source == "embedded":
-        given += [flag for flag, used in (("--preset", args.preset), ("--download", args.download)) if used]
-        if given:
-            raise UsageError(f"--source embedded reads no files and has its own preset; leave out {given[0]}")
-    elif args.download and given:
-        raise UsageError(f"--download fetches the originals itself; leave out {given[0]}")
+def find_originals(args: argparse.Namespace, noisy: bool) -> dict[str, Path]:
+    """Folders of the originals by flag, after downloading them if asked to; ESC-50 is only needed for noise.
 
-
-def originals(args: argparse.Namespace, snr_db: float | None) -> dict[str, Path]:
-    """The folders of the originals; ESC-50 is not needed where no noise is mixed in."""
+    Raises:
+        UsageError: flags contradict each other, or a folder is not given.
+    """
+    folders = {"mnist_dir": args.mnist_dir, "fsdd_dir": args.fsdd_dir, "esc50_dir": args.esc50_dir}
+    given = {name: folder for name, folder in folders.items() if folder is not None}
     if args.source == "embedded":
+        unused = [*given, *(["preset"] if args.preset else []), *(["download"] if args.download else [])]
+        if unused:
+            raise UsageError(f"--source embedded reads no files and has its own preset; leave out --{unused[0]}")
         return {}
     if args.download:
+        if given:
+            raise UsageError(f"--download fetches the originals itself; leave out --{next(iter(given))}")
         return download_originals(Path("data/originals"), args.verbose)
-    folders = {name: getattr(args, name) for name in ORIGINALS}
-    missing = [f"--{name}" for name, folder in folders.items() if folder is None]
-    if snr_db is None:
-        missing = [flag for flag in missing if flag != "--esc50_dir"]
+    missing = [f"--{name}" for name in folders if name not in given and (noisy or name != "esc50_dir")]
     if missing:
-        raise UsageError(f"{', '.join(missing)} missing: name the originals' folders, or use --download")
-    return {name: folder for name, folder in folders.items() if folder is not None}
+        raise UsageError(f"{', '.join(missing)} missing: name the folders of the originals, or use --download")
+    return given
 
 
 def main() -> None:
     args = parse_args()
-    check(args)
     started = time.perf_counter()
 
-    # What is to be built.
+    # Settings: those of the preset, unless given.
     name = "embedded" if args.source == "embedded" else args.preset or "paper"
     preset = PRESETS[name]
     components = args.image_components or preset.image_components
-    snr_db = getattr(args, "snr_db", preset.snr_db)
-    folders = originals(args, snr_db)
+    snr_db = preset.snr_db if args.snr_db is None else args.snr_db
+    if snr_db == NO_NOISE:
+        snr_db = None
+
+    # Originals.
+    folders = find_originals(args, noisy=snr_db is not None)
     settings = Settings(
         source=args.source,
         preset=name,
@@ -125,9 +123,9 @@ def main() -> None:
         noise = "no noise" if snr_db is None else f"noise at {snr_db:g} dB"
         print(f"{args.datadir}: preset {name}, {components} image components, {noise}, seed {args.seed}")
         if args.source == "embedded":
-            print("this is a stand-in for AV-MNIST: its figures do not compare with published ones")
+            print("this is a stand-in for AV-MNIST: its figures are not comparable to published ones")
 
-    # Build, or find it built.
+    # Build, unless the same data set is there.
     manifest, built = build(args.datadir, settings, args.num_workers, args.force, args.verbose)
 
     # Report.

@@ -3,21 +3,19 @@
     python -m datasets.ntu_prepare --rgb_dir ORIGINALS --datadir data/ntu    # both; put the skeleton files there first
     python -m datasets.ntu_prepare --datadir data/ntu                        # the skeletons only
 
-Skeleton files lie in DATADIR/nturgbd_skeletons, clips go to DATADIR/nturgbd_rgb. What is done already is skipped, so a
-run that was stopped goes on where it was; docs/ntu.md describes the folders.
+Skeleton files are read from DATADIR/nturgbd_skeletons; clips are written to DATADIR/nturgbd_rgb. The same command
+resumes an interrupted run; docs/ntu.md describes the folders.
 """
 
 import argparse
 import os
-import re
 import sys
 from collections import Counter
 from pathlib import Path
 
-from datasets.ntu.folder import SUBJECTS, subject_of
+from datasets.ntu.folder import SUBJECTS, scan, subject_of
 from datasets.ntu.pack import PACK_FOLDER, TEXT_FOLDER, SkeletonPack, skeleton_files, write_pack
 from datasets.ntu.transcode import PIXELS, VideoSettings, find_originals, prepare_videos
-from datasets.ntu.workers import SAMPLE
 from utils import cli
 from utils.errors import UsageError
 from utils.files import locked
@@ -27,41 +25,37 @@ def parse_args() -> argparse.Namespace:
     parser = cli.make_parser(__doc__)
     parser.prog = "python -m datasets.ntu_prepare"
     group = parser.add_argument_group("data")
-    group.add_argument("--rgb_dir", type=Path, help="folder of the original videos, which may lie in folders below it")
+    group.add_argument("--rgb_dir", type=Path, help="folder of the original videos, which may be in subfolders")
     group.add_argument("--datadir", type=Path, default=Path("data/ntu"), help="folder of the prepared data set")
 
     group = parser.add_argument_group("clips")
     group.add_argument("--vid_dim", type=cli.positive_int, default=256, help="width and height in pixels")
-    group.add_argument("--vid_fr", type=cli.positive_int, default=30, help="frames a second")
+    group.add_argument("--vid_fr", type=cli.positive_int, default=30, help="frames per second")
     group.add_argument(
-        "--codec", choices=tuple(PIXELS), default="mpeg4", help="mpeg4: small files; mjpeg: every frame a key frame"
+        "--codec", choices=tuple(PIXELS), default="mpeg4", help="mpeg4: small files; mjpeg: every frame is a key frame"
     )
 
     group = parser.add_argument_group("skeletons")
     group.add_argument(
         "--skeletons",
         action=argparse.BooleanOptionalAction,
-        help=f"pack DATADIR/{TEXT_FOLDER} into one archive that loads many times faster (default: if it is there)",
+        help=f"pack DATADIR/{TEXT_FOLDER} into one archive that loads far faster (default: if the folder exists)",
     )
 
     group = parser.add_argument_group("work")
     group.add_argument(
-        "--num_workers", type=cli.positive_int, default=os.cpu_count() or 1, help="processes; the output is the same"
+        "--num_workers",
+        type=cli.positive_int,
+        default=os.cpu_count() or 1,
+        help="processes; their number does not change the output",
     )
     cli.add_verbosity(parser)
     return parser.parse_args()
 
 
-def prepared_clips(folder: Path) -> set[str]:
-    """The samples whose clips are in `folder`."""
-    if not folder.is_dir():
-        return set()
-    return {match[1] for entry in os.listdir(folder) if (match := re.fullmatch(rf"({SAMPLE})_rgb\.avi", entry))}
-
-
 def counts(datadir: Path, clips: Path) -> str:
-    """What is there now, in lines to compare with what NTU publishes."""
-    videos, pack = prepared_clips(clips), SkeletonPack.open(datadir)
+    """Summarize the data folder in lines to compare with the published numbers."""
+    videos, pack = scan(clips, r"_rgb\.avi"), SkeletonPack.open(datadir)
     packed = pack.names if pack else set()
     skeletons = packed | skeleton_files(datadir).keys()
     both = videos & skeletons
@@ -84,7 +78,7 @@ def main() -> None:
     settings = VideoSettings(args.vid_dim, args.vid_fr, args.codec)
     clips, text = settings.folder(args.datadir), args.datadir / TEXT_FOLDER
 
-    # What is to be done.
+    # Settings and originals.
     skeletons = text.is_dir() if args.skeletons is None else args.skeletons
     if not skeletons and args.rgb_dir is None:
         raise UsageError(f"nothing to prepare: name the original videos with --rgb_dir, or put skeletons in {text}")
@@ -94,13 +88,13 @@ def main() -> None:
     if args.verbose and originals:
         print(f"making {args.codec} clips of {len(originals):,} videos in {clips}, {args.num_workers} at a time")
 
-    # Do it: the skeletons first, which take minutes where the videos take hours.
+    # Convert: first the skeletons, which take minutes, then the videos, which take hours.
     failures = []
     with locked(args.datadir):
         if skeletons:
-            pack = write_pack(args.datadir, args.num_workers, args.verbose)
-            failures += pack.failures
-            if args.verbose and pack.kept:
+            packed = write_pack(args.datadir, args.num_workers, args.verbose)
+            failures += packed.failures
+            if args.verbose and packed.kept:
                 print("the skeletons are packed already")
         if originals:
             videos = prepare_videos(originals, args.datadir, settings, args.num_workers, args.verbose)

@@ -51,7 +51,7 @@ def test_dev_samples_and_limit_train_give_the_split_of_the_mfas_authors(tmp_path
     """50,000 / 5,000 of 60,000, a thousandth of it; their copy names the folder `images`."""
     write(tmp_path, 60)
     (tmp_path / "image").rename(tmp_path / "images")
-    splits = load_avmnist(tmp_path, limit_train=50, dev_samples=5)
+    splits = load_avmnist(tmp_path, limits={"train": 50}, dev_samples=5)
     assert samples(splits["train"]) == list(range(50))
     assert samples(splits["dev"]) == list(range(55, 60))
     assert train_files(tmp_path) == ["images/train_data.npy", "audio/train_data.npy", "train_labels.npy"]
@@ -88,7 +88,7 @@ def test_types_and_shapes(tmp_path):
 
 def test_limits_keep_the_first_samples_of_each_split(tmp_path):
     write(tmp_path, 36)
-    splits = load_avmnist(tmp_path, limit_train=4, limit_dev=2, limit_test=100)
+    splits = load_avmnist(tmp_path, limits={"train": 4, "dev": 2, "test": 100})
     assert [samples(split) for split in splits.values()] == [[0, 1, 2, 3], [33, 34], [0, 1, 2, 3, 4]]
 
 
@@ -109,8 +109,8 @@ def cut(path, size) -> None:
 @pytest.mark.parametrize(
     ("file", "change", "message"),
     [
-        ("image/test_data.npy", lambda p: p.unlink(), "is missing; make the data set with avmnist_gen.py --datadir"),
-        ("train_labels.npy", lambda p: p.unlink(), "is missing; make the data set with avmnist_gen.py --datadir"),
+        ("image/test_data.npy", lambda p: p.unlink(), "is missing; build the data set with avmnist_gen.py --datadir"),
+        ("train_labels.npy", lambda p: p.unlink(), "is missing; build the data set with avmnist_gen.py --datadir"),
         ("image/train_data.npy", lambda p: cut(p, -1), "is not a whole .npy file"),
         ("audio/train_data.npy", lambda p: cut(p, 300), "is not a whole .npy file"),
         ("audio/test_data.npy", lambda p: cut(p, 50), "is not a whole .npy file"),
@@ -126,7 +126,7 @@ def cut(path, size) -> None:
         (
             "image/train_data.npy",
             lambda p: save(p, np.asfortranarray(np.load(p))),
-            "must hold its samples one after the other, but is in Fortran order",
+            "must hold its samples in C order, but is in Fortran order",
         ),
         (
             "image/train_data.npy",
@@ -164,8 +164,8 @@ def cut(path, size) -> None:
             "must hold an integer type of shape (N, ), but holds float64 of shape (24,)",
         ),
         ("train_labels.npy", lambda p: save(p, np.array(3)), "but holds int64 of shape ()"),
-        ("train_labels.npy", lambda p: save(p, np.arange(24)), "labels must lie in 0..9, but go from 0 to 23"),
-        ("test_labels.npy", lambda p: save(p, np.arange(-1, 4)), "labels must lie in 0..9, but go from -1 to 3"),
+        ("train_labels.npy", lambda p: save(p, np.arange(24)), "labels must lie in 0..9, but range from 0 to 23"),
+        ("test_labels.npy", lambda p: save(p, np.arange(-1, 4)), "labels must lie in 0..9, but range from -1 to 3"),
     ],
 )
 def test_a_file_that_is_wrong_is_named(tmp_path, file, change, message):
@@ -188,7 +188,7 @@ def test_the_folder_to_make_is_the_data_set(tmp_path):
 def test_counts_must_agree(tmp_path, file):
     write(tmp_path)
     save(tmp_path / file, np.load(tmp_path / file)[:-1])
-    with pytest.raises(DataError, match=r"images, spectrograms and labels of train must be equally many.*23"):
+    with pytest.raises(DataError, match=r"images, spectrograms and labels of train must be equal in number.*23"):
         load_avmnist(tmp_path)
 
 
@@ -228,10 +228,10 @@ def test_one_class(tmp_path, file, part, message):
 
 def test_one_class_by_a_limit_and_where_there_is_one_only(tmp_path):
     write(tmp_path)
-    assert len(load_avmnist(tmp_path, limit_train=1)["train"].labels) == 1
+    assert len(load_avmnist(tmp_path, limits={"train": 1, "dev": None})["train"].labels) == 1
     save(tmp_path / "train_labels.npy", np.arange(24) // 2 % 10)
     with pytest.raises(DataError, match=r"has class 0 only \(2 samples\); use a larger --limit_train"):
-        load_avmnist(tmp_path, limit_train=2)
+        load_avmnist(tmp_path, limits={"train": 2})
     for part in ("train", "test"):
         save(tmp_path / f"{part}_labels.npy", np.zeros_like(np.load(tmp_path / f"{part}_labels.npy")))
     assert len(load_avmnist(tmp_path, num_outputs=1)["train"].labels) == 22
@@ -245,13 +245,15 @@ def manifest(folder, **changed) -> None:
     (folder / "manifest.json").write_text(json.dumps({"format": "avmnist", "splits": splits | changed}))
 
 
-def test_the_manifest_must_tell_what_the_files_hold(tmp_path):
+def test_the_manifest_must_match_the_files(tmp_path):
     write(tmp_path)
     manifest(tmp_path)
     load_avmnist(tmp_path)
-    for told in ({"count": 6, "per_class": [1] * 6}, {"count": 5, "per_class": [5] + [0] * 9}, None, [5] * 1000):
-        manifest(tmp_path, test=told)
-        with pytest.raises(DataError, match=r"manifest\.json does not match the files: it tells .* of test") as caught:
+    for stated in ({"count": 6, "per_class": [1] * 6}, {"count": 5, "per_class": [5] + [0] * 9}, None, [5] * 1000):
+        manifest(tmp_path, test=stated)
+        with pytest.raises(
+            DataError, match=r"manifest\.json does not match the files: it states .* for test"
+        ) as caught:
             load_avmnist(tmp_path)
         assert len(str(caught.value)) < 600
     (tmp_path / "manifest.json").write_text('{"format": "another maker"}')
@@ -260,7 +262,7 @@ def test_the_manifest_must_tell_what_the_files_hold(tmp_path):
 
 def test_fewer_classes(tmp_path):
     write(tmp_path)
-    with pytest.raises(DataError, match=r"labels must lie in 0\.\.4, but go from 0 to 9"):
+    with pytest.raises(DataError, match=r"labels must lie in 0\.\.4, but range from 0 to 9"):
         load_avmnist(tmp_path, num_outputs=5)
 
 

@@ -221,16 +221,16 @@ def test_a_folder_of_something_else_is_not_touched(gen, originals, tmp_path):
 def test_a_killed_runs_leftovers_are_cleared(gen, originals, tmp_path):
     usual = (*flags(originals), "--datadir", "set")
     gen(*usual)
-    (tmp_path / "set").rename(tmp_path / ".set.old")  # killed between moving the old aside and the new in
-    (tmp_path / ".set.partial/audio").mkdir(parents=True)
-    (tmp_path / ".set.partial/audio/train_data.npy").write_bytes(b"half")
+    (tmp_path / ".set.partial/new/audio").mkdir(parents=True)
+    (tmp_path / ".set.partial/new/audio/train_data.npy").write_bytes(b"half")
+    (tmp_path / "set").rename(tmp_path / ".set.partial/old")  # killed between moving the old aside and the new in
     assert "already built" in gen(*usual)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["set"]
 
 
 def test_two_runs_do_not_build_the_same_folder(gen, originals, tmp_path):
     with avmnist_build.whole_folder(tmp_path / "set"):
-        assert "another run" in gen(*flags(originals), "--datadir", "set", code=2)
+        assert f"is working in {tmp_path}/.set.partial" in gen(*flags(originals), "--datadir", "set", code=1)
 
 
 # Bad input: one line that names the file and the expectation, and nothing left behind.
@@ -251,7 +251,7 @@ BAD_INPUT = {
     "shape": ("mnist/t10k-images-idx3-ubyte", lambda p: write_idx(p, np.zeros((2, 14, 14))), "(2, 14, 14)"),
     "no digits": ("mnist/t10k-images-idx3-ubyte", lambda p: write_idx(p, np.zeros((0, 28, 28))), "N >= 1"),
     "truncated": ("mnist/t10k-images-idx3-ubyte", truncate, "truncated"),
-    "header only": ("mnist/t10k-images-idx3-ubyte", lambda p: p.write_bytes(b"\0\0\x08\3\0\0"), "header says"),
+    "header only": ("mnist/t10k-images-idx3-ubyte", lambda p: p.write_bytes(b"\0\0\x08\3\0\0"), "header states"),
     "truncated gzip": ("mnist/train-images-idx3-ubyte.gz", truncate, "gzip"),
     "no gzip": ("mnist/train-images-idx3-ubyte.gz", lambda p: p.write_bytes(b"<html>"), "gzip"),
     "counts": ("mnist/t10k-labels-idx1-ubyte", lambda p: write_idx(p, np.zeros(3)), "3 labels"),

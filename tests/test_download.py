@@ -1,7 +1,10 @@
-"""The downloads, against a server on localhost that can be told to misbehave."""
+"""Downloads from a server on localhost that misbehaves on request."""
 
 import hashlib
 import io
+import os
+import socket
+import subprocess
 import threading
 import zipfile
 from dataclasses import dataclass, field, replace
@@ -12,38 +15,30 @@ import pytest
 
 from datasets.avmnist import download as dl
 from utils.errors import DataError
+from utils.files import LockedError, locked
 
 DATA = bytes(range(256)) * 4000  # 1 MB: several blocks
 
 
 @dataclass
 class Server:
-    """What the server holds and how it behaves; `asked` lists (path, Range header) of every request."""
+    """Files of the server and how it behaves; `asked` lists the path of every request."""
 
     url: str = ""
     files: dict[str, bytes] = field(default_factory=dict)
-    ranges: bool = True  # answers Range requests
     cuts: list[int] = field(default_factory=list)  # bytes sent before the connection is cut, by request
     busy: int = 0  # answers 503 so many times first
-    asked: list[tuple[str, str | None]] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
-        asked = request.headers.get("Range")
-        self.asked.append((request.path, asked))
+        self.asked.append(request.path)
         if self.busy:
             self.busy -= 1
             return request.send_error(503)
         if request.path not in self.files:
             return request.send_error(404)
-        body = whole = self.files[request.path]
-        if asked and self.ranges:
-            start = int(asked.removeprefix("bytes=").removesuffix("-"))
-            body = whole[start:]
-            request.send_response(206 if body else 416)
-            place = f"{start}-{len(whole) - 1}" if body else "*"
-            request.send_header("Content-Range", f"bytes {place}/{len(whole)}")
-        else:
-            request.send_response(200)
+        body = self.files[request.path]
+        request.send_response(200)
         request.send_header("Content-Length", str(len(body)))
         request.end_headers()
         request.wfile.write(body[: self.cuts.pop(0)] if self.cuts else body)
@@ -100,7 +95,9 @@ def originals(server, monkeypatch):
 
 
 def names(folder):
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    """All files but the lock."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
+    return sorted(str(path.relative_to(folder)) for path in paths)
 
 
 UNPACKED = [
@@ -115,7 +112,7 @@ WHOLE = sorted(UNPACKED + [name for name in dl.ORIGINALS if name.startswith("mni
 def test_originals_are_fetched_unpacked_and_not_asked_for_again(server, originals, tmp_path, capfd):
     folders = dl.download_originals(tmp_path, verbose=False, urls=originals)
     assert folders == {f"{name}_dir": tmp_path / name for name in ("mnist", "fsdd", "esc50")}
-    assert names(tmp_path) == WHOLE  # no README.md, no archive, no part
+    assert names(tmp_path) == WHOLE  # no README.md, no archive, no temporary
     assert (tmp_path / "fsdd/recordings/0_a_0.wav").read_bytes() == DATA
     assert len(server.asked) == 6
     dl.download_originals(tmp_path, verbose=False, urls=originals)
@@ -130,63 +127,55 @@ def test_progress_is_shown(server, originals, tmp_path, capfd):
     assert "unpack esc50.zip: 100%" in shown
 
 
-def test_a_run_goes_on_with_what_is_missing(server, originals, tmp_path):
+def test_a_later_run_fetches_only_what_is_missing(server, originals, tmp_path):
     missing = server.files.pop("/esc50.zip")
     with pytest.raises(DataError, match=r"esc50.zip: the server answers 404 .* download it yourself to .*esc50.zip"):
         dl.download_originals(tmp_path, verbose=False, urls=originals)
     assert names(tmp_path) == [name for name in WHOLE if not name.startswith("esc50")]
     server.files["/esc50.zip"] = missing
     dl.download_originals(tmp_path, verbose=False, urls=originals)
-    assert [path for path, _ in server.asked].count("/fsdd.zip") == 1
+    assert server.asked.count("/fsdd.zip") == 1
     assert names(tmp_path) == WHOLE
 
 
 def test_an_archive_downloaded_by_hand_is_unpacked(server, originals, tmp_path):
     (tmp_path / "fsdd.zip").write_bytes(zipped(FSDD))
     dl.download_originals(tmp_path, verbose=False, urls=originals)
-    assert "/fsdd.zip" not in [path for path, _ in server.asked]
+    assert "/fsdd.zip" not in server.asked
     assert names(tmp_path) == WHOLE
 
 
 def test_a_folder_of_something_else_is_left_alone(server, originals, tmp_path):
     (tmp_path / "fsdd").mkdir()
     (tmp_path / "fsdd/notes.txt").write_text("mine")
-    with pytest.raises(DataError, match=r"fsdd must have the folders \['recordings'\].*move it away"):
+    with pytest.raises(DataError, match=r"fsdd must contain the folders \['recordings'\].*move it away"):
         dl.download_originals(tmp_path, verbose=False, urls=originals)
     assert (tmp_path / "fsdd/notes.txt").read_text() == "mine"
 
 
-def test_a_cut_connection_is_resumed(server, tmp_path):
+def test_a_cut_connection_is_tried_again(server, tmp_path):
     server.files["/f"], server.cuts = DATA, [300_000, 400_000]
     dl.download(f"{server.url}/f", tmp_path / "f", verbose=False)
     assert (tmp_path / "f").read_bytes() == DATA
-    assert [asked for _, asked in server.asked] == [None, "bytes=300000-", "bytes=700000-"]
+    assert server.asked == ["/f"] * 3
 
 
-def test_what_came_before_an_end_is_kept_for_the_next_run(server, tmp_path):
-    server.files["/f"], server.cuts = DATA, [100, 100, 100, 100]
-    with pytest.raises(DataError, match=r"broke after 400 of 1024000 bytes, 4 times; download it yourself to .*f,"):
+def test_a_connection_that_always_breaks_leaves_nothing(server, tmp_path):
+    server.files["/f"], server.cuts = DATA, [100, 100, 100, 400]
+    broken = r"/f: .*400 bytes read, 1023600 more expected.*, 4 times; download it yourself to .*f,"
+    with pytest.raises(DataError, match=broken) as error:
         dl.download(f"{server.url}/f", tmp_path / "f", verbose=False)
-    assert names(tmp_path) == ["f.part"]
-    dl.download(f"{server.url}/f", tmp_path / "f", verbose=False)
-    assert (tmp_path / "f").read_bytes() == DATA
-    assert server.asked[-1] == ("/f", "bytes=400-")
+    assert "\n" not in str(error.value)
+    assert names(tmp_path) == []
 
 
-def test_a_server_without_ranges_is_asked_from_the_start(server, tmp_path):
-    server.files["/f"], server.cuts, server.ranges = DATA, [300_000], False
-    dl.download(f"{server.url}/f", tmp_path / "f", verbose=False)
-    assert (tmp_path / "f").read_bytes() == DATA
-    assert len(server.asked) == 2
-
-
-@pytest.mark.parametrize("size", [len(DATA), len(DATA) + 10])
-def test_a_part_that_is_whole_or_too_long(server, tmp_path, size):
-    server.files["/f"] = DATA
-    (tmp_path / "f.part").write_bytes((DATA + b"x" * 10)[:size])
-    dl.download(f"{server.url}/f", tmp_path / "f", verbose=False)
-    assert (tmp_path / "f").read_bytes() == DATA
-    assert len(server.asked) == (1 if size == len(DATA) else 2)
+def test_a_silent_server_is_given_up(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(dl, "TIMEOUT", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/f"
+        with pytest.raises(DataError, match=r"/f: .*timed out.*, 4 times; download it yourself"):
+            dl.download(url, tmp_path / "f", verbose=False)
+    assert names(tmp_path) == []
 
 
 def test_a_busy_server_is_asked_again_and_an_absent_one_is_named(server, tmp_path):
@@ -210,20 +199,27 @@ def test_a_file_of_the_users_with_a_wrong_checksum_stays(server, originals, tmp_
     mine = tmp_path / "mnist/train-images-idx3-ubyte.gz"
     mine.parent.mkdir()
     mine.write_bytes(b"mine")
-    with pytest.raises(DataError, match="delete it to have it downloaded again"):
+    with pytest.raises(DataError, match="delete it to download it again"):
         dl.download_originals(tmp_path, verbose=False, urls=originals)
     assert mine.read_bytes() == b"mine"
     assert not server.asked
 
 
-@pytest.mark.parametrize("name", ["mnist/train-images-idx3-ubyte.gz", "fsdd.zip"])
-def test_a_part_of_something_else_is_downloaded_anew(server, originals, tmp_path, name):
-    part = tmp_path / f"{name}.part"
-    part.parent.mkdir(exist_ok=True)
-    part.write_bytes(b"y" * 500)
+def test_the_temporary_of_a_killed_download_is_removed(server, originals, tmp_path):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    for name in ("fsdd.zip", "mnist/train-images-idx3-ubyte.gz"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        path = tmp_path / name
+        path.with_name(f".{path.name}.{dead.pid}@{socket.gethostname()}.tmp").write_bytes(b"half")
     dl.download_originals(tmp_path, verbose=False, urls=originals)
     assert names(tmp_path) == WHOLE
-    assert [asked for path, asked in server.asked if path == f"/{name}"] == ["bytes=500-", None]
+
+
+def test_one_process_at_a_time_downloads(server, originals, tmp_path):
+    with locked(tmp_path), pytest.raises(LockedError, match=str(tmp_path)):
+        dl.download_originals(tmp_path, verbose=False, urls=originals)
+    assert not server.asked
 
 
 BROKEN = {
@@ -250,35 +246,35 @@ def test_a_broken_or_hostile_zip_leaves_nothing(server, originals, tmp_path, cas
 
 
 def test_killed_while_unpacking(server, originals, tmp_path, monkeypatch):
-    """A kill leaves the archive and the hidden folder as they are; nothing is tidied up at such an end."""
+    """A kill leaves the archive and the hidden folder behind; the next run starts over."""
 
     class Killed(BaseException):
         pass
 
-    def kill(source, target):
+    def kill(path, target):
         raise Killed
 
-    monkeypatch.setattr(dl.os, "replace", lambda a, b: kill(a, b) if b.name == "fsdd" else a.rename(b))
+    monkeypatch.setattr(Path, "rename", kill)
     monkeypatch.setattr(dl.shutil, "rmtree", lambda *args, **kwargs: None)
     with pytest.raises(Killed):
         dl.download_originals(tmp_path, verbose=False, urls=originals)
     assert not (tmp_path / "fsdd").exists()
     assert (tmp_path / "fsdd.zip").exists()
-    (tmp_path / ".fsdd.unpacking/recordings/9_old_9.wav").write_bytes(b"of an older archive")
+    (tmp_path / ".fsdd.partial/new/recordings/9_old_9.wav").write_bytes(b"of an older archive")
     monkeypatch.undo()
     dl.unpack(tmp_path / "fsdd.zip", tmp_path / "fsdd", ("recordings/*.wav",), verbose=False)
     assert [name for name in names(tmp_path) if "fsdd/" in name] == UNPACKED[2:]
-    assert not (tmp_path / ".fsdd.unpacking").exists()
+    assert not (tmp_path / ".fsdd.partial").exists()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device /dev/full, which Linux has")
 def test_a_full_disk_is_an_error_that_names_the_file(server, tmp_path):
     server.files["/f"] = b"little"  # buffered: the disk refuses it only at the end
-    (tmp_path / "f.part").symlink_to("/dev/full")
-    with pytest.raises(OSError, match=r"No space left.*f\.part"):
+    (tmp_path / f".f.{os.getpid()}@{socket.gethostname()}.tmp").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"No space left.*/f'"):
         dl.download(f"{server.url}/f", tmp_path / "f", verbose=False)
     assert len(server.asked) == 1
-    assert not (tmp_path / "f").exists()
+    assert names(tmp_path) == []
 
 
 def test_published_addresses_are_secure_and_mnist_is_checked():

@@ -135,7 +135,7 @@ def test_inputs_go_to_the_networks_device(tmp_path, network):
 
 
 def test_a_name_that_does_not_exist_is_told_with_those_near_it(network):
-    with pytest.raises(UsageError, match=r"no module named 'layer5'; near it: layer4"):
+    with pytest.raises(UsageError, match=r"no module named 'layer5'; similar names: layer4"):
         Extractor(resnet18(), ["layer1", "layer5"])
     with pytest.raises(UsageError, match=r"no module named 'layer1'; it has 0, 1, 2, 3, 4"):
         Extractor(network, ["layer1"])
@@ -150,7 +150,7 @@ def test_a_name_that_does_not_exist_is_told_with_those_near_it(network):
     ("network", "layer", "rule"),
     [
         (Block(), "idle", "'idle' did not run"),
-        (Block(runs=2), "body", "'body' ran 2 times"),
+        (Block(runs=2), "body", "'body' must run once in a forward pass, but ran 2 times"),
         (Block({"x": torch.ones(2, 3)}), "body", "must be a tensor, but is a dict"),
         (Block(("a", None)), "body", "must be a tensor, but is a tuple"),
         (Block(torch.ones(2)), "body", r"must be \(batch, channel, ...\), but is \(2,\)"),
@@ -215,8 +215,8 @@ Y = torch.tensor([0, 1, 1])
 @pytest.mark.parametrize(
     ("batches", "rule"),
     [
-        ([], "hold no sample"),
-        ([(X[:0], X[:0], Y[:0])], "hold no sample"),
+        ([], "contain no samples"),
+        ([(X[:0], X[:0], Y[:0])], "contain no samples"),
         ([(X, Y)], r"must be \(input of a, input of b, labels\), but batch 0 is 2 parts"),
         ([(X, X, Y), X], "batch 1 is a Tensor"),
         ([(X, X[:2], Y)], r"b.0 of batch 0 must have B rows, but they are \(3,\) and \(2, 2\)"),
@@ -226,8 +226,8 @@ Y = torch.tensor([0, 1, 1])
             "b.0 of batch 1 holds NaN or infinity in 1 of 3",
         ),
         ([(X, X * torch.nan, Y)], "NaN or infinity in 3 of 3 rows"),
-        ([(X, X, Y - 1)], "class numbers from 0"),
-        ([(X, X, Y + 0.5)], "class numbers from 0"),
+        ([(X, X, Y - 1)], "must be classes from 0"),
+        ([(X, X, Y + 0.5)], "must be classes from 0"),
         ([(X, X, torch.stack([Y, Y + 1], dim=1))], "must be 0 or 1"),
     ],
 )

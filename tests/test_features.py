@@ -114,66 +114,70 @@ def label(*values: object):
 
 
 WRONG = {
-    "a bad name": ({"train": {"text": np.zeros((6, 2))}}, "arrays are called NAME.INDEX, NAME.logits or label"),
+    "a bad name": ({"train": {"text": np.zeros((6, 2))}}, "arrays must be named NAME.INDEX, NAME.logits or label"),
     "a space": ({"train": {"a b.0": np.zeros((6, 2))}}, "one is 'a b.0'"),
     "a line": ({"train": {"a\nb.0": np.zeros((6, 2))}}, r"one is 'a\nb.0'"),
     "a zero before": ({"train": {"text.02": np.zeros((6, 2))}}, "one is 'text.02'"),
     "other digits": ({"train": {"text.٢": np.zeros((6, 2))}}, "one is 'text.٢'"),
-    "many digits": ({"train": {"text." + "9" * 5000: np.zeros((6, 2))}}, "arrays are called NAME.INDEX"),
-    "a gap": ({"all": {"text.1": None, "text.2": of_width(3)}}, "train.npz: the features of text must count from 0 "
-              "without gaps, but there are 0, 2"),
-    "no first": ({"all": {"sound.0": None, "sound.1": of_width(3)}}, "the features of sound must count from 0 without "
-                 "gaps, but there are 1"),
-    "logits alone": ({"all": {"sound.0": None}}, "the features of sound must count from 0 without gaps, but there are "
-                     "none"),
-    "one modality": ({"all": {"sound.0": None, "sound.logits": None}}, "two to five modalities are fused, but there "
-                     "are 1: text"),
-    "six modalities": ({"all": {f"{name}.0": of_width(1) for name in "abcd"}}, "two to five modalities are fused, but "
-                       "there are 6: text, sound, a, b, c, d"),
-    "no label": ({"dev": {"label": None}}, "dev.npz has no array called label"),
-    "float labels": ({"train": {"label": label(0.0, 1.0)}}, "train.npz: label must be whole numbers (N,), or 0 and 1 "
-                     "(N, C), but is float64 (6,)"),
-    "words": ({"train": {"label": label("cat", "dog")}}, "label must be whole numbers (N,), or 0 and 1 (N, C), but is "
+    "many digits": ({"train": {"text." + "9" * 5000: np.zeros((6, 2))}}, "arrays must be named NAME.INDEX"),
+    "a gap": ({"all": {"text.1": None, "text.2": of_width(3)}}, "train.npz: the features of text must be numbered "
+              "from 0 without gaps, but the file has 0, 2"),
+    "no first": ({"all": {"sound.0": None, "sound.1": of_width(3)}}, "the features of sound must be numbered from 0 "
+                 "without gaps, but the file has 1"),
+    "logits alone": ({"all": {"sound.0": None}}, "the features of sound must be numbered from 0 without gaps, but the "
+                     "file has none"),
+    "one modality": ({"all": {"sound.0": None, "sound.logits": None}}, "the number of modalities must be 2 to 5, but "
+                     "the file has 1: text"),
+    "six modalities": ({"all": {f"{name}.0": of_width(1) for name in "abcd"}}, "the number of modalities must be 2 to "
+                       "5, but the file has 6: text, sound, a, b, c, d"),
+    "no label": ({"dev": {"label": None}}, "dev.npz has no array named label"),
+    "float labels": ({"train": {"label": label(0.0, 1.0)}}, "train.npz: label must hold integers (N,), or 0 and 1 (N, "
+                     "C), but is float64 (6,)"),
+    "words": ({"train": {"label": label("cat", "dog")}}, "label must hold integers (N,), or 0 and 1 (N, C), but is "
               "<U3 (6,)"),
-    "words of several": ({"all": {"label": filled("1", "<U1", 3)}}, "label must be whole numbers (N,), or 0 and 1 "
-                         "(N, C), but is <U1 (6, 3)"),
-    "dates": ({"all": {"label": filled(0, "datetime64[D]", 3)}}, "label must be whole numbers (N,)"),
-    "records": ({"all": {"label": filled(0, [("a", int)], 3)}}, "label must be whole numbers (N,)"),
-    "one label for all": ({"train": {"label": np.array(1)}}, "label must be whole numbers (N,), or 0 and 1 (N, C), but "
+    "words of several": ({"all": {"label": filled("1", "<U1", 3)}}, "label must hold integers (N,), or 0 and 1 (N, "
+                         "C), but is <U1 (6, 3)"),
+    "dates": ({"all": {"label": filled(0, "datetime64[D]", 3)}}, "label must hold integers (N,)"),
+    "records": ({"all": {"label": filled(0, [("a", int)], 3)}}, "label must hold integers (N,)"),
+    "one label for all": ({"train": {"label": np.array(1)}}, "label must hold integers (N,), or 0 and 1 (N, C), but "
                           "is int64 ()"),
     "a cube of labels": ({"train": {"label": np.zeros((6, 1, 1), int)}}, "but is int64 (6, 1, 1)"),
-    "negative": ({"test": {"label": label(0, -1)}}, "test.npz: labels count from 0, but one is -1"),
-    "not in train": ({"dev": {"label": label(0, 7)}}, "dev.npz has the class 7, but train.npz only classes up to 2"),
-    "identifiers": ({"train": {"label": label(3, 10**9)}}, "labels count from 0, but the highest is 1000000000"),
-    "unsigned": ({"all": {"label": label(np.uint64(2**64 - 1))}}, "labels count from 0, but the highest is 1844674"),
-    "others than 0 and 1": ({"train": {"label": filled(2, int, 3)}}, "labels of several classes a sample are 0 or 1"),
-    "unknown labels": ({"train": {"label": filled(np.nan, float, 3)}}, "labels of several classes a sample are 0 or 1"),
-    "no classes": ({"all": {"label": filled(0, int, 0)}}, "label must be whole numbers (N,), or 0 and 1 (N, C), but is "
+    "negative": ({"test": {"label": label(0, -1)}}, "test.npz: labels must lie in 0..99999, but range from -1 to 0"),
+    "not in train": ({"dev": {"label": label(0, 7)}}, "dev.npz has class 7, but train.npz only classes up to 2"),
+    "identifiers": ({"train": {"label": label(3, 10**9)}}, "labels must lie in 0..99999, but range from 3 to "
+                    "1000000000"),
+    "unsigned": ({"all": {"label": label(np.uint64(2**64 - 1))}}, "labels must lie in 0..99999, but range from "
+                 "18446744073709551615 to 18"),
+    "others than 0 and 1": ({"train": {"label": filled(2, int, 3)}}, "labels (N, C) must be 0 or 1"),
+    "unknown labels": ({"train": {"label": filled(np.nan, float, 3)}}, "labels (N, C) must be 0 or 1"),
+    "no classes": ({"all": {"label": filled(0, int, 0)}}, "label must hold integers (N,), or 0 and 1 (N, C), but is "
                    "int64 (6, 0)"),
     "two kinds of label": ({"dev": {"label": filled(1, int, 3)}}, "width of label is 1 in train.npz and 3 in dev.npz"),
     "other classes": ({"all": {"label": filled(1, int, 3)}, "dev": {"label": filled(1, int, 4)}}, "the width of label "
                       "is 3 in train.npz and 4 in dev.npz"),
-    "other widths": ({"dev": {"sound.0": of_width(5)}}, "all splits need the same arrays, but the width of sound.0 is "
-                     "4 in train.npz and 5 in dev.npz"),
+    "other widths": ({"dev": {"sound.0": of_width(5)}}, "all splits must have the same arrays, but the width of "
+                     "sound.0 is 4 in train.npz and 5 in dev.npz"),
     "one less": ({"dev": {"text.1": None}}, "the width of text.1 is 3 in train.npz and none in dev.npz"),
     "one more": ({"test": {"text.2": of_width(3)}}, "the width of text.2 is none in train.npz and 3 in test.npz"),
-    "some logits": ({"all": {"text.logits": None}}, "either all modalities have logits or none, but only sound.logits "
-                    "are there"),
+    "some logits": ({"all": {"text.logits": None}}, "all modalities or none must have logits, but the files have "
+                    "sound.logits"),
     "wide logits": ({"all": {"text.logits": of_width(4)}}, "text.logits must have a column for each of 3 classes, but "
                     "has 4"),
     "other counts": ({"dev": {"text.1": np.zeros((5, 3))}}, "dev.npz: text.1 has 5 samples, but label has 4"),
-    "nan": ({"train": {"text.0": np.array([[0, 0]] * 4 + [[0, np.nan], [np.inf, 0]])}}, "train.npz: text.0 is not "
-            "finite in sample 4"),
-    "too large": ({"train": {"text.0": filled(1e300, np.float64)}}, "train.npz: text.0 is not finite in sample 0"),
+    "nan": ({"train": {"text.0": np.array([[0, 0]] * 4 + [[0, np.nan], [np.inf, 0]])}}, "train.npz: text.0 must be "
+            "finite, but is not in sample 4"),
+    "too large": ({"train": {"text.0": filled(1e300, np.float64)}}, "train.npz: text.0 must be finite, but is not in "
+                  "sample 0"),
     "complex": ({"train": {"text.0": filled(1j, np.complex64)}}, "text.0 must hold numbers (N, D), but is complex64 "
                 "(6, 2)"),
     "text": ({"train": {"text.0": filled("1", "<U1")}}, "text.0 must hold numbers (N, D), but is <U1 (6, 2)"),
     "maps": ({"train": {"text.0": np.zeros((6, 2, 2))}}, "text.0 must hold numbers (N, D), but is float64 (6, 2, 2)"),
     "rows": ({"train": {"text.0": np.zeros(6)}}, "text.0 must hold numbers (N, D), but is float64 (6,)"),
     "no width": ({"train": {"text.0": of_width(0)}}, "text.0 must hold numbers (N, D), but is float32 (6, 0)"),
-    "one class": ({"train": {"label": label(2)}}, "train.npz: all samples are of class 2; there is nothing to tell"),
+    "one class": ({"train": {"label": label(2)}}, "train.npz must have two classes or more, but all samples are of "
+                  "class 2"),
     "objects": ({"train": {"text.0": filled(None, object)}}, "train.npz is not a whole .npz file: Object arrays"),
-    "empty": ({"dev": {name: array[:0] for name, array in arrays_of("dev").items()}}, "dev.npz holds no samples"),
+    "empty": ({"dev": {name: array[:0] for name, array in arrays_of("dev").items()}}, "dev.npz has no samples"),
 }  # fmt: skip
 
 
@@ -208,10 +212,10 @@ HUGE = "{'descr': '<f4', 'fortran_order': False, 'shape': (%d, 2)}\n"
 FILES = {
     "nothing": (b"", "is not a whole .npz file"),
     "words": (b"hello", "is not a whole .npz file"),
-    "one array": (npy(np.zeros(3)), "is one array, not an .npz file of several; write it with numpy.savez"),
+    "one array": (npy(np.zeros(3)), "is a single array, not an .npz file of several; write it with numpy.savez"),
     "a pickle": (npy(np.array([{}]), allow_pickle=True), "is not a whole .npz file: Object arrays cannot"),
-    "a zip of text": (member("label", b"0 1 2"), "'label' is no array; write the file with numpy.savez"),
-    "a text beside": (member("text.0.npy", b"0 1 2"), "'text.0' is no array; write the file with numpy.savez"),
+    "a zip of text": (member("label", b"0 1 2"), "'label' is not an array; write the file with numpy.savez"),
+    "a text beside": (member("text.0.npy", b"0 1 2"), "'text.0' is not an array; write the file with numpy.savez"),
     "a header of nothing": (member("text.0.npy", header("")), "is not a whole .npz file"),
     "a header cut off": (member("text.0.npy", header("{'descr': ('''")), "is not a whole .npz file"),
     "a header too deep": (member("text.0.npy", header("(" * 9000)), "is not a whole .npz file"),
@@ -236,7 +240,7 @@ def test_a_missing_file_is_named(tmp_path):
     write(tmp_path)
     (tmp_path / "test.npz").unlink()
     load_features(tmp_path, ("train", "dev"), {})
-    with pytest.raises(DataError, match=r"test\.npz is missing; docs/own_data\.md tells what belongs there"):
+    with pytest.raises(DataError, match=r"test\.npz is missing; docs/own_data\.md describes the file"):
         load_features(tmp_path, SPLITS, {})
 
 

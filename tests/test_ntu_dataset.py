@@ -12,17 +12,17 @@ import pytest
 import torch
 
 from datasets.ntu import splits as ntu_splits
-from datasets.ntu.folder import MEAN, STD, SUBJECTS, discover, normalise_clips
+from datasets.ntu.folder import MEAN, STD, SUBJECTS, Selection, discover, normalise_clips
 from datasets.ntu.pack import write_pack
 from datasets.ntu.samples import MODALITIES, NTUSettings, NTUSplit
 from datasets.ntu.skeleton import parse_skeleton, prepare_skeleton
 from datasets.ntu.splits import damaged_samples
 from datasets.ntu.video import clip_indices, frame_count, read_frames
 from tests.ntu_samples import cut, promise_more_frames, sample_name, write_samples, write_skeleton, write_video
-from utils import cli
 from utils.errors import DataError
 
 SETTINGS = NTUSettings(vid_dim=64)
+NO_BAD = Selection(no_bad_skel=True)
 ALL = ("train", "trainexp", "dev", "test")
 
 
@@ -74,7 +74,7 @@ def test_other_files_are_no_samples(copied):
 
 
 def test_splits_follow_subjects_and_classes(written):
-    splits = discover(written[0], SETTINGS).splits(ALL, 2)
+    splits = discover(written[0], SETTINGS, Selection(2)).splits(ALL)
     assert {name: sorted({int(n[9:12]) for n in split.names}) for name, split in splits.items()} == {
         "train": [1, 16],
         "trainexp": [1],
@@ -89,9 +89,9 @@ def test_splits_follow_subjects_and_classes(written):
 
 
 def test_limits_keep_the_first_samples(written):
-    folder = discover(written[0], SETTINGS)
-    whole = folder.splits(ALL, 2)
-    limited = folder.splits(ALL, 2, {"train": 3, "dev": 1, "test": None})
+    whole = discover(written[0], SETTINGS, Selection(2)).splits(ALL)
+    selection = Selection(2, {"train": 3, "dev": 1, "test": None})
+    limited = discover(written[0], SETTINGS, selection).splits(ALL)
     assert {name: len(split) for name, split in limited.items()} == {
         "train": 3,
         "trainexp": len(whole["trainexp"]),
@@ -102,16 +102,16 @@ def test_limits_keep_the_first_samples(written):
 
 
 def test_a_split_can_go_by_another_name(written):
-    folder = discover(written[0], SETTINGS)
-    named = folder.splits({"train": "trainexp", "dev": "dev"}, 2, {"train": 2})
+    folder = discover(written[0], SETTINGS, Selection(2, {"train": 2}))
+    named = folder.splits({"train": "trainexp", "dev": "dev"})
     assert list(named) == ["train", "dev"]
-    assert named["train"].names == folder.splits(("trainexp",), 2)["trainexp"].names[:2]
+    assert named["train"].names == folder.splits(("trainexp",))["trainexp"].names[:2]
 
 
 def test_a_class_above_num_outputs_is_an_error(written):
-    folder = discover(written[0], SETTINGS)
+    folder = discover(written[0], SETTINGS, Selection(1))
     with pytest.raises(DataError, match=r"classes must lie in 1\.\.1, but S\w+A002 is of class 2.*--num_outputs 2"):
-        folder.splits(("train",), 1)
+        folder.splits(("train",))
 
 
 def test_an_empty_split_is_an_error(copied):
@@ -145,18 +145,19 @@ def test_bad_skeletons_are_left_out(copied, tmp_path, monkeypatch, place):
         (tmp_path / "bad_skel.txt").write_text(samples.complete[0])  # not read, since the data folder has one
     ((datadir if place == "data folder" else tmp_path) / "bad_skel.txt").write_text(content)
     skeleton(datadir, samples.cut_skeleton[0]).unlink()
-    folder = discover(datadir, SETTINGS)
-    assert folder.bad_skeletons == {listed, *samples.empty}
-    kept = {name for split in folder.splits(ALL, no_bad_skel=True).values() for name in split.names}
+    folder = discover(datadir, SETTINGS, NO_BAD)
+    assert folder.excluded == {listed, *samples.empty}
+    kept = {name for split in folder.splits(ALL).values() for name in split.names}
     assert kept == set(folder.names) - {listed, *samples.empty}
-    assert {name for split in folder.splits(ALL).values() for name in split.names} == set(folder.names)
+    everything = discover(datadir, SETTINGS).splits(ALL)
+    assert {name for split in everything.values() for name in split.names} == set(folder.names)
 
 
 def test_a_large_file_without_bodies_costs_no_parsing(copied):
     datadir, samples = copied
     name = samples.complete[0]
     skeleton(datadir, name).write_text("broken " * 5000)
-    assert name not in discover(datadir, SETTINGS).bad_skeletons
+    assert name not in discover(datadir, SETTINGS, NO_BAD).excluded
 
 
 @pytest.mark.parametrize("prepare", ["nothing", "rgb only", "no common name"])
@@ -180,7 +181,7 @@ def test_videos_of_another_size_are_pointed_out(written):
 
 def test_samples_without_crop(written):
     datadir = written[0]
-    split = discover(datadir, SETTINGS).splits(("dev",), 2)["dev"]
+    split = discover(datadir, SETTINGS, Selection(2)).splits(("dev",))["dev"]
     for index, name in enumerate(split.names):
         clip = split.load(index, "rgb")
         assert clip.dtype == torch.uint8
@@ -194,7 +195,7 @@ def test_samples_without_crop(written):
 
 def test_settings_reach_the_samples(written):
     settings = NTUSettings(vid_dim=64, vid_len=(5, 20), frame_sampling="uniform", centre=False)
-    split = discover(written[0], settings).splits(("test",), 2)["test"]
+    split = discover(written[0], settings, Selection(2)).splits(("test",))["test"]
     clip, joints = split.load(0, "rgb"), split.load(0, "skeleton")
     assert clip.shape == (5, 64, 64, 3)
     assert clip[-1].max() > 0  # the published sampling ends with a black frame
@@ -205,19 +206,19 @@ def test_settings_reach_the_samples(written):
 @pytest.mark.parametrize("modality", MODALITIES)
 def test_crops_depend_on_seed_and_sample_only(written, modality):
     folder = discover(written[0], SETTINGS)
-    split = folder.splits(("test",), 2)["test"]
+    split = folder.splits(("test",))["test"]
     crops = [split.load(1, modality, seed) for seed in range(12)]
     assert len({crop.numpy().tobytes() for crop in crops}) > 3
     again = pickle.loads(pickle.dumps(split))
     np.random.seed(5)  # noqa: NPY002 - global state must not matter
     for seed in (4, 0):
         assert torch.equal(again.load(1, modality, seed), crops[seed])
-    assert not torch.equal(crops[0], split.load(1, modality))
+    assert not torch.equal(crops[8], split.load(1, modality))  # half of the video; seed 0 keeps almost all of it
 
 
 def test_rgb_crops_are_centred_in_time(written):
     datadir, _ = written
-    split = discover(datadir, SETTINGS).splits(("test",), 2)["test"]
+    split = discover(datadir, SETTINGS, Selection(2)).splits(("test",))["test"]
     path = rgb(datadir, split.names[0])
     count = frame_count(path)
     choices = [read_frames(path, clip_indices(count, 8, ratio=kept / 24)) for kept in range(12, 25)]
@@ -227,7 +228,7 @@ def test_rgb_crops_are_centred_in_time(written):
 
 
 def test_workers_load_the_same(written):
-    split = discover(written[0], SETTINGS).splits(("dev",), 2)["dev"]
+    split = discover(written[0], SETTINGS, Selection(2)).splits(("dev",))["dev"]
 
     class Crops(torch.utils.data.Dataset):
         def __len__(self):
@@ -245,7 +246,7 @@ def test_workers_load_the_same(written):
 
 def test_damaged_samples_are_named(written):
     datadir, samples = written
-    split = discover(datadir, SETTINGS).splits(("train",), 2)["train"]
+    split = discover(datadir, SETTINGS, Selection(2)).splits(("train",))["train"]
     for name, modality in ((samples.cut_rgb[0], "rgb"), (samples.cut_skeleton[0], "skeleton")):
         with pytest.raises(DataError, match=rf"{name}.*; --skip_bad_samples leaves out"):
             split.load(split.names.index(name), modality)
@@ -282,10 +283,10 @@ def damaged(copied):
     return datadir, [
         ("rgb", samples.cut_rgb[0], "is damaged"),
         ("rgb", other_size, "frames must be 64x64, but are 32x32"),
-        ("rgb", promising, "it should hold 200 frames, but frame "),
+        ("rgb", promising, "it should have 200 frames, but frame "),
         ("rgb", other_frames, "frames should be 64x64, but frame 10 is 32x32"),
         ("skeleton", samples.cut_skeleton[0], "line "),
-        ("skeleton", empty, "cut short"),
+        ("skeleton", empty, "truncated"),
         ("skeleton", gone, "cannot be read: No such file or directory"),
     ]
 
@@ -322,19 +323,16 @@ def test_what_is_not_found_damaged_can_be_read_with_any_crop(copied):
 def test_a_damaged_skeleton_is_not_taken_for_one_without_bodies(damaged):
     datadir, wrong = damaged
     with pytest.raises((DataError, FileNotFoundError)):
-        _ = discover(datadir, SETTINGS).bad_skeletons
-    kept = discover(datadir, SETTINGS, skip_damaged=True)
-    assert kept.bad_skeletons.isdisjoint(name for _, name, _ in wrong)
+        _ = discover(datadir, SETTINGS, NO_BAD).excluded
+    kept = discover(datadir, SETTINGS, Selection(no_bad_skel=True, skip_damaged=True))
+    assert kept.excluded.isdisjoint(name for _, name, _ in wrong)
 
 
 def test_the_first_damaged_samples_are_printed_and_all_returned(damaged, monkeypatch, capsys):
     monkeypatch.setattr(ntu_splits, "SHOWN", 2)
-    parser = cli.make_parser("")
-    cli.add_ntu_data(parser)
-    cli.add_verbosity(parser)
-    flags = ("--vid_dim", "64", "--num_workers", "0", "--no-verbose", "--skip_bad_samples")
-    args = parser.parse_args([*flags, "--datadir", str(damaged[0])])
-    splits, facts = ntu_splits.read_splits(args, ("train", "dev", "test"), MODALITIES, {"train": None})
+    selection = Selection(limits={"train": None}, skip_damaged=True)
+    names = ("train", "dev", "test")
+    splits, facts = ntu_splits.read_splits(damaged[0], SETTINGS, selection, names, MODALITIES, 0, verbose=False)
     output = capsys.readouterr()
     assert output.out == ""
     first, *lines, last = output.err.splitlines()
@@ -364,7 +362,7 @@ def test_a_killed_process_ends_the_check(written, monkeypatch):
 
 def test_the_pack_is_read_where_it_has_the_sample(copied):
     datadir, samples = copied
-    before = discover(datadir, SETTINGS).splits(ALL, 2)
+    before = discover(datadir, SETTINGS, Selection(2)).splits(ALL)
     loaded = [before["dev"].load(index, "skeleton", 1) for index in range(len(before["dev"]))]
     write_pack(datadir, 1, False)
     name = before["dev"].names[0]
@@ -374,14 +372,14 @@ def test_the_pack_is_read_where_it_has_the_sample(copied):
     shutil.copy(rgb(datadir, name), rgb(datadir, added))
     write_skeleton(skeleton(datadir, added), [np.ones((1, 25, 3))] * 40)
 
-    folder = discover(datadir, SETTINGS)
+    folder = discover(datadir, SETTINGS, NO_BAD)
     assert name in folder.names
-    dev = folder.splits(("dev",), 2)["dev"]
+    dev = discover(datadir, SETTINGS).splits(("dev",))["dev"]
     assert set(dev.names) == {*before["dev"].names, added}
     for packed, expected in zip(before["dev"].names, loaded, strict=True):
         assert torch.equal(dev.load(dev.names.index(packed), "skeleton", 1), expected)
     assert dev.load(dev.names.index(added), "skeleton")[..., 1].unique().tolist() == [-1]  # from the text
-    assert folder.bad_skeletons == set(samples.empty)
+    assert folder.excluded == set(samples.empty)
     assert torch.equal(pickle.loads(pickle.dumps(dev)).load(0, "skeleton"), dev.load(0, "skeleton"))
 
 
@@ -389,7 +387,7 @@ def test_identity(copied):
     datadir, _ = copied
 
     def identity(settings=SETTINGS, limit=None):
-        return discover(datadir, settings).splits(("dev",), 2, {"dev": limit})["dev"].identity()
+        return discover(datadir, settings, Selection(2, {"dev": limit})).splits(("dev",))["dev"].identity()
 
     first = identity()
     assert identity() == first

@@ -3,6 +3,7 @@
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -149,22 +150,24 @@ def test_damaged_originals_are_refused(tmp_path):
         assert "\n" not in str(error.value)
 
     good = write_original(tmp_path / "good.avi", levels(25), size=(320, 180)).read_bytes()
-    refused(good[:-1], r"promises [\d,]+ bytes, and has [\d,]+")
-    refused(b"", "is no AVI file")
-    refused(b"not a video", "is no AVI file")
+    refused(good[:-1], r"announces [\d,]+ bytes, but has [\d,]+")
+    refused(b"", "is not an AVI file")
+    refused(b"not a video", "is not an AVI file")
     refused(b"RIFF\4\0\0\0AVI ", "cannot be read")
     middle = good.index(b"movi") + 4 + (len(good) - good.index(b"movi")) // 3
-    refused(good[:middle] + bytes(len(good) - middle), r"promises 25 frames, but \d+ could be read")
+    refused(good[:middle] + bytes(len(good) - middle), r"announces 25 frames, but \d+ could be read")
     assert not (tmp_path / "clip.avi").exists()
     with pytest.raises(DataError, match=r"missing\.avi cannot be read"):
         transcode(tmp_path / "missing.avi", tmp_path / "clip.avi", VideoSettings(32))
 
 
 def test_failing_disk_is_no_fault_of_the_original(tmp_path):
-    original = write_original(tmp_path / "original.avi")
-    with pytest.raises(FileNotFoundError) as error:
-        transcode(original, tmp_path / "nowhere" / "clip.avi", VideoSettings(32))
-    assert error.value.filename == str(tmp_path / "nowhere" / "clip.avi")
+    original, clip = write_original(tmp_path / "original.avi"), tmp_path / "clip.avi"
+    clip.with_name(f".clip.avi.{os.getpid()}@{socket.gethostname()}.tmp").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left") as error:
+        transcode(original, clip, VideoSettings(32))
+    assert error.value.filename == str(clip)
+    assert list(tmp_path.iterdir()) == [original]
 
 
 def test_originals_are_found_in_folders_below(tmp_path):
@@ -202,7 +205,7 @@ def packed(tmp_path_factory) -> Path:
     (datadir / TEXT_FOLDER / "readme.txt").touch()
     (datadir / TEXT_FOLDER / f"{sample_name(3, 9)}.skeleton").write_text("0\n")
     report = write_pack(datadir, num_workers=2, verbose=False)
-    assert (report.samples, report.kept, report.failures) == (12, False, [])
+    assert (report.made, report.kept, report.failures) == (12, 0, [])
     return datadir
 
 
@@ -257,7 +260,7 @@ def test_pack_is_made_anew_only_when_files_change(tmp_path):
 
     cut(longer)
     report = write_pack(tmp_path, 1, False)
-    assert (report.samples, len(report.failures)) == (2, 1)
+    assert (report.made, len(report.failures)) == (2, 1)
     assert f"{NAMES[0]}.skeleton, line" in report.failures[0]
     assert NAMES[0] not in SkeletonPack.open(tmp_path).names
 
@@ -309,7 +312,9 @@ def test_left_overs_are_swept(tmp_path):
     settings = VideoSettings(32)
     folder = settings.folder(tmp_path)
     folder.mkdir(parents=True)
-    (folder / f".{NAMES[0]}_rgb.avi.partial").write_bytes(b"half a clip")
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    (folder / f".{NAMES[0]}_rgb.avi.{dead.pid}@{socket.gethostname()}.tmp").write_bytes(b"half a clip")
     report = prepare_videos(originals, tmp_path, settings, 1, verbose=False)
     assert (report.made, report.kept, report.failures) == (1, 0, [])
     assert os.listdir(folder) == [f"{NAMES[0]}_rgb.avi"]
@@ -333,7 +338,7 @@ def test_command_prepares_resumes_and_names_what_failed(tmp_path):
 
     args = ("--rgb_dir", rgb, "--datadir", data, "--vid_dim", 32, "--num_workers", 2)
     done = prepare(*args, code=1)
-    assert f"files that could not be used (1):\n{broken} promises" in done.stderr
+    assert f"files that could not be used (1):\n{broken} announces" in done.stderr
     assert "6 clips need about" in done.stdout
     assert "5 videos, 6 skeletons, 4 samples with both" in done.stdout
     assert "left out: 2 without video, 1 without skeleton" in done.stdout

@@ -78,20 +78,20 @@ def test_a_file_that_was_cut_anywhere_is_named(tmp_path, counts):
 @pytest.mark.parametrize(
     ("line", "text", "message"),
     [
-        (1, "many", "line 1: the number of frames must stand here, but the line is 'many'"),
-        (1, "-2", "line 1: the number of frames must stand here, but the line is '-2'"),
-        (1, "1", "line 30: the file goes on after the 1 frames that line 1 promises"),
-        (1, "3", "line 84: the file is cut short; it ends before the frames that line 1 promises"),
-        (1, "9" * 5000, "line 1: the number of frames must stand here"),
-        (2, "", "line 2: the number of bodies must stand here, but the line is ''"),
-        (2, "1.0", "line 2: the number of bodies must stand here, but the line is '1.0'"),
+        (1, "many", "line 1: expected the number of frames, but the line is 'many'"),
+        (1, "-2", "line 1: expected the number of frames, but the line is '-2'"),
+        (1, "1", "line 30: the file continues after the 1 frames that line 1 announces"),
+        (1, "3", "line 84: the file is truncated; it ends before the frames that line 1 announces"),
+        (1, "9" * 5000, "line 1: expected the number of frames"),
+        (2, "", "line 2: expected the number of bodies, but the line is ''"),
+        (2, "1.0", "line 2: expected the number of bodies, but the line is '1.0'"),
         (4, "20", "line 4: a body must have 25 joints, but this one has 20"),
-        (4, "0.1 0.2 0.3", "line 4: the number of joints must stand here"),
-        (9, "0.1 0.2", "line 9: x, y and z of a joint must stand here, but the line is '0.1 0.2'"),
-        (9, "", "line 9: x, y and z of a joint must stand here, but the line is ''"),
-        (84, "0.1 x 0.3 4 5 6 7 8 9 10 11 2", "line 84: x, y and z of a joint must stand here"),
-        (84, "0.1 0.2 0.3", "line 84: the file is cut short; the line has 3 numbers, others have 12"),
-        (30, "2\x00", "line 30: the number of bodies must stand here"),
+        (4, "0.1 0.2 0.3", "line 4: expected the number of joints"),
+        (9, "0.1 0.2", "line 9: expected x, y and z of a joint, but the line is '0.1 0.2'"),
+        (9, "", "line 9: expected x, y and z of a joint, but the line is ''"),
+        (84, "0.1 x 0.3 4 5 6 7 8 9 10 11 2", "line 84: expected x, y and z of a joint"),
+        (84, "0.1 0.2 0.3", "line 84: the file is truncated; the line has 3 numbers, others have 12"),
+        (30, "2\x00", "line 30: expected the number of bodies"),
     ],
 )
 def test_a_line_that_is_wrong_is_named(tmp_path, line, text, message):
@@ -110,7 +110,7 @@ def test_a_line_that_is_wrong_is_named(tmp_path, line, text, message):
 
 def test_an_empty_file_is_named(tmp_path):
     (tmp_path / "x.skeleton").touch()
-    with pytest.raises(DataError, match=r"x\.skeleton, line 0: the file is cut short"):
+    with pytest.raises(DataError, match=r"x\.skeleton, line 0: the file is truncated"):
         parse_skeleton(tmp_path / "x.skeleton")
 
 

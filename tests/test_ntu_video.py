@@ -135,7 +135,7 @@ def test_a_file_that_was_cut_serves_the_frames_before(video, tmp_path):
     path.write_bytes(video.read_bytes())
     cut(path, 0.5)
     assert np.array_equal(read_frames(path, np.arange(5)), decode_all(video)[:5])
-    with pytest.raises(DataError, match=rf"cut\.avi is damaged: it should hold {FRAMES} frames, but frame \d+ cannot"):
+    with pytest.raises(DataError, match=rf"cut\.avi is damaged: it should have {FRAMES} frames, but frame \d+ cannot"):
         read_frames(path, clip_indices(FRAMES, 8))
 
 
@@ -195,7 +195,7 @@ def test_a_sound_file_holds_no_video(tmp_path):
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), layout="mono")
         frame.sample_rate = 8000
         container.mux(stream.encode(frame))
-    with pytest.raises(DataError, match=r"sound\.wav holds no video"):
+    with pytest.raises(DataError, match=r"sound\.wav contains no video"):
         frame_count(path)
 
 

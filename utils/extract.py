@@ -1,10 +1,10 @@
-"""Features of one's own: pooled outputs of any networks' modules, written as the folder of `docs/own_data.md`.
+"""Extract pooled features of a user's own networks and write them to the folder that `docs/own_data.md` describes.
 
     image = Extractor(resnet, ["layer1", "layer2", "layer3.0"], logits="fc")
     text = Extractor(bert, ["encoder.layer.3:last", "encoder.layer.11:last"])  # transformers have channels last
     write_features("data/mine", "train", {"image": image, "text": text}, loader)
 
-where the loader gives (images, tokens, labels).
+The loader yields (images, tokens, labels).
 """
 
 import difflib
@@ -13,6 +13,7 @@ import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,14 +29,14 @@ MODALITY_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class Extractor:
-    """Pooled features of a network: the outputs of some of its modules, averaged over all but batch and channel.
+    """Pooled features of a network: outputs of some of its modules, averaged over all but batch and channel.
 
-    An output (B, C, ...) becomes (B, C); with ":last" after the module's name (B, ..., C) becomes (B, C); (B, C) stays.
-    Of a tuple or list the first tensor counts. The network itself is not changed.
+    An output (B, C, ...) becomes (B, C); with ":last" after the module's name, (B, ..., C) becomes (B, C). The first
+    tensor of a tuple or list is used. The network itself is not changed.
 
     Args:
-        layers: names of `network.named_modules()`, such as "layer1" or "layer2.0"; one feature each.
-        logits: the module whose output are the class scores, in the same way; "" is the network itself.
+        layers: names from `network.named_modules()`, such as "layer1" or "layer2.0"; one feature each.
+        logits: name of the module whose output is the class scores; "" is the network itself.
 
     Raises:
         UsageError: the network has no such module.
@@ -53,18 +54,18 @@ class Extractor:
 
     @torch.no_grad()
     def __call__(self, inputs: object) -> tuple[list[Tensor], Tensor | None]:
-        """The features (B, C) in the order of `layers`, and the logits (B, C) or None, as float32.
+        """Compute the features (B, C) in the order of `layers`, and the logits (B, C) or None, as float32.
 
-        The network runs in eval mode and without gradients; afterwards its modules are in the mode that they were in.
+        The network runs in eval mode and without gradients; afterwards the mode of its modules is restored.
 
         Args:
-            inputs: what the network takes: a tensor or array, or a list or tuple of several arguments, or a mapping of
-                named ones. Tensors are moved to the network's device, floating-point ones also to its type.
+            inputs: input of the network: a tensor or array, a list or tuple of arguments, or a mapping of named
+                arguments. Tensors are moved to the network's device, and floating-point ones converted to its type.
 
         Raises:
-            UsageError: a module did not run exactly once, or its output is no tensor, or not of these shapes.
+            UsageError: a module did not run exactly once, or its output is not a tensor of these shapes.
         """
-        outputs: list[list[object]] = [[] for _ in self._names]
+        outputs: list[list[Tensor]] = [[] for _ in self._names]
         hooks = [
             module.register_forward_hook(functools.partial(_keep, name, kept))
             for name, module, kept in zip(self._names, self._tapped, outputs, strict=True)
@@ -83,7 +84,7 @@ class Extractor:
                 raise UsageError(f"module {name!r} did not run: the network's forward does not call it on these inputs")
             if len(kept) > 1:
                 raise UsageError(
-                    f"module {name!r} ran {len(kept)} times in one forward pass, so it has no one output; "
+                    f"module {name!r} must run once in a forward pass, but ran {len(kept)} times; "
                     "name a module around it that runs once"
                 )
         pooled = [kept[0] for kept in outputs]
@@ -93,40 +94,37 @@ class Extractor:
 def write_features(
     folder: str | Path, split: str, networks: Mapping[str, Extractor], batches: Iterable[Sequence[object]]
 ) -> Path:
-    """Write FOLDER/SPLIT.npz, whole or not at all: all features and logits of one pass, and the labels.
+    """Run one pass and write all features, logits and labels to FOLDER/SPLIT.npz.
 
     Args:
         split: "train", "dev" or "test".
-        networks: by the modality's name; their order is that of the columns of a configuration.
-        batches: (input of the first network, of the second, ..., labels), as a DataLoader gives them, in any order of
-            samples; or one such tuple in a list. Labels are integers (B,), or 0/1 (B, C) for multi-label.
+        networks: by name of the modality, in the order of the columns of a configuration.
+        batches: (input of the first network, of the second, ..., labels), as from a DataLoader, with samples in any
+            order; or a list of one such tuple. Labels are integers (B,), or 0/1 (B, C) for multi-label data.
 
     Returns:
-        the file's path: float32 arrays "NAME.0", "NAME.1", ... and "NAME.logits", and "label".
+        the file's path. It holds float32 arrays "NAME.0", "NAME.1", ... and "NAME.logits", and "label".
 
     Raises:
         UsageError: names, batches, labels or features break these rules; nothing is written.
     """
     _check_names(split, networks)
-    columns: dict[str, list[np.ndarray]] = {}
+    columns: dict[str, list[np.ndarray]] = {"label": []}
     for number, batch in enumerate(batches):
-        if not isinstance(batch, list | tuple) or len(batch) != len(networks) + 1:
-            found = f"{len(batch)} parts" if isinstance(batch, list | tuple) else f"a {type(batch).__name__}"
-            parts = ", ".join([f"input of {name}" for name in networks] + ["labels"])
-            raise UsageError(f"every batch must be ({parts}), but batch {number} is {found}")
-        *inputs, labels = batch
+        *inputs, labels = _checked_batch(batch, number, list(networks))
         labels = torch.as_tensor(labels).cpu().numpy()
-        columns.setdefault("label", []).append(labels)
+        columns["label"].append(labels)
         for (name, extractor), x in zip(networks.items(), inputs, strict=True):
             features, logits = extractor(x)
-            arrays = {str(i): feature for i, feature in enumerate(features)}
-            arrays |= {} if logits is None else {"logits": logits}
-            for column, values in arrays.items():
-                where = f"{name}.{column} of batch {number}"
-                columns.setdefault(f"{name}.{column}", []).append(_checked(values, np.shape(labels), where))
-    if not sum(map(len, columns.get("label", []))):
-        raise UsageError(f"the batches of {split} hold no sample; an iterator gives its batches only once")
-    whole = {column: np.concatenate(parts) for column, parts in columns.items()}
+            outputs = {f"{name}.{i}": feature for i, feature in enumerate(features)}
+            if logits is not None:
+                outputs[f"{name}.logits"] = logits
+            for column, values in outputs.items():
+                array = _checked(values, np.shape(labels), f"{column} of batch {number}")
+                columns.setdefault(column, []).append(array)
+    if not sum(map(len, columns["label"])):
+        raise UsageError(f"the batches of {split} contain no samples; note that an iterator can be used only once")
+    whole: dict[str, Any] = {column: np.concatenate(parts) for column, parts in columns.items()}
     whole["label"] = _whole_labels(whole["label"])
     path = Path(folder) / f"{split}.npz"
     with whole_file(path) as file:
@@ -134,22 +132,31 @@ def write_features(
     return path
 
 
+def _checked_batch(batch: Any, number: int, names: Sequence[str]) -> Sequence[Any]:
+    """The batch, if it has one part for each network and the labels."""
+    if isinstance(batch, list | tuple) and len(batch) == len(names) + 1:
+        return batch
+    found = f"{len(batch)} parts" if isinstance(batch, list | tuple) else f"a {type(batch).__name__}"
+    parts = ", ".join([*(f"input of {name}" for name in names), "labels"])
+    raise UsageError(f"every batch must be ({parts}), but batch {number} is {found}")
+
+
 def _module_named(name: str, modules: Mapping[str, nn.Module]) -> nn.Module:
     if name not in modules:
         near = difflib.get_close_matches(name, modules, n=5, cutoff=0.5)
         some = list(itertools.islice((known for known in modules if known), 8))
-        hint = f"near it: {', '.join(near)}" if near else f"it has {', '.join(some) or 'none'}, ..."
+        hint = f"similar names: {', '.join(near)}" if near else f"it has {', '.join(some) or 'none'}, ..."
         raise UsageError(f"the network has no module named {name!r}; {hint}")
     return modules[name]
 
 
 def _keep(name: str, kept: list[Tensor], module: nn.Module, args: object, output: object) -> None:
-    """The hook: pool now, for a module that follows may work in place."""
+    """Forward hook; pools at once because a later module may work in place."""
     kept.append(_pooled(output, name))
 
 
 def _pooled(output: object, name: str) -> Tensor:
-    """The mean (B, C) over all dimensions but the first and the channels, in memory of its own."""
+    """Average over all dimensions but the first and the channels: a new tensor (B, C)."""
     x = next((x for x in output if isinstance(x, Tensor)), None) if isinstance(output, list | tuple) else output
     if not isinstance(x, Tensor) or x.is_nested or x.layout != torch.strided:
         kind = type(output).__name__ if not isinstance(x, Tensor) else "nested or sparse tensor"
@@ -188,14 +195,14 @@ def _check_names(split: str, networks: Mapping[str, Extractor]) -> None:
         raise UsageError(f"there must be {fewest} to {most} networks, but got {len(networks)}")
     with_logits = [name for name, extractor in networks.items() if extractor.logits is not None]
     if len(with_logits) not in (0, len(networks)):
-        raise UsageError(f"give the logits of all networks or of none, but only {', '.join(with_logits)} has them")
+        raise UsageError(f"all networks or none must have logits, but only {', '.join(with_logits)} has them")
     for name in networks:
         if not MODALITY_NAME.fullmatch(name):
-            raise UsageError(f"a modality's name must be of letters, digits, _ and -, but got {name!r}")
+            raise UsageError(f"a modality's name must consist of letters, digits, _ and -, but got {name!r}")
 
 
 def _checked(values: Tensor, labels: tuple[int, ...], where: str) -> np.ndarray:
-    """Pooled values (B, C) of a batch as an array, once they are found fit to train on."""
+    """Check pooled values (B, C) of a batch and convert them to an array."""
     if len(labels) not in (1, 2) or len(values) != labels[0]:
         raise UsageError(
             f"labels must be (B,) or (B, C) and {where} must have B rows, but they are {labels} and "
@@ -208,10 +215,10 @@ def _checked(values: Tensor, labels: tuple[int, ...], where: str) -> np.ndarray:
 
 
 def _whole_labels(labels: np.ndarray) -> np.ndarray:
-    """Class numbers (N,) or 0/1 (N, C) as int64."""
+    """Check labels and convert them to int64: classes (N,), or 0/1 (N, C)."""
     whole = labels.astype(np.int64)
     most = 1 if labels.ndim == 2 else np.inf
     if (whole != labels).any() or whole.min() < 0 or whole.max() > most:
-        rule = "0 or 1, being (N, C)" if labels.ndim == 2 else "class numbers from 0, being (N,)"
-        raise UsageError(f"labels must be {rule}, but lie between {labels.min()} and {labels.max()} as {labels.dtype}")
+        rule = "(N, C) must be 0 or 1" if labels.ndim == 2 else "(N,) must be classes from 0"
+        raise UsageError(f"labels {rule}, but range from {labels.min()} to {labels.max()} as {labels.dtype}")
     return whole

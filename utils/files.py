@@ -1,4 +1,8 @@
-"""Files that are either whole or not there (temporary name, fsync, rename), and folders that one process works in."""
+"""Files and folders that are either complete or absent, and locks on folders.
+
+A file is written under a temporary name, flushed to disk and renamed; a folder is built beside its final place and
+moved there. A process that is killed leaves only temporaries, which the next process to lock the folder removes.
+"""
 
 import contextlib
 import fcntl
@@ -6,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,14 +18,21 @@ from typing import BinaryIO
 
 from utils.errors import ProjectError, UsageError
 
+LOCK = ".lock"  # file in a locked folder that names the process holding it
+_HELD: set[Path] = set()  # folders locked by this process
+
+
+class LockedError(ProjectError):
+    """Another process is working in the folder."""
+
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary neighbour for writing; on success it becomes `path`, on any error it is removed."""
+    """Open a temporary neighbor for writing; it replaces `path` on success and is removed on any error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}@{socket.gethostname()}.tmp")
     try:
-        with tells_name(path), open(temporary, "wb") as file:
+        with errors_name(path), open(temporary, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -30,32 +42,83 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
-_HELD: set[Path] = set()  # folders that this process has locked
+def sweep(folder: Path, exclusive: bool = False) -> None:
+    """Remove temporary files left in `folder` by processes of this machine that were killed.
 
-
-def sweep(folder: Path) -> None:
-    """Remove what processes of this machine that were killed left of files that they wrote whole."""
+    Args:
+        exclusive: no other process may write to the folder, so all temporaries are removed. Needed for files written by
+            workers, which may end a moment after the process that held the lock.
+    """
     for path in folder.glob(".*.tmp"):
         match = re.fullmatch(r"\..+\.(\d{1,9})@(.+)\.tmp", path.name)
-        if match and match[2] == socket.gethostname() and not _lives(int(match[1])):
+        if match and (exclusive or (match[2] == socket.gethostname() and not _is_running(int(match[1])))):
             path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time work in `folder`, which is made where it is missing; the lock ends with the process.
+def whole_folder(target: Path) -> Iterator[Path]:
+    """Create a temporary folder to build in; it replaces `target` on success and is removed on any error.
 
-    What killed processes left there is removed.
+    The caller makes sure that `target` may be replaced.
 
     Raises:
-        LockedError: another process holds it.
+        LockedError: another process is building the same target.
+    """
+    restore_folder(target)
+    workspace = _workspace(target)
+    with locked(workspace):
+        try:
+            with errors_name(workspace):
+                (workspace / "new").mkdir()
+                yield workspace / "new"
+                for path in (*workspace.rglob("*"), workspace):
+                    _fsync(path)
+            if target.exists():
+                target.rename(workspace / "old")
+            (workspace / "new").rename(target)
+            _fsync(target.parent)
+        finally:
+            _clear(workspace, target)
+
+
+def restore_folder(target: Path) -> None:
+    """Clear the remains of a process that was killed while it built `target`; an old folder moved aside returns.
+
+    Raises:
+        LockedError: another process is building `target`.
+    """
+    workspace = _workspace(target)
+    if workspace.is_dir():
+        with locked(workspace):
+            _clear(workspace, target)
+
+
+def _workspace(target: Path) -> Path:
+    """Folder beside `target` in which the new folder is built and the old one waits until the new one is in place."""
+    return target.with_name(f".{target.name}.partial")
+
+
+def _clear(workspace: Path, target: Path) -> None:
+    if (workspace / "old").is_dir() and not target.exists():
+        (workspace / "old").rename(target)
+    shutil.rmtree(workspace, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold `folder` for this process and sweep it; the folder is created if missing.
+
+    The lock ends with the process, however it ends.
+
+    Raises:
+        LockedError: another process holds the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path, own = folder / ".lock", folder.resolve()
-    if own in _HELD:  # to the system that is no conflict, and closing the file again would end the lock
+    path, own = folder / LOCK, folder.resolve()
+    if own in _HELD:  # the system would grant it, and closing the file again would end the first lock
         raise LockedError(f"this process is working in {folder} already")
-    # A record lock is one process's own: workers do not inherit it, so it ends with the process even if they live on.
-    # On a file, opened for writing: network file systems lock nothing else.
+    # A record lock belongs to one process: workers do not inherit it, so it ends with the process even if they live on.
+    # It is taken on a file opened for writing because network file systems lock nothing else.
     with open(path, "ab+", buffering=0) as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -63,7 +126,7 @@ def locked(folder: Path) -> Iterator[None]:
             file.seek(0)
             holder = file.read().decode(errors="replace").strip() or "another process"
             raise LockedError(f"{holder} is working in {folder} (it holds {path}); wait for it, or stop it") from None
-        with tells_name(path):
+        with errors_name(path):
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         sweep(folder)
@@ -74,9 +137,9 @@ def locked(folder: Path) -> Iterator[None]:
             _HELD.discard(own)
 
 
-def _lives(process: int) -> bool:
+def _is_running(process: int) -> bool:
     try:
-        os.kill(process, 0)  # only asks
+        os.kill(process, 0)  # sends nothing
     except ProcessLookupError:
         return False
     except PermissionError:
@@ -84,45 +147,23 @@ def _lives(process: int) -> bool:
     return True
 
 
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @contextlib.contextmanager
-def tells_name(path: Path) -> Iterator[None]:
-    """Errors of a file that do not tell its name, as a failed write's, tell it."""
+def errors_name(path: Path) -> Iterator[None]:
+    """Add `path` to an OSError that names no file, such as that of a failed write."""
     try:
         yield
     except OSError as error:
         if error.filename is None:
             error.filename = str(path)
         raise
-
-
-class LockedError(ProjectError):
-    """Two processes must not work in one folder."""
-
-
-def write_text(path: Path, text: str) -> None:
-    with whole_file(path) as file:
-        file.write(text.encode())
-
-
-def write_json(path: Path, value: object) -> None:
-    write_text(path, json.dumps(value, indent=2) + "\n")
-
-
-def read_json(path: Path) -> dict:
-    """Read a JSON object.
-
-    Raises:
-        UsageError: there is no such file, or it is not JSON.
-    """
-    try:
-        content = json.loads(path.read_text())
-        if not isinstance(content, dict):
-            raise UsageError(f"{path} must hold a JSON object, but holds a {type(content).__name__}")
-        return content
-    except FileNotFoundError:
-        raise UsageError(f"{path} does not exist") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not JSON: {error}") from None
 
 
 def sha256(path: Path) -> str:
@@ -132,3 +173,31 @@ def sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole text file."""
+    with whole_file(path) as file:
+        file.write(text.encode())
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a whole JSON file."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_json(path: Path) -> dict:
+    """Read a JSON object.
+
+    Raises:
+        UsageError: the file does not exist or is not a JSON object.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UsageError(f"{path} does not exist") from None
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} must hold a JSON object, but holds a {type(content).__name__}")
+    return content

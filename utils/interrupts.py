@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: within a run the work ends at its next safe place, elsewhere at once."""
+"""Handle SIGINT and SIGTERM: a run stops at the next safe point, other work stops at once."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(BaseException):
-    """A signal asked the process to end; not an `Exception`, so that nothing takes it for an error of the work."""
+    """Raised when a signal ends the process; not an `Exception`, so that no handler mistakes it for a failure."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
@@ -18,7 +18,7 @@ class Interrupted(BaseException):
 
 
 class _State:
-    """Of the process: one signal handler serves all of it."""
+    """State of the signal handler, which is shared by the whole process."""
 
     process = 0
     gentle = False
@@ -26,25 +26,25 @@ class _State:
 
 
 def install() -> None:
-    """Handle the signals from here on, in this process; those that it forks, which end with it, ignore them."""
+    """Install the handlers in this process; forked processes, which end with it, ignore the signals."""
     _State.process = os.getpid()
     for number in SIGNALS:
         signal.signal(number, _handle)
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
-    if os.getpid() != _State.process:  # a worker: terminals and schedulers signal all, but the parent decides
+    if os.getpid() != _State.process:  # a worker: terminals and schedulers signal every process, but the parent decides
         return
     if not _State.gentle or _State.received is not None:
         raise Interrupted(number)
     _State.received = number
-    # not print: the signal may have come in the middle of one
+    # not print, which the signal may have interrupted
     os.write(2, b"\nfinishing the current step, then saving; a second signal stops at once\n")
 
 
 @contextlib.contextmanager
 def gently() -> Iterator[None]:
-    """Within, a first signal only takes effect where `check` is called."""
+    """Delay the effect of a first signal until `check` is called."""
     _State.gentle = True
     try:
         yield
@@ -53,10 +53,10 @@ def gently() -> Iterator[None]:
 
 
 def check() -> None:
-    """A safe place: everything that was done is saved.
+    """Mark a safe point, where all completed work is saved.
 
     Raises:
-        Interrupted: a signal has come.
+        Interrupted: a signal was received.
     """
     if _State.received is not None:
         raise Interrupted(_State.received)

@@ -1,35 +1,39 @@
-"""Progress on one line of a terminal, or as plain lines now and then where the output goes to a file."""
+"""Progress on one line of a terminal, or as occasional plain lines when the output goes to a file."""
 
 import sys
-from collections.abc import Collection, Iterable
-from typing import TextIO
+from collections.abc import Iterable
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
 PLAIN_EVERY = 10.0  # seconds between two plain lines
-UP = "\x1b[A"  # moves a terminal's cursor back to the bar above
+UP = "\x1b[A"  # moves a terminal's cursor up to the previous bar
 
 
 class Progress(tqdm):
-    """tqdm that writes whole lines, few of them, when standard error is no terminal."""
+    """tqdm that writes a few whole lines when standard error is not a terminal."""
 
-    def __init__(self, iterable: Iterable | None = None, *, verbose: bool = True, **options: object) -> None:
+    def __init__(self, iterable: Iterable | None = None, *, verbose: bool = True, **options: Any) -> None:
         if not sys.stderr.isatty():
             options |= {"file": _Lines(sys.stderr), "ncols": 0, "mininterval": PLAIN_EVERY, "maxinterval": PLAIN_EVERY}
         super().__init__(iterable, disable=not verbose, dynamic_ncols="ncols" not in options, **options)
 
+    def __bool__(self) -> bool:
+        """True even before the total is known, which is an error for tqdm."""
+        return True
+
     def set_postfix_str(self, s: str = "", refresh: bool = False) -> None:
-        """What stands behind the figures; shown with the next update."""
+        """Set the text after the figures; it is shown with the next update."""
         super().set_postfix_str(s, refresh)
 
 
-def show_batches(batches: Collection, verbose: bool) -> Progress:
-    """The batches of one pass, shown while it goes on if it takes longer than some seconds."""
+def show_batches(batches: Iterable, verbose: bool) -> Progress:
+    """Iterate over the batches of one pass; progress is shown if the pass takes longer than a few seconds."""
     return Progress(batches, desc="batches of this epoch", leave=False, delay=PLAIN_EVERY, verbose=verbose)
 
 
 class _Lines:
-    """Takes what is meant to overwrite lines before, and writes what says something new on a line of its own."""
+    """Stream that turns tqdm's overwritten lines into lines of their own, without repetitions."""
 
     def __init__(self, file: TextIO) -> None:
         self.file, self.before = file, ""

@@ -1,4 +1,4 @@
-"""Seeds derived from the run's seed and from where in the run they are used, so that no state needs saving."""
+"""Derive seeds from the run's seed and their place in the run, so that no generator state needs saving."""
 
 import zlib
 
@@ -6,15 +6,16 @@ import numpy as np
 import torch
 
 
-def derive_seed(seed: int, *where: int | str) -> int:
-    """A 63-bit seed for one place of a run, e.g. `derive_seed(seed, "shuffle", step, epoch)`.
+def derive_seed(*place: int | str) -> int:
+    """Derive a 63-bit seed from the run's seed and a place in the run: `derive_seed(seed, "shuffle", step, epoch)`.
 
-    In one script a name is always followed by equally many numbers: trailing zeros alone do not tell places apart.
+    Within a script, the same name must always be followed by the same number of integers, because trailing zeros do not
+    change the seed.
     """
-    words = [zlib.crc32(w.encode()) if isinstance(w, str) else w for w in where]
-    return int(np.random.SeedSequence([seed, *words]).generate_state(1, np.uint64)[0] >> 1)
+    words = [zlib.crc32(word.encode()) if isinstance(word, str) else word for word in place]
+    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
 
 
-def generator(seed: int, *where: int | str) -> torch.Generator:
-    """A CPU generator seeded for one place of a run."""
-    return torch.Generator().manual_seed(derive_seed(seed, *where))
+def generator(*place: int | str) -> torch.Generator:
+    """Create a CPU generator for one place in a run."""
+    return torch.Generator().manual_seed(derive_seed(*place))

@@ -1,4 +1,4 @@
-"""Takes dealt to digits, noise mixed in, spectrograms written: the audio half of the AV-MNIST generator."""
+"""Audio half of the AV-MNIST generator: assign recordings to digits, mix in noise, write spectrograms."""
 
 from collections.abc import Iterator
 from concurrent.futures import Executor
@@ -12,28 +12,28 @@ from datasets.avmnist.sources import Raw, to_rate
 from datasets.avmnist.spectrogram import SIZE, spectrograms
 from utils.errors import DataError
 
-SILENCE = 1e-8  # mean power (full scale is 1) below which a window of noise counts as silent: -80 dB
-REDRAWS = 1000  # windows tried before a split's noise is called silent
-BATCH = 16  # signals of one length computed together: about what the processor's caches hold
+SILENCE = 1e-8  # mean power (full scale is 1) below which a window of noise is silent: -80 dB
+REDRAWS = 1000  # windows tried before a split's noise is considered silent
+BATCH = 16  # signals of one length computed together: about as many as fit the processor's caches
 
 
 @dataclass
 class AudioPlan:
-    """What each of N samples of a split hears: recording `take[i]`, and a window of noise `clip[i]`."""
+    """Sources of the N samples of a split: sample i combines recording `take[i]` and a window of noise `clip[i]`."""
 
     recordings: list[np.ndarray]  # (n,) float32 each
-    noises: list[np.ndarray]  # (m,) float32 each; none needed without an snr_db
+    noises: list[np.ndarray]  # (m,) float32 each; may be empty without an snr_db
     take: np.ndarray  # (N,) index of the recording
     clip: np.ndarray  # (N,) index of the noise
-    position: np.ndarray  # (N,) in [0, 1): where the window starts among the places it fits
+    position: np.ndarray  # (N,) in [0, 1): start of the window, relative to the possible starts
     snr_db: float | None  # None: no noise
     seed: tuple[int, ...]
 
 
 def plan_audio(raw: Raw, split: str, snr_db: float | None, rate: int, seed: tuple[int, ...]) -> AudioPlan:
-    """Deal the takes of each digit to the images of that digit in turn, and draw the noise of every sample.
+    """Assign the takes of each digit to its images in turn, and draw the noise of every sample.
 
-    All draws are made here, so they do not depend on who computes which sample.
+    All draws are made here, so they do not depend on which thread computes which sample.
 
     Raises:
         DataError: a recording is too short for a spectrogram.
@@ -55,19 +55,19 @@ def plan_audio(raw: Raw, split: str, snr_db: float | None, rate: int, seed: tupl
 
 
 def common_rate(raw: Raw) -> int:
-    """The lowest rate in Hz of all recordings and noises: the others are brought to it."""
+    """Lowest rate in Hz of all recordings and noises; the others are resampled to it."""
     takes = [sound for split in raw.takes.values() for digit in split for sound in digit]
     noises = [sound for split in raw.noises.values() for sound in split.values()]
     return min(sound.rate for sound in takes + noises)
 
 
 def noise_window(plan: AudioPlan, sample: int, n: int) -> np.ndarray:
-    """The `n` samples of noise that a sample hears, float64; a silent window is drawn again, clip and place.
+    """Window of noise (n,) float64 for a sample; if it is silent, another clip and position are drawn.
 
     A clip shorter than `n` is repeated.
 
     Raises:
-        DataError: no window with any sound was found.
+        DataError: all windows drawn are silent.
     """
     clip, position = plan.clip[sample], plan.position[sample]
     again = None
@@ -85,13 +85,13 @@ def noise_window(plan: AudioPlan, sample: int, n: int) -> np.ndarray:
 
 
 def mix(recording: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarray:
-    """Recording (n,) plus noise (n,) scaled to `snr_db` dB below it, in mean power."""
+    """Add noise (n,) to a recording (n,), scaled to a mean power `snr_db` dB below it."""
     scale = np.sqrt(np.mean(recording**2) / np.mean(noise**2)) * 10 ** (-snr_db / 20)
     return recording + scale * noise
 
 
 def _equal_lengths(plan: AudioPlan) -> Iterator[np.ndarray]:
-    """Indices of samples in batches whose recordings have one length, all samples once."""
+    """Yield the indices of all samples in batches whose recordings have equal length."""
     lengths = np.array([len(recording) for recording in plan.recordings])[plan.take]
     order = np.lexsort((plan.take, lengths))
     for run in np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1):
@@ -99,7 +99,7 @@ def _equal_lengths(plan: AudioPlan) -> Iterator[np.ndarray]:
 
 
 def _render(plan: AudioPlan, samples: np.ndarray) -> np.ndarray:
-    """Spectrograms (B, 112, 112) uint8 of samples of one length."""
+    """Compute spectrograms (B, 112, 112) uint8 of samples of equal length."""
     if plan.snr_db is None:
         takes, which = np.unique(plan.take[samples], return_inverse=True)
         return spectrograms(np.stack([plan.recordings[take] for take in takes]))[which]
@@ -111,7 +111,7 @@ def _render(plan: AudioPlan, samples: np.ndarray) -> np.ndarray:
 
 
 def write_spectrograms(path: Path, plan: AudioPlan, pool: Executor) -> Iterator[int]:
-    """Compute all spectrograms in the pool and write them to `path` as uint8 (N, 112, 112); yields counts done."""
+    """Compute all spectrograms in the pool, write them to `path` as uint8 (N, 112, 112), and yield the counts done."""
     with RowWriter(path, np.uint8, (len(plan.take), SIZE, SIZE)) as writer:
 
         def work(samples: np.ndarray) -> int:

@@ -1,9 +1,8 @@
-"""Raw images and recordings to the AV-MNIST arrays: presets, PCA of the images, manifest, preview.
+"""Build AV-MNIST from raw images and recordings: presets, PCA of the images, spectrograms, manifest, preview.
 
-Sample i of a split has label i, image i and spectrogram i. Bytes depend on the settings and the sources alone.
+Sample i of a split has label i, image i and spectrogram i. The bytes depend only on the settings and the sources.
 """
 
-import json
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -13,23 +12,24 @@ import numpy as np
 import scipy.linalg
 from matplotlib.figure import Figure
 from threadpoolctl import threadpool_limits
-from tqdm import tqdm
 
-from datasets.avmnist import stand_in as avmnist_embedded
+from datasets.avmnist import stand_in
 from datasets.avmnist.audio import common_rate, plan_audio, write_spectrograms
-from datasets.avmnist.folder import ARRAYS, FORMAT, RowWriter, existing_manifest, recover, sha256, whole_folder
+from datasets.avmnist.folder import ARRAYS, FORMAT, MANIFEST, RowWriter, replaceable_manifest
 from datasets.avmnist.load import read_parts
 from datasets.avmnist.sources import Raw, read_originals
 from utils.errors import DataError
+from utils.files import restore_folder, sha256, whole_folder, write_json
+from utils.progress import Progress
 
-VERSION = 1  # of the folder's format and of the way it is computed
+VERSION = 1  # of the folder's format and of its computation
 SPLITS = ("train", "test")
 CHUNK = 4096  # images projected at a time
 
 
 @dataclass(frozen=True)
 class Preset:
-    """How hard the two modalities are made."""
+    """Difficulty of the two modalities."""
 
     image_components: int
     snr_db: float | None  # None: no noise
@@ -45,7 +45,7 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides a data set's bytes, apart from the contents of the sources."""
+    """Everything that determines a data set's bytes, apart from the contents of the sources."""
 
     source: str  # "files" or "embedded"
     preset: str
@@ -60,44 +60,51 @@ class Settings:
 
 
 def build(target: Path, settings: Settings, num_workers: int, force: bool, verbose: bool) -> tuple[dict, bool]:
-    """Build the data set in the folder `target`; returns its manifest and whether anything had to be built.
+    """Build the data set in the folder `target`, unless it holds one of the same settings and not `force`.
 
-    A data set of the same settings that is already there is left alone, unless `force`.
+    Returns:
+        the manifest, and whether the data set was built.
 
     Raises:
-        DataError: bad sources, or `target` holds something that is not to be replaced.
+        DataError: the sources are invalid, or `target` holds something that must not be replaced.
+        LockedError: another process is building the same folder.
         OSError: the disk is full or fails.
     """
-    target = target.resolve()  # a link stays, what it points to is replaced
-    recover(target)
-    present = existing_manifest(target)
+    target = target.resolve()  # a link stays; the folder it points to is replaced
+    restore_folder(target)
+    present = replaceable_manifest(target)
     if present is not None and not force:
-        if present.get("version") != VERSION or present.get("settings") != asdict(settings):
-            raise DataError(
-                f"{target} holds a data set of other settings; --force replaces it, --datadir names another"
-            )
-        try:
-            read_parts(target)
-        except DataError as error:
-            raise DataError(f"{error}; --force builds the data set again") from None
+        _check_present(target, present, settings)
         return present, False
-    # Threads, not processes: array operations release the interpreter lock, and one array of indices serves everybody.
+    # Threads rather than processes: array operations release the interpreter lock, and the threads share the arrays.
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(num_workers) as pool, whole_folder(target) as folder:
         manifest = _write(folder, _read(settings, pool), settings, pool, verbose)
     return manifest, True
 
 
+def _check_present(target: Path, manifest: dict, settings: Settings) -> None:
+    if manifest.get("version") != VERSION or manifest.get("settings") != asdict(settings):
+        raise DataError(f"{target} holds a data set of other settings; --force replaces it, --datadir names another")
+    try:
+        read_parts(target)
+    except DataError as error:
+        raise DataError(f"{error}; --force builds the data set again") from None
+
+
 def _read(settings: Settings, pool: Executor) -> Raw:
     limits = {"train": settings.limit_train, "test": settings.limit_test}
+    noisy = settings.snr_db is not None
     rng = np.random.default_rng((settings.seed, 0))
     if settings.source == "embedded":
-        return avmnist_embedded.read(limits, settings.snr_db is not None, rng)
-    esc50_dir = Path(settings.esc50_dir) if settings.snr_db is not None else None
+        return stand_in.read(limits, noisy, rng)
+    if not settings.mnist_dir or not settings.fsdd_dir or (noisy and not settings.esc50_dir):
+        raise ValueError(f"a data set of files needs the folders of the originals, but got {settings}")
+    esc50_dir = Path(settings.esc50_dir) if settings.esc50_dir and noisy else None
     return read_originals(Path(settings.mnist_dir), Path(settings.fsdd_dir), esc50_dir, limits, rng, pool)
 
 
 def _write(folder: Path, raw: Raw, settings: Settings, pool: Executor, verbose: bool) -> dict:
-    """All files of the data set; returns the manifest."""
+    """Write all files of the data set and return the manifest."""
     count = len(raw.images["train"])
     if settings.image_components > min(count, 784):
         raise DataError(
@@ -111,9 +118,9 @@ def _write(folder: Path, raw: Raw, settings: Settings, pool: Executor, verbose: 
             writer.write(0, raw.labels[split])
     rate = common_rate(raw)
     total = sum(map(len, raw.labels.values()))
-    with tqdm(total=total, desc="spectrograms", unit="sample", disable=not verbose) as progress:
-        for split in SPLITS:
-            plan = plan_audio(raw, split, settings.snr_db, rate, (settings.seed, 1 + SPLITS.index(split)))
+    with Progress(total=total, desc="spectrograms", unit="sample", verbose=verbose) as progress:
+        for number, split in enumerate(SPLITS, 1):
+            plan = plan_audio(raw, split, settings.snr_db, rate, (settings.seed, number))
             for done in write_spectrograms(folder / "audio" / f"{split}_data.npy", plan, pool):
                 progress.update(done)
     write_preview(folder)
@@ -131,7 +138,7 @@ def _write(folder: Path, raw: Raw, settings: Settings, pool: Executor, verbose: 
         },
         "sha256": dict(zip(ARRAYS, pool.map(sha256, [folder / name for name in ARRAYS]), strict=True)),
     }
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+    write_json(folder / MANIFEST, manifest)
     return manifest
 
 
@@ -141,7 +148,7 @@ def _chunks(images: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def principal_components(images: np.ndarray, count: int, pool: Executor) -> tuple[np.ndarray, np.ndarray, float]:
-    """Mean (784,), the first `count` principal components (count, 784), and their share of the variance.
+    """Mean (784,), the first `count` principal components (count, 784) and their share of the variance.
 
     Args:
         images: (N, 784) uint8.
@@ -159,7 +166,7 @@ def principal_components(images: np.ndarray, count: int, pool: Executor) -> tupl
 
 
 def _write_images(path: Path, images: np.ndarray, mean: np.ndarray, components: np.ndarray, pool: Executor) -> None:
-    """Images (N, 784) projected on the components and back, as float32; as published, no mean is added."""
+    """Write images (N, 784) projected on the components and back, as float32; as published, no mean is added."""
     with RowWriter(path, np.float32, images.shape) as writer:
 
         def work(chunk: tuple[int, np.ndarray]) -> None:
@@ -170,7 +177,7 @@ def _write_images(path: Path, images: np.ndarray, mean: np.ndarray, components: 
 
 
 def write_preview(folder: Path) -> None:
-    """`preview.png`: the first training sample of each digit, image above spectrogram."""
+    """Draw preview.png: the first training sample of each digit, image above spectrogram."""
     labels = np.load(folder / "train_labels.npy")
     images = np.load(folder / "image" / "train_data.npy", mmap_mode="r")
     audio = np.load(folder / "audio" / "train_data.npy", mmap_mode="r")

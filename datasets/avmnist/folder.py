@@ -1,17 +1,12 @@
-"""The folder of a data set on disk: whole or not there, never half; rows of an array written from many threads."""
+"""The folder of an AV-MNIST data set: its files, its manifest, and arrays written row by row from several threads."""
 
-import contextlib
-import fcntl
-import hashlib
-import json
 import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from utils.errors import DataError
+from utils.errors import DataError, UsageError
+from utils.files import errors_name, read_json
 
 FORMAT = "avmnist"
 ARRAYS = (
@@ -22,15 +17,30 @@ ARRAYS = (
     "train_labels.npy",
     "test_labels.npy",
 )
-FILES = (*ARRAYS, "manifest.json", "preview.png")
 FOLDERS = ("image", "audio")
+MANIFEST = "manifest.json"
 
 
-def existing_manifest(folder: Path) -> dict | None:
-    """The manifest of the data set in `folder`; None where there is no folder, or an empty one.
+def read_manifest(datadir: Path) -> dict:
+    """Read manifest.json; empty if there is none, as beside arrays that other programs wrote.
 
     Raises:
-        DataError: the folder holds something else, which is not to be touched.
+        DataError: the manifest is damaged.
+    """
+    path = datadir / MANIFEST
+    if not path.exists():
+        return {}
+    try:
+        return read_json(path)
+    except UsageError as error:
+        raise DataError(f"{path} is damaged ({error}); build the data set again with avmnist_gen.py --force") from None
+
+
+def replaceable_manifest(folder: Path) -> dict | None:
+    """Manifest of the data set in `folder`; None if the folder is missing or empty.
+
+    Raises:
+        DataError: the folder holds something other than a data set, which must not be replaced.
     """
     if not folder.exists():
         return None
@@ -40,94 +50,23 @@ def existing_manifest(folder: Path) -> dict | None:
     if not entries:
         return None
     inner = [path for entry in entries if entry.name in FOLDERS and entry.is_dir() for path in entry.iterdir()]
-    known = {folder / name for name in (*FOLDERS, *FILES)}
+    known = {folder / name for name in (*FOLDERS, *ARRAYS, MANIFEST, "preview.png")}
     foreign = [path for path in entries + inner if path not in known]
     if foreign:
         raise DataError(f"{folder} holds {foreign[0].name}, which is no part of a data set; name another --datadir")
     try:
-        manifest = json.loads((folder / "manifest.json").read_text())
-    except (FileNotFoundError, ValueError, RecursionError):
-        manifest = None
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        manifest = read_json(folder / MANIFEST)
+    except UsageError:
+        manifest = {}
+    if manifest.get("format") != FORMAT:
         raise DataError(f"{folder} is not empty and has no AV-MNIST manifest.json; name another --datadir")
     return manifest
 
 
-def recover(target: Path) -> None:
-    """Clear what killed runs left beside `target`, and put the old data set back where the new one is missing.
-
-    Raises:
-        DataError: another run is building the same target.
-    """
-    partial, old = _neighbours(target)
-    if partial.is_dir():
-        with _locked(partial, target):
-            shutil.rmtree(partial)
-    if old.is_dir() and not target.exists():
-        old.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def whole_folder(target: Path) -> Iterator[Path]:
-    """A temporary neighbour to build in; on success it takes the place of `target`, on any error it is removed.
-
-    The caller has made sure that `target` may be replaced.
-
-    Raises:
-        DataError: another run is building the same target.
-        OSError: the disk is full or fails.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial, old = _neighbours(target)
-    partial.mkdir(exist_ok=True)
-    with _locked(partial, target):
-        try:
-            yield partial
-            for path in (*partial.rglob("*"), partial):
-                _fsync(path)
-            if target.exists():
-                target.rename(old)
-            partial.rename(target)
-            _fsync(target.parent)
-        except BaseException as error:
-            shutil.rmtree(partial, ignore_errors=True)
-            if isinstance(error, OSError) and error.errno and not error.filename:
-                raise OSError(error.errno, error.strerror, str(partial)) from None  # say at least in which folder
-            raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _neighbours(target: Path) -> tuple[Path, Path]:
-    """Where the new data set is built, and where the old one waits while the new one moves in."""
-    return target.parent / f".{target.name}.partial", target.parent / f".{target.name}.old"
-
-
-@contextlib.contextmanager
-def _locked(partial: Path, target: Path) -> Iterator[None]:
-    """Hold `partial` for this process; the lock goes with the process, however it ends."""
-    descriptor = os.open(partial, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise DataError(f"another run is building {target} (it holds {partial}); wait for it") from None
-    finally:
-        os.close(descriptor)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 class RowWriter:
-    """A .npy file whose rows are written in any order, from any thread; memory holds no more than a row.
+    """A .npy file whose rows are written in any order, from any thread, without holding the array in memory.
 
-    Plain writes and no memory map: on a full disk a write raises OSError, where a map would kill the process.
+    Uses plain writes rather than a memory map: on a full disk a write raises OSError, while a map kills the process.
     """
 
     def __init__(self, path: Path, dtype: type, shape: tuple[int, ...]) -> None:
@@ -146,24 +85,14 @@ class RowWriter:
         self.file.close()
 
     def write(self, first: int, rows: np.ndarray) -> None:
-        """Write one row, or several that follow each other, from row `first` on.
+        """Write one row, or several consecutive rows, starting at row `first`.
 
         Raises:
-            OSError: the disk is full, or fails; names the file.
+            OSError: the disk is full or fails; the error names the file.
         """
-        data = memoryview(np.ascontiguousarray(rows, dtype=self.dtype)).cast("B")
+        data = np.ascontiguousarray(rows, dtype=self.dtype).data.cast("B")
         position = self.start + int(first) * self.row_bytes
-        try:
+        with errors_name(self.path):
             while data:
                 written = os.pwrite(self.file.fileno(), data, position)
                 data, position = data[written:], position + written
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(self.path)) from None
-
-
-def sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb", buffering=0) as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -1,7 +1,6 @@
-"""AV-MNIST as arrays on disk: what `avmnist_gen.py` writes, the published fork reads and MultiBench reads."""
+"""Load AV-MNIST from arrays on disk, as written by `avmnist_gen.py`, the published fork or MultiBench."""
 
 import dataclasses
-import json
 import mmap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.avmnist.folder import FORMAT
+from datasets.avmnist.folder import FORMAT, MANIFEST, read_manifest
 from utils.errors import DataError
 
-CHUNK = 4096  # images looked through at a time
-MODALITIES = ("audio", "image")  # in the order of a configuration row
+CHUNK = 4096  # images checked at a time
+MODALITIES = ("audio", "image")  # the columns of a configuration
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +28,12 @@ class AVMNISTSplit:
     labels: Tensor
     maps: tuple[mmap.mmap, ...] = ()  # of the files
 
+    def part(self, span: slice) -> "AVMNISTSplit":
+        """The samples of a slice."""
+        return AVMNISTSplit(self.images[span], self.spectrograms[span], self.labels[span], self.maps)
+
     def release(self) -> None:
-        """Give back the memory of what was read so far; what is read again comes from the file again."""
+        """Free the memory of the pages read so far; they are read from the file again when needed."""
         for mapped in self.maps:
             mapped.madvise(mmap.MADV_DONTNEED)
 
@@ -41,9 +44,12 @@ def load_avmnist(
     limits: Mapping[str, int | None] | None = None,
     dev_samples: int | None = None,
 ) -> dict[str, AVMNISTSplit]:
-    """The splits train, dev and test, memory-mapped; the limits keep the first samples of each.
+    """Load the splits train, dev and test, memory-mapped.
 
-    Dev is the end of the training arrays: `dev_samples` of them, or a twelfth, which is 5,000 of 60,000 (published).
+    Args:
+        limits: number of samples to keep of each split, the first ones; None or no entry keeps all.
+        dev_samples: samples at the end of the training arrays that form the dev split; None takes a twelfth, which is
+            5,000 of 60,000 as published.
 
     Raises:
         DataError: see `read_parts`; or a split is empty or has samples of one class only.
@@ -51,17 +57,14 @@ def load_avmnist(
     arrays = read_parts(datadir, num_outputs)
     total = len(arrays["train"].labels)
     boundary = max(0, total - (dev_samples or total // 12))
-    limits = limits or {}
-    spans = {
-        "train": ("train", slice(0, boundary), limits.get("train")),
-        "dev": ("train", slice(boundary, total), limits.get("dev")),
-        "test": ("test", slice(0, None), limits.get("test")),
+    splits = {
+        "train": arrays["train"].part(slice(0, boundary)),
+        "dev": arrays["train"].part(slice(boundary, total)),
+        "test": arrays["test"],
     }
-    splits = {}
-    for name, (part, span, limit) in spans.items():
-        whole = arrays[part]
-        parts = (getattr(whole, field)[span][:limit] for field in ("images", "spectrograms", "labels"))
-        splits[name] = AVMNISTSplit(*parts, whole.maps)
+    for name, split in splits.items():
+        limit = (limits or {}).get(name)
+        splits[name] = split.part(slice(0, limit))
         labels = splits[name].labels
         if not len(labels):
             rule = "at least 12 training and 1 test samples are needed"
@@ -78,25 +81,25 @@ def load_avmnist(
 
 
 def image_folder(datadir: Path) -> str:
-    """`image`, as published and written here, or `images`, as in the copy of the MFAS authors."""
+    """Name of the folder of images: "image" as published, or "images" in the copy of the MFAS authors."""
     return "images" if (datadir / "images").is_dir() and not (datadir / "image").is_dir() else "image"
 
 
 def train_files(datadir: Path, modalities: Sequence[str] = MODALITIES) -> list[str]:
-    """The files that training reads, relative to `datadir`."""
+    """Files that training reads, relative to `datadir`."""
     folders = {"image": image_folder(datadir), "audio": "audio"}
     return [*(f"{folders[name]}/train_data.npy" for name in sorted(modalities, reverse=True)), "train_labels.npy"]
 
 
 def read_parts(datadir: Path, num_outputs: int = 10) -> dict[str, AVMNISTSplit]:
-    """What the files hold, memory-mapped: the parts train, which includes dev, and test.
+    """Map and check all files: the parts train, which includes dev, and test.
 
     Raises:
-        DataError: a file is missing or damaged; shapes, types or counts do not fit; a label is out of range; a pixel is
-            not finite; the manifest tells other counts.
+        DataError: a file is missing or damaged; shapes, types or counts are wrong; a label is out of range; a pixel is
+            not finite; the manifest states other counts.
     """
     if datadir.exists() and not datadir.is_dir():
-        raise DataError(f"{datadir} is not a folder; name that of the data set with --datadir")
+        raise DataError(f"{datadir} is not a folder; name the folder of the data set with --datadir")
     parts = {part: _read_part(datadir, part, num_outputs) for part in ("train", "test")}
     _check_counts(datadir, {part: split.labels for part, split in parts.items()})
     for part, split in parts.items():
@@ -112,32 +115,33 @@ def _read_part(datadir: Path, part: str, num_outputs: int) -> AVMNISTSplit:
     labels = _read_array(datadir, path.name, (), ()).astype(np.int64)
     if not len(images) == len(spectrograms) == len(labels):
         raise DataError(
-            f"{datadir}: images, spectrograms and labels of {part} must be equally many, "
+            f"{datadir}: images, spectrograms and labels of {part} must be equal in number, "
             f"but there are {len(images)}, {len(spectrograms)} and {len(labels)}"
         )
     if len(labels) and not 0 <= labels.min() <= labels.max() < num_outputs:
         raise DataError(
-            f"{path}: labels must lie in 0..{num_outputs - 1}, but go from {labels.min()} to {labels.max()}"
+            f"{path}: labels must lie in 0..{num_outputs - 1}, but range from {labels.min()} to {labels.max()}"
         )
+    bases: tuple[object, ...] = (images.base, spectrograms.base)
     return AVMNISTSplit(
         torch.from_numpy(images).view(-1, 1, 28, 28),
         torch.from_numpy(spectrograms).view(-1, 1, 112, 112),
         torch.from_numpy(labels),
-        tuple(array.base for array in (images, spectrograms) if isinstance(array.base, mmap.mmap)),
+        tuple(mapped for mapped in bases if isinstance(mapped, mmap.mmap)),
     )
 
 
 def _read_array(datadir: Path, name: str, dtypes: tuple[str, ...], shape: tuple[int, ...]) -> np.ndarray:
-    """Map an .npy file of (N, *shape) and one of the types; without `dtypes`, of any integer type."""
+    """Map an .npy file of shape (N, *shape) and one of `dtypes`; any integer type if there are none."""
     path = datadir / name
     try:
-        array = np.lib.format.open_memmap(path, "c")  # copy-on-write: read lazily, and torch wants it writable
+        array = np.lib.format.open_memmap(path, "c")  # copy-on-write: read lazily, yet writable as torch expects
         size = path.stat().st_size
     except FileNotFoundError:
-        raise DataError(f"{path} is missing; make the data set with avmnist_gen.py --datadir {datadir}") from None
+        raise DataError(f"{path} is missing; build the data set with avmnist_gen.py --datadir {datadir}") from None
     except OSError:
         raise
-    except Exception as error:  # numpy raises almost anything on a damaged header, with advice in further lines
+    except Exception as error:  # numpy raises almost anything on a damaged header, and adds lines of advice
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"{path} is not a whole .npy file: {reason}") from None
     fits = array.dtype in map(np.dtype, dtypes) if dtypes else array.dtype.kind in "iu"
@@ -148,14 +152,14 @@ def _read_array(datadir: Path, name: str, dtypes: tuple[str, ...], shape: tuple[
             f"but holds {array.dtype} of shape {array.shape}"
         )
     if not array.flags.c_contiguous:
-        raise DataError(f"{path} must hold its samples one after the other, but is in Fortran order")
+        raise DataError(f"{path} must hold its samples in C order, but is in Fortran order")
     if size != array.offset + array.nbytes:
         raise DataError(f"{path} is not a whole .npy file: {array.offset + array.nbytes} bytes expected, {size} found")
     return array
 
 
 def _check_finite(path: Path, images: Tensor) -> None:
-    """Raise DataError where a pixel is NaN or infinite, or is when read as float32."""
+    """Raise DataError if a pixel is NaN or infinite as float32."""
     for first in range(0, len(images), CHUNK):
         wrong = ~images[first : first + CHUNK].float().isfinite().flatten(1).all(1).numpy()
         if wrong.any():
@@ -165,45 +169,24 @@ def _check_finite(path: Path, images: Tensor) -> None:
 
 
 def _check_counts(datadir: Path, labels: Mapping[str, Tensor]) -> None:
-    """Raise DataError where the manifest, if there is one of ours, tells other counts than the files."""
+    """Raise DataError if a manifest written by `avmnist_gen.py` states other counts than the files hold."""
     manifest = read_manifest(datadir)
     if manifest.get("format") != FORMAT:
         return
     for part, found in labels.items():
-        told = manifest["splits"].get(part) if isinstance(manifest.get("splits"), dict) else None
+        stated = manifest["splits"].get(part) if isinstance(manifest.get("splits"), dict) else None
         held = {"count": len(found), "per_class": torch.bincount(found, minlength=10).tolist()}
-        if told != held:
+        if stated != held:
+            text = repr(stated)
+            text = text if len(text) <= 120 else text[:117] + "..."
             raise DataError(
-                f"{datadir / 'manifest.json'} does not match the files: it tells {_shown(told)} of {part}, "
+                f"{datadir / MANIFEST} does not match the files: it states {text} for {part}, "
                 f"but the files hold {held}; build the data set again with avmnist_gen.py --force"
             )
 
 
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 120 else text[:117] + "..."
-
-
-def read_manifest(datadir: Path) -> dict:
-    """The content of manifest.json; empty where there is none, as beside arrays of other makers.
-
-    Raises:
-        DataError: it is damaged.
-    """
-    path = datadir / "manifest.json"
-    try:
-        manifest = json.loads(path.read_text())
-    except FileNotFoundError:
-        return {}
-    except (ValueError, RecursionError):
-        manifest = None
-    if not isinstance(manifest, dict):
-        raise DataError(f"{path} is damaged; build the data set again with avmnist_gen.py --force")
-    return manifest
-
-
 def is_stand_in(datadir: Path) -> bool:
-    """Whether the data set is the embedded stand-in, whose figures say nothing about AV-MNIST.
+    """Check whether the data set is the embedded stand-in, whose figures are not those of AV-MNIST.
 
     Raises:
         DataError: the data set's manifest is damaged.

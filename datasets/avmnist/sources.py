@@ -15,7 +15,7 @@ from datasets.avmnist.spectrogram import SIZE
 from utils.errors import DataError
 
 TEST_TAKES = range(40, 50)  # of every speaker and digit; takes 0 to 39 train
-NUM_CLASSES, TRAIN_CLASSES = 50, 40  # of ESC-50; the noise of the other 10 is heard in the test split only
+NUM_CLASSES, TRAIN_CLASSES = 50, 40  # of ESC-50; the other 10 classes are noise of the test split
 TAKE_NAME = re.compile(r"([0-9])_([A-Za-z][A-Za-z0-9-]*)_([0-9]+)\.wav")
 
 
@@ -30,13 +30,13 @@ class Sound:
 
 @dataclass
 class Raw:
-    """Everything that a data set is built from; the keys of the outer dictionaries are `train` and `test`."""
+    """Sources of a data set; the keys of the outer dictionaries are `train` and `test`."""
 
     images: dict[str, np.ndarray]  # (N, 784) uint8
     labels: dict[str, np.ndarray]  # (N,) int64
     takes: dict[str, list[list[Sound]]]  # takes[split][digit]
-    noises: dict[str, dict[str, Sound]]  # noises[split][class]; no class where nothing is mixed in
-    description: dict  # what the manifest says about the sources
+    noises: dict[str, dict[str, Sound]]  # noises[split][class]; no classes without noise
+    description: dict  # entry "sources" of the manifest
 
 
 def read_originals(
@@ -71,10 +71,10 @@ def read_originals(
 
 
 def read_mnist(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images (N, 784) uint8 and labels (N,) int64 of `train` or `test`, from IDX files, gzipped or plain.
+    """Read images (N, 784) uint8 and labels (N,) int64 of `train` or `test` from IDX files, gzipped or plain.
 
     Raises:
-        DataError: a folder or file is missing, is no IDX file of unsigned bytes, is truncated, or the two disagree.
+        DataError: a folder or file is missing, is not an IDX file of unsigned bytes, is truncated, or the two disagree.
     """
     stem = "train" if split == "train" else "t10k"
     images_path, images = _read_idx(folder, f"{stem}-images-idx3-ubyte", (28, 28))
@@ -87,10 +87,10 @@ def read_mnist(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _read_idx(folder: Path, stem: str, item_shape: tuple[int, ...]) -> tuple[Path, np.ndarray]:
-    """The array (N, *item_shape) uint8 of an IDX file: 0 0 8 dimensions, the sizes as big-endian int32, the bytes."""
+    """Read an array (N, *item_shape) uint8 from an IDX file: 0 0 8 dimensions, sizes as big-endian int32, bytes."""
     _need_folder(folder, "MNIST", "--mnist_dir")
     candidates = [folder / (stem + ending) for ending in (".gz", "")]
-    candidates.append(folder / re.sub(r"-(idx\d)", r".\1", stem))  # how some archives unpack
+    candidates.append(folder / re.sub(r"-(idx\d)", r".\1", stem))  # as some archives name it
     path = next((p for p in candidates if p.is_file()), None)
     if path is None:
         raise DataError(f"MNIST needs {stem} or {stem}.gz in {folder}; give its folder with --mnist_dir")
@@ -99,7 +99,7 @@ def _read_idx(folder: Path, stem: str, item_shape: tuple[int, ...]) -> tuple[Pat
         try:
             data = gzip.decompress(data)
         except (OSError, EOFError, zlib.error) as error:
-            raise DataError(f"{path} is not a whole gzip file ({error}); fetch it again") from None
+            raise DataError(f"{path} is not a whole gzip file ({error}); download it again") from None
     dimensions = 1 + len(item_shape)
     magic = bytes([0, 0, 8, dimensions])
     if data[:4] != magic:
@@ -107,17 +107,19 @@ def _read_idx(folder: Path, stem: str, item_shape: tuple[int, ...]) -> tuple[Pat
     header = 4 + 4 * dimensions
     shape = tuple(int(size) for size in np.frombuffer(data[4:header].ljust(4 * dimensions, b"\0"), ">i4"))
     if shape[1:] != item_shape or shape[0] < 1:
-        raise DataError(f"{path}: expected the shape {('N', *item_shape)} with N >= 1, but the header says {shape}")
+        raise DataError(f"{path}: the shape must be {('N', *item_shape)} with N >= 1, but the header states {shape}")
     expected = header + int(np.prod(shape))
     if len(data) != expected:
-        raise DataError(f"{path} is truncated or damaged: {expected} bytes expected, {len(data)} found; fetch it again")
+        raise DataError(
+            f"{path} is truncated or damaged: {expected} bytes expected, {len(data)} found; download it again"
+        )
     return path, np.frombuffer(data, np.uint8, offset=header).reshape(shape)
 
 
 def read_fsdd(folder: Path, pool: Executor) -> dict[str, list[list[Sound]]]:
-    """The takes of both splits: `takes[split][digit]` lists the recordings in the order of their names.
+    """Read the takes of both splits: `takes[split][digit]` lists the recordings in the order of their names.
 
-    `folder` holds DIGIT_SPEAKER_INDEX.wav files, or a folder `recordings` that does.
+    `folder` holds DIGIT_SPEAKER_INDEX.wav files, or a folder `recordings` with them.
 
     Raises:
         DataError: a folder is missing, a name is malformed, a file is unreadable or too short, a digit has no take.
@@ -145,9 +147,9 @@ def read_fsdd(folder: Path, pool: Executor) -> dict[str, list[list[Sound]]]:
 
 
 def read_esc50(folder: Path, rng: np.random.Generator, pool: Executor) -> dict[str, dict[str, Sound]]:
-    """One drawn clip of each class: `noises[split][class]`, 40 classes drawn for train, the other 10 for test.
+    """Draw one clip of each class: `noises[split][class]`, 40 random classes for train, the other 10 for test.
 
-    `folder` holds `meta/esc50.csv` and `audio/`, as the publisher's archive unpacks.
+    `folder` holds `meta/esc50.csv` and `audio/`, as in the published archive.
 
     Raises:
         DataError: something is missing, the table is malformed, or it names fewer than 50 classes.
@@ -176,7 +178,7 @@ def read_esc50(folder: Path, rng: np.random.Generator, pool: Executor) -> dict[s
 
 
 def read_sound(path: Path) -> Sound:
-    """Read a recording, channels averaged.
+    """Read a recording and average its channels.
 
     Raises:
         DataError: the file is missing, unreadable, not finite, or too short for a spectrogram.
@@ -195,10 +197,10 @@ def read_sound(path: Path) -> Sound:
 
 
 def to_rate(sound: Sound, rate: int) -> np.ndarray:
-    """The samples (n,) float32 at `rate` Hz, which must not be above the recording's own."""
+    """Resample to `rate` Hz, which must not exceed the recording's own: (n,) float32."""
     if sound.rate == rate:
         return sound.samples
-    import librosa  # slow to import, and recordings of one rate do without it
+    import librosa  # slow to import, and not needed if all rates are equal
 
     return librosa.resample(sound.samples, orig_sr=sound.rate, target_sr=rate)
 

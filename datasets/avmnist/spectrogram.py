@@ -1,4 +1,4 @@
-"""The 112 x 112 grey spectrogram that the published generator draws with `matplotlib.specgram`, as array arithmetic.
+"""Compute the 112 x 112 gray spectrogram that the published generator draws with `matplotlib.specgram`.
 
 Notation: n samples of signal, window of i samples, neighbouring windows overlap by j, step s = i - j. The window is
 the smallest i for which some 0 <= j < i gives exactly 112 windows: i + 111 s <= n < i + 112 s. A 223-point transform
@@ -13,14 +13,14 @@ import numpy as np
 
 SIZE = 112  # windows, and bins
 TRANSFORM = 2 * SIZE - 1  # points of the Fourier transform
-GREYS = matplotlib.colormaps["Greys"](np.arange(256), bytes=True)[:, 0].copy()  # level -> grey, (256,) uint8
+GREYS = matplotlib.colormaps["Greys"](np.arange(256), bytes=True)[:, 0].copy()  # level -> gray, (256,) uint8
 
 
 @functools.cache
 def window_plan(n: int) -> tuple[int, int]:
-    """The window length i and the overlap j for a signal of `n` samples, n >= 112.
+    """Window length i and overlap j for a signal of `n` samples, n >= 112.
 
-    Where several overlaps fit the smallest window, the smallest overlap is taken.
+    If several overlaps fit the smallest window, the smallest overlap is used.
     """
     if n < SIZE:
         raise ValueError(f"a spectrogram needs n >= {SIZE} samples, but got n={n}")
@@ -33,7 +33,7 @@ def window_plan(n: int) -> tuple[int, int]:
 
 @functools.lru_cache(maxsize=256)
 def _transform(i: int) -> np.ndarray:
-    """Hann window and one-sided Fourier transform as one matrix: (min(i, 223), 224), real parts then imaginary.
+    """Hann window and one-sided Fourier transform as one matrix (min(i, 223), 224): real parts, then imaginary.
 
     Windows are shorter than the transform (about n / 112 samples), so this product is cheaper than an FFT of 223
     points, a prime. Longer windows are cut to 223 samples, as `numpy.fft` does for matplotlib.
@@ -42,17 +42,17 @@ def _transform(i: int) -> np.ndarray:
     angle = np.outer(k, np.arange(SIZE)) % TRANSFORM * (2 * np.pi / TRANSFORM)
     one_sided = np.full(SIZE, np.sqrt(2.0))
     one_sided[0] = 1.0
-    if i % 2 == 0:  # matplotlib takes the last bin of an even window for the one at half the rate
+    if i % 2 == 0:  # matplotlib treats the last bin of an even window as the one at half the rate
         one_sided[-1] = 1.0
     window = np.hanning(i)[: len(k), None]
     return np.hstack([np.cos(angle) * one_sided, -np.sin(angle) * one_sided]) * window
 
 
 def spectrograms(signals: np.ndarray) -> np.ndarray:
-    """Spectrograms of signals of one length: (B, n) -> (B, 112, 112) uint8.
+    """Compute spectrograms of signals of equal length: (B, n) -> (B, 112, 112) uint8.
 
-    Every signal is computed on its own, so its bytes do not depend on its neighbours in the batch. Bins without any
-    power (digital silence) do not count for the minimum and are white.
+    Signals are computed independently, so the bytes do not depend on the batch. Bins without any power (digital
+    silence) are ignored for the minimum and are white.
     """
     i, j = window_plan(signals.shape[1])
     windows = np.lib.stride_tricks.sliding_window_view(signals, i, axis=1)[:, :: i - j, :TRANSFORM]
@@ -65,8 +65,8 @@ def spectrograms(signals: np.ndarray) -> np.ndarray:
     for b in np.flatnonzero(np.isneginf(bottom)):
         bottom[b] = np.min(level[b], where=np.isfinite(level[b]), initial=np.inf)
     span = top - bottom
-    flat = ~(np.isfinite(span) & (span > 0))  # silent throughout, or one power throughout
-    bottom[flat], span[flat] = np.inf, 1.0  # everything ends at level 0
+    flat = ~(np.isfinite(span) & (span > 0))  # silent, or of constant power
+    bottom[flat], span[flat] = np.inf, 1.0  # all levels become 0
     level -= bottom[:, None, None]
     level *= (256 / span)[:, None, None]
     np.clip(level, 0, 255, out=level)

@@ -1,7 +1,7 @@
-"""A stand-in for AV-MNIST that needs no files: scikit-learn's handwritten digits, each dialled as its telephone tones.
+"""A stand-in for AV-MNIST that needs no files: scikit-learn's handwritten digits, each paired with its telephone tones.
 
-The digits are real (UCI, 8x8 pixels); the sounds are made. A recording is the tone pair (DTMF) of the digit at 8 kHz;
-the noise clips are coloured noise. Figures measured on it say nothing about the real AV-MNIST.
+The digits are real (UCI, 8x8 pixels); the sounds are synthetic. A recording is the tone pair (DTMF) of the digit at
+8 kHz; the noise clips are colored noise. Figures measured on it do not carry over to the real AV-MNIST.
 """
 
 import numpy as np
@@ -10,22 +10,22 @@ from sklearn.datasets import load_digits
 
 from datasets.avmnist.sources import Raw, Sound
 
-COUNTS = {"train": 6000, "test": 1000}  # samples; a digit comes up several times, with other recordings
+COUNTS = {"train": 6000, "test": 1000}  # samples; a digit occurs several times, with different recordings
 TEST_DIGITS = 300  # of 1,797
-DEV_PART = 12  # the last twelfth of the train split serves as dev split: it has digits of its own
-TAKES = {"train": 600, "test": 100}  # recordings of each digit: about one a sample
+DEV_PART = 12  # the last twelfth of the train split is the dev split, which shares no digit with the rest
+TAKES = {"train": 600, "test": 100}  # recordings of each digit: about one per sample
 RATE = 8000  # Hz
 SECONDS = (0.2, 0.5)  # length of a recording
-LENGTHS = 16  # different lengths
+LENGTHS = 16  # number of different lengths
 NOISES = {"train": 40, "test": 10}  # clips
 NOISE_SECONDS = 5.0
-COLOURS = {"white": 0.0, "pink": 0.5, "brown": 1.0}  # amplitude falls as 1 / frequency^exponent
+COLORS = {"white": 0.0, "pink": 0.5, "brown": 1.0}  # amplitude falls as 1 / frequency^exponent
 LOW = (941, 697, 697, 697, 770, 770, 770, 852, 852, 852)  # Hz, of the digits 0 to 9
 HIGH = (1336, 1209, 1336, 1477, 1209, 1336, 1477, 1209, 1336, 1477)
 
 
 def read(limits: dict[str, int | None], noisy: bool, rng: np.random.Generator) -> Raw:
-    """Draw the stand-in: at most `limits[split]` samples a split. No digit, recording or noise is in both splits."""
+    """Draw at most `limits[split]` samples of each split; the splits share no digit, recording or noise."""
     bunch = load_digits()
     images = enlarge(bunch.images)
     order = rng.permutation(len(images))
@@ -33,11 +33,11 @@ def read(limits: dict[str, int | None], noisy: bool, rng: np.random.Generator) -
     counts = {split: min(count, limits[split] or count) for split, count in COUNTS.items()}
     chosen = {split: _repeat(pools[split], counts[split], split, rng) for split in counts}
     takes = {split: [[dial(d, rng) for _ in range(TAKES[split])] for d in range(10)] for split in counts}
-    noises = {split: {} for split in counts}
+    noises: dict[str, dict[str, Sound]] = {split: {} for split in counts}
     for split in counts:
         for i in range(NOISES[split] if noisy else 0):
-            colour = list(COLOURS)[i % len(COLOURS)]
-            noises[split][f"{colour} {i}"] = coloured_noise(colour, rng)
+            color = list(COLORS)[i % len(COLORS)]
+            noises[split][f"{color} {i}"] = colored_noise(color, rng)
     description = {
         "images": "scikit-learn load_digits, enlarged",
         "recordings": "DTMF tone pairs, synthesised",
@@ -55,7 +55,7 @@ def read(limits: dict[str, int | None], noisy: bool, rng: np.random.Generator) -
 
 
 def _repeat(pool: np.ndarray, count: int, split: str, rng: np.random.Generator) -> np.ndarray:
-    """`count` members of the pool, each about equally often; the dev tail of `train` has members of its own."""
+    """Repeat members of the pool up to `count`; the dev tail of `train` shares none with the rest."""
     tail = count // DEV_PART if split == "train" else 0
     own = len(pool) // DEV_PART if tail else 0
     parts = []
@@ -66,13 +66,13 @@ def _repeat(pool: np.ndarray, count: int, split: str, rng: np.random.Generator) 
 
 
 def enlarge(digits: np.ndarray) -> np.ndarray:
-    """Digits (N, 8, 8) of values 0..16 as (N, 784) uint8 of values 0..255, 28x28 as in MNIST."""
+    """Enlarge digits (N, 8, 8) with values 0..16 to MNIST's 28x28: (N, 784) uint8 with values 0..255."""
     large = scipy.ndimage.zoom(digits, (1, 3.5, 3.5), order=1, grid_mode=True, mode="grid-constant")
     return np.clip(large * (255 / 16), 0, 255).astype(np.uint8).reshape(len(digits), 784)
 
 
 def dial(digit: int, rng: np.random.Generator) -> Sound:
-    """One recording of a digit: its two tones with random length, levels, phases and a fade at both ends."""
+    """Synthesize a recording of a digit: its two tones with random length, levels and phases, faded at both ends."""
     low, high = SECONDS
     n = int(RATE * (low + (high - low) * rng.integers(LENGTHS) / (LENGTHS - 1)))
     t = np.arange(n) / RATE
@@ -83,10 +83,10 @@ def dial(digit: int, rng: np.random.Generator) -> Sound:
     return Sound(f"dialled {digit}", (0.25 * tones * fade).astype(np.float32), RATE)
 
 
-def coloured_noise(colour: str, rng: np.random.Generator) -> Sound:
-    """A noise clip whose spectrum falls as 1 / frequency^exponent from 50 Hz up."""
+def colored_noise(color: str, rng: np.random.Generator) -> Sound:
+    """Synthesize a noise clip whose spectrum falls as 1 / frequency^exponent from 50 Hz up."""
     n = int(RATE * NOISE_SECONDS)
     spectrum = np.fft.rfft(rng.standard_normal(n))
-    spectrum /= np.maximum(np.fft.rfftfreq(n, 1 / RATE), 50) ** COLOURS[colour]
+    spectrum /= np.maximum(np.fft.rfftfreq(n, 1 / RATE), 50) ** COLORS[color]
     noise = np.fft.irfft(spectrum, n)
-    return Sound(colour, (0.1 * noise / noise.std()).astype(np.float32), RATE)
+    return Sound(color, (0.1 * noise / noise.std()).astype(np.float32), RATE)

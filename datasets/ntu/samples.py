@@ -1,4 +1,4 @@
-"""Samples of NTU RGB+D on disk: where the halves of each lie, and how they become network inputs."""
+"""Load samples of NTU RGB+D from disk as network inputs."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ from datasets.ntu.skeleton import crop_window, parse_skeleton, prepare_skeleton
 from datasets.ntu.video import READ_FRAMES, clip_indices, read_frames
 from utils.errors import DataError
 
-MODALITIES = ("skeleton", "rgb")  # in the order of a configuration row
+MODALITIES = ("skeleton", "rgb")  # the columns of a configuration
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,8 +24,9 @@ class NTUSettings:
     """How samples become network inputs.
 
     Args:
-        vid_dim: width and height of the videos; names their folder, with `vid_fr`, the frames a second.
-        vid_len: frames of a clip and of a skeleton.
+        vid_dim: width and height of the videos.
+        vid_fr: frames per second; with `vid_dim`, it names the folder of the videos.
+        vid_len: number of frames of a clip and of a skeleton.
         frame_sampling: see `clip_indices`.
         centre: see `prepare_skeleton`.
     """
@@ -39,7 +40,7 @@ class NTUSettings:
 
 @dataclasses.dataclass(frozen=True)
 class SampleFiles:
-    """Where the halves of a sample lie; the pack is read where it has the sample."""
+    """Files of the samples; a skeleton comes from the pack if that contains it."""
 
     rgb_dir: Path
     skeleton_dir: Path
@@ -51,17 +52,22 @@ class SampleFiles:
     def skeleton(self, name: str) -> Path:
         return self.skeleton_dir / f"{name}.skeleton"
 
-    def is_packed(self, name: str) -> bool:
-        return self.pack is not None and name in self.pack.names
+    def pack_with(self, name: str) -> SkeletonPack | None:
+        """The pack, if it contains a sample's skeleton."""
+        return self.pack if self.pack is not None and name in self.pack.names else None
 
     def joints(self, name: str) -> np.ndarray:
-        """A sample's skeleton as parsed: float32 (3, N, 25, M)."""
-        return self.pack.load(name) if self.is_packed(name) else parse_skeleton(self.skeleton(name))
+        """Read a sample's skeleton: float32 (3, N, 25, M)."""
+        pack = self.pack_with(name)
+        return pack.load(name) if pack else parse_skeleton(self.skeleton(name))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class NTUSplit:
-    """Samples in the order of their names; labels (N,) int64 from 0. It can be pickled and used after a fork."""
+    """Samples in the order of their names, with labels (N,) int64 from 0; implements `SampleSource`.
+
+    It can be pickled, and used after a fork.
+    """
 
     names: tuple[str, ...]
     labels: Tensor
@@ -72,18 +78,18 @@ class NTUSplit:
         return len(self.names)
 
     def load(self, index: int, modality: str, crop: int | None = None) -> Tensor:
-        """One sample: "rgb" gives a uint8 clip (T, H, W, 3), "skeleton" a float32 input (3, T, 25, 2).
+        """Load one input of a sample: "rgb" returns a uint8 clip (T, H, W, 3), "skeleton" float32 (3, T, 25, 2).
 
         Args:
-            crop: seed of the training crop in time, which depends on nothing else but the sample and the modality.
-                None: no crop.
+            crop: seed of the training crop in time, which otherwise depends only on the sample and the modality; None
+                disables cropping.
 
         Raises:
             DataError: the file is damaged or of another size.
         """
-        name, settings = self.names[index], self.settings
-        seed = None if crop is None else [crop, zlib.crc32(name.encode()), MODALITIES.index(modality)]
-        rng = None if seed is None else np.random.default_rng(seed)
+        name, settings, rng = self.names[index], self.settings, None
+        if crop is not None:
+            rng = np.random.default_rng([crop, zlib.crc32(name.encode()), MODALITIES.index(modality)])
         try:
             if modality == "rgb":
                 ratio = 1.0 if rng is None else 1 - 0.5 * rng.random()
@@ -95,7 +101,7 @@ class NTUSplit:
         return prepare_skeleton(joints, settings.vid_len[1], settings.centre, window)
 
     def check(self, index: int, modality: str) -> None:
-        """Read all of one sample's half that `load` may ever read, whatever the crop.
+        """Read everything of one input that `load` may read, whatever the crop.
 
         Raises:
             DataError: the file is damaged or of another size.
@@ -111,23 +117,20 @@ class NTUSplit:
         return read_frames(self.files.rgb(name), chosen, self.settings.vid_dim)
 
     def without(self, names: Collection[str]) -> "NTUSplit":
-        """The split that lacks some samples."""
+        """The split without some samples."""
         kept = [index for index, name in enumerate(self.names) if name not in names]
         return dataclasses.replace(self, names=tuple(self.names[index] for index in kept), labels=self.labels[kept])
 
     def identity(self) -> dict[str, object]:
-        """What tells these samples and settings from others, as JSON values: it hashes names, sizes and times."""
+        """Fingerprint of the samples and settings (JSON-serializable): hashes names, sizes and times of the files."""
         digest = hashlib.sha256()
-        packed = False
+        used = None
         for name in self.names:
-            files = [self.files.rgb(name)]
-            if self.files.is_packed(name):
-                packed = True
-            else:
-                files.append(self.files.skeleton(name))
-            digest.update(_stamp(files))
-        if packed:  # the index holds the sizes of the text files, so packing them again changes nothing
-            digest.update((self.files.pack.folder / "index.npz").read_bytes())
+            pack = self.files.pack_with(name)
+            used = used or pack
+            digest.update(_stamp([self.files.rgb(name), *([] if pack else [self.files.skeleton(name)])]))
+        if used:  # the index records the sizes of the text files, so that packing them again changes nothing
+            digest.update((used.folder / "index.npz").read_bytes())
         return {"samples": len(self), "files": digest.hexdigest(), "settings": dataclasses.asdict(self.settings)}
 
 

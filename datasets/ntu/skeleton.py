@@ -1,7 +1,7 @@
-"""NTU RGB+D's skeleton files: the official text format, and the network's input made of one.
+"""Read NTU RGB+D's skeleton files and convert them to network inputs.
 
-The format: the number of frames; for each frame the number of bodies; for each body a line of identifiers, the number
-of joints (25), and a line for each joint that starts with its x, y and z in metres.
+The text format: the number of frames; for each frame the number of bodies; for each body a line of identifiers, the
+number of joints (25), and a line for each joint that starts with its x, y and z in meters.
 """
 
 from pathlib import Path
@@ -15,30 +15,32 @@ from utils.errors import DataError
 
 JOINTS, MAX_BODIES = 25, 2
 CENTRE_JOINT = 1  # the middle of the spine
-MIN_WINDOW = 64  # frames that a training crop keeps at least
+MIN_WINDOW = 64  # fewest frames of a training crop
 
 
 def parse_skeleton(path: Path) -> np.ndarray:
-    """The joints of a file's first two bodies: float32 (3, N, 25, M), metres.
+    """Read the joints of a file's first two bodies: float32 (3, N, 25, M), in meters.
 
-    N is the number of frames, M the most bodies in any frame, 2 at most; a frame that lacks the second body has zeros
-    there. Numbers that are not finite become 0.
+    N is the number of frames and M the largest number of bodies in any frame, at most 2; the joints of a missing second
+    body are zeros. Numbers that are not finite become 0.
 
     Raises:
-        DataError: the file is cut short or does not follow the format; the message names the file and the line.
+        DataError: the file is truncated or does not follow the format; the message names the file and the line.
     """
     lines = path.read_bytes().splitlines()
     while lines and not lines[-1].strip():
         lines.pop()
     length, places, starts = _walk(path, lines)
-    tokens: list[bytes] = []
-    for start in starts:
-        for line in lines[start : start + JOINTS]:
-            tokens += line.split(None, 3)[:3]
-    try:
-        values = np.array([float(token) for token in tokens]).reshape(-1, JOINTS, 3)
-    except ValueError:
-        raise _bad_joint(path, lines, starts) from None
+    numbers: list[float] = []
+    for at in (at for start in starts for at in range(start, start + JOINTS)):
+        try:
+            x, y, z = map(float, lines[at].split(None, 3)[:3])
+        except ValueError:
+            raise DataError(
+                f"{path}, line {at + 1}: expected x, y and z of a joint, but the line is {_shown(lines[at])}"
+            ) from None
+        numbers += x, y, z
+    values = np.array(numbers).reshape(-1, JOINTS, 3)
     if len(starts) and places[-1, 0] == length - 1:  # the last frame has a body, so the file ends with a joint
         _check_last_line(path, lines, starts[0])
     values[~(np.abs(values) < np.finfo(np.float32).max)] = 0
@@ -49,7 +51,7 @@ def parse_skeleton(path: Path) -> np.ndarray:
 
 
 def _walk(path: Path, lines: list[bytes]) -> tuple[int, np.ndarray, list[int]]:
-    """Step through the counts: number of frames, (frame, body) of each kept body, and where its joints start."""
+    """Step through the counts: number of frames, (frame, body) of each kept body, and the first line of its joints."""
     length = _count(path, lines, 0, "the number of frames")
     at, places, starts = 1, [], []
     for frame in range(length):
@@ -66,47 +68,32 @@ def _walk(path: Path, lines: list[bytes]) -> tuple[int, np.ndarray, list[int]]:
     if at > len(lines):
         raise _ends_early(path, lines)
     if at < len(lines):
-        raise DataError(f"{path}, line {at + 1}: the file goes on after the {length} frames that line 1 promises")
+        raise DataError(f"{path}, line {at + 1}: the file continues after the {length} frames that line 1 announces")
     return length, np.array(places, int).reshape(-1, 2), starts
 
 
 def _count(path: Path, lines: list[bytes], at: int, what: str) -> int:
-    """The whole number that stands alone on a line."""
+    """Read the integer that stands alone on a line."""
     if at >= len(lines):
         raise _ends_early(path, lines)
     text = lines[at].strip()
     if not text.isdigit() or len(text) > 9:
-        raise DataError(f"{path}, line {at + 1}: {what} must stand here, but the line is {_shown(lines[at])}")
+        raise DataError(f"{path}, line {at + 1}: expected {what}, but the line is {_shown(lines[at])}")
     return int(text)
 
 
 def _check_last_line(path: Path, lines: list[bytes], joint: int) -> None:
-    """A file that was cut inside its very last line has all its lines, but fewer numbers there than in a `joint`."""
+    """Detect a file truncated inside its last line, which then has fewer numbers than the line `joint`."""
     expected, found = (len(line.split()) for line in (lines[joint], lines[-1]))
     if found != expected:
         raise DataError(
-            f"{path}, line {len(lines)}: the file is cut short; the line has {found} numbers, others have {expected}"
+            f"{path}, line {len(lines)}: the file is truncated; the line has {found} numbers, others have {expected}"
         )
-
-
-def _bad_joint(path: Path, lines: list[bytes], starts: list[int]) -> DataError:
-    """Find the first joint whose line does not start with three numbers."""
-    for start in starts:
-        for at in range(start, start + JOINTS):
-            try:
-                fits = len([float(token) for token in lines[at].split(None, 3)[:3]]) == 3
-            except ValueError:
-                fits = False
-            if not fits:
-                return DataError(
-                    f"{path}, line {at + 1}: x, y and z of a joint must stand here, but the line is {_shown(lines[at])}"
-                )
-    raise AssertionError("every joint can be read")
 
 
 def _ends_early(path: Path, lines: list[bytes]) -> DataError:
     return DataError(
-        f"{path}, line {len(lines)}: the file is cut short; it ends before the frames that line 1 promises"
+        f"{path}, line {len(lines)}: the file is truncated; it ends before the frames that line 1 announces"
     )
 
 
@@ -116,7 +103,7 @@ def _shown(line: bytes) -> str:
 
 
 def crop_window(count: int, rng: np.random.Generator) -> tuple[int, int]:
-    """A training crop (start, length) of `count` frames: a random share of half to all, but 64 if there are as many."""
+    """Draw a training crop (start, length): half to all of `count` frames, but at least 64 if there are as many."""
     length = min(count, max(MIN_WINDOW, int(count * (0.5 + 0.5 * rng.random()))))
     return int(rng.integers(count - length + 1)), length
 
@@ -124,10 +111,10 @@ def crop_window(count: int, rng: np.random.Generator) -> tuple[int, int]:
 def prepare_skeleton(
     raw: np.ndarray, frames: int, centre: bool = True, window: tuple[int, int] | None = None
 ) -> Tensor:
-    """The network's input made of the joints (3, N, 25, M) of a file: float32 (3, frames, 25, 2).
+    """Convert the joints (3, N, 25, M) of a file to the network's input: float32 (3, frames, 25, 2).
 
-    Missing bodies are zeros. With `centre` the middle of the first body's spine is subtracted from both bodies frame
-    by frame (published: also from a body that is not there). Time is resized linearly with half-pixel centres.
+    Missing bodies are zeros. With `centre` the middle of the first body's spine is subtracted from both bodies in each
+    frame (as published, also from a missing body). Time is resized linearly with half-pixel centers.
 
     Args:
         window: (start, length) of the frames to keep; None keeps all.

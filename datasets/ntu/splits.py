@@ -1,62 +1,64 @@
-"""The splits that an NTU script's command line asks for; with --skip_bad_samples, without their damaged samples."""
+"""Read the splits that an NTU script asks for; on request, without the samples whose files are damaged."""
 
-import argparse
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
-from tqdm import tqdm
-
-from datasets.ntu.folder import discover
+from datasets.ntu.folder import Selection, discover
 from datasets.ntu.samples import NTUSettings, NTUSplit
 from datasets.ntu.workers import parallel
 from utils.errors import DataError
+from utils.progress import Progress
 
-SHOWN = 20  # damaged samples that are printed
+SHOWN = 20  # damaged samples to print
 
 
 def read_splits(
-    args: argparse.Namespace,
+    datadir: Path,
+    settings: NTUSettings,
+    selection: Selection,
     names: Iterable[str] | Mapping[str, str],
     modalities: Sequence[str],
-    limits: Mapping[str, int | None],
+    num_workers: int,
+    verbose: bool,
 ) -> tuple[dict[str, NTUSplit], dict[str, object]]:
-    """Splits by name, and what the results should say of them: with --skip_bad_samples the "skipped_samples".
+    """Read splits by name, and return what the results should record about them.
 
     Args:
-        args: with the flags of `utils.cli.add_ntu_data`, and `verbose`.
         names: see `NTUFolder.splits`.
-        modalities: those that the script reads; the other half of a sample may be damaged.
-        limits: see `NTUFolder.splits`; with --skip_bad_samples, fewer may remain.
+        modalities: inputs that the script reads; the other input of a sample may be damaged.
+
+    Returns:
+        the splits, and with `selection.skip_damaged` a record {"skipped_samples": {name: reason}}, otherwise empty.
 
     Raises:
-        DataError: there are no samples, or none that can be read.
+        DataError: a split has no samples, or none that can be read.
     """
-    settings = NTUSettings(args.vid_dim, args.vid_fr, tuple(args.vid_len), args.frame_sampling, not args.no_norm)
-    folder = discover(args.datadir, settings, args.skip_bad_samples)
-    splits = folder.splits(names, args.num_outputs, limits, args.no_bad_skel)
-    if args.verbose:
-        print(f"{args.datadir}: {folder.report(args.no_bad_skel)}")
-    if not args.skip_bad_samples:
+    folder = discover(datadir, settings, selection)
+    splits = folder.splits(names)
+    if verbose:
+        print(f"{datadir}: {folder.report()}")
+    if not selection.skip_damaged:
         return splits, {}
-    damaged = damaged_samples(splits, modalities, args.num_workers, args.verbose)
+    damaged = damaged_samples(splits, modalities, num_workers, verbose)
     if damaged:
         rest = len(damaged) - SHOWN
         lines = [*list(damaged.values())[:SHOWN], *([f"and {rest:,} more"] if rest > 0 else [])]
         total = sum(map(len, splits.values()))
         print(f"skipped {len(damaged):,} damaged of {total:,} samples:", *lines, sep="\n  ", file=sys.stderr)
-    elif args.verbose:
+    elif verbose:
         print("none of the samples in use is damaged")
-    for name, split in splits.items():
-        splits[name] = split.without(damaged)
-        if not len(splits[name]):
-            raise DataError(f"{args.datadir}: the {name} split is empty: all its {len(split):,} samples are damaged")
-    return splits, {"skipped_samples": damaged}
+    kept = {name: split.without(damaged) for name, split in splits.items()}
+    for name, split in kept.items():
+        if not len(split):
+            raise DataError(f"{datadir}: the {name} split is empty: all its {len(splits[name]):,} samples are damaged")
+    return kept, {"skipped_samples": damaged}
 
 
 def damaged_samples(
     splits: Mapping[str, NTUSplit], modalities: Sequence[str], num_workers: int, verbose: bool = False
 ) -> dict[str, str]:
-    """Why each sample that cannot be read cannot be, by name; `num_workers` processes read them all (0: this one)."""
+    """Read all samples in `num_workers` processes (0: this one) and return {name: reason} of those that fail."""
 
     def damage(place: tuple[str, int]) -> str | None:
         name, index = place
@@ -71,5 +73,5 @@ def damaged_samples(
 
     places = [(name, index) for name, split in splits.items() for index in range(len(split))]
     reasons = parallel(damage, places, min(num_workers, len(places)))
-    bar = tqdm(reasons, desc="checking samples", total=len(places), unit="sample", disable=not verbose)
+    bar = Progress(reasons, desc="checking samples", total=len(places), unit="sample", verbose=verbose)
     return {splits[name].names[index]: why for (name, index), why in zip(places, bar, strict=True) if why}

@@ -1,4 +1,4 @@
-"""Video clips: which frames of a file make a clip, and decoding just those.
+"""Choose the frames of a clip and decode only those.
 
 Frames are BGR with rows first, and equal to OpenCV's in every pixel.
 """
@@ -14,15 +14,15 @@ from av.video.reformatter import VideoReformatter
 
 from utils.errors import DataError
 
-READ_FRAMES = 24  # frames read from a file, of which a clip keeps some
+READ_FRAMES = 24  # frames read from a file; a clip keeps some of them
 _AGAIN = "prepare the video again with python -m datasets.ntu_prepare"
 
 
 def clip_indices(count: int, frames: int, sampling: str = "published", ratio: float = 1.0) -> np.ndarray:
-    """Which frames of a file of `count` make a clip: int64 (frames,), in order, from 0 to `count`.
+    """Indices of a clip's frames in a file of `count` frames: int64 (frames,), ascending, from 0 to `count`.
 
     24 frames are read from the whole file. "published" spaces them over 0..count, so that the last is `count`, which
-    does not exist and stays black; "uniform" spaces them over the frames there are. Of the 24, the frames from begin to
+    does not exist and stays black; "uniform" spaces them over the existing frames. Of the 24, those from begin to
     24 - begin are kept, where begin = (24 - int(24 * ratio)) // 2, and the clip is spaced over those.
     """
     if sampling == "uniform":
@@ -35,29 +35,29 @@ def clip_indices(count: int, frames: int, sampling: str = "published", ratio: fl
 
 
 def frame_count(path: Path) -> int:
-    """The number of frames that a file's header states, or that it holds where the header states none.
+    """Number of frames according to a file's header, or counted if the header states none.
 
     Raises:
-        DataError: the file is damaged or holds no video.
+        DataError: the file is damaged or contains no video.
     """
     with _open(path) as (container, stream):
         return stream.frames or sum(1 for packet in container.demux(stream) if packet.size)
 
 
 def read_frames(path: Path, indices: np.ndarray | Callable[[int], np.ndarray], dim: int | None = None) -> np.ndarray:
-    """Decode some frames of a file: uint8 (len(indices), H, W, 3), BGR. The index `frame_count(path)` gives black.
+    """Decode some frames of a file: uint8 (len(indices), H, W, 3), BGR. The index `frame_count(path)` yields black.
 
     Args:
-        indices: the frames, in any order, also repeatedly; or a function that chooses them given the number of frames.
-        dim: the width and height that the frames must have.
+        indices: the frames, in any order and possibly repeated, or a function of the number of frames.
+        dim: required width and height of the frames.
 
     Raises:
-        DataError: the file is damaged, ends before a frame that is needed, holds no video, or is of another size.
+        DataError: the file is damaged, ends before a frame that is needed, contains no video, or has another size.
     """
     with _open(path) as (container, stream):
         count = stream.frames or frame_count(path)
         if not count:
-            raise DataError(f"{path} is damaged: it holds no frames")
+            raise DataError(f"{path} is damaged: it contains no frames")
         height, width = stream.codec_context.height, stream.codec_context.width
         if dim is not None and (height, width) != (dim, dim):
             raise DataError(
@@ -66,20 +66,20 @@ def read_frames(path: Path, indices: np.ndarray | Callable[[int], np.ndarray], d
             )
         indices = np.asarray(indices(count) if callable(indices) else indices)
         if indices.min(initial=0) < 0 or indices.max(initial=0) > count:
-            raise ValueError(f"indices must lie in 0..{count}, but go from {indices.min()} to {indices.max()}")
+            raise ValueError(f"indices must lie in 0..{count}, but range from {indices.min()} to {indices.max()}")
         needed = set(indices[indices < count].tolist())
         found = _decode(container, stream, needed)
     missing = needed - found.keys()
     if missing:
         raise DataError(
-            f"{path} is damaged: it should hold {count} frames, but frame {min(missing)} cannot be read; {_AGAIN}"
+            f"{path} is damaged: it should have {count} frames, but frame {min(missing)} cannot be read; {_AGAIN}"
         )
     clip = np.zeros((len(indices), height, width, 3), np.uint8)
     for place, index in enumerate(indices.tolist()):
         if index == count:
             continue
         frame = found[index]
-        if frame.shape != clip.shape[1:]:  # each frame says its size again
+        if frame.shape != clip.shape[1:]:  # every frame has a header of its own
             raise DataError(
                 f"{path} is damaged: frames should be {width}x{height}, but frame {index} is "
                 f"{frame.shape[1]}x{frame.shape[0]}; {_AGAIN}"
@@ -89,7 +89,7 @@ def read_frames(path: Path, indices: np.ndarray | Callable[[int], np.ndarray], d
 
 
 def _decode(container: av.container.InputContainer, stream: av.VideoStream, needed: set[int]) -> dict[int, np.ndarray]:
-    """The frames `needed`, as far as the file holds them whole; decoding stops after the last one."""
+    """Decode the frames `needed` up to the first damaged one; decoding stops after the last one."""
     found: dict[int, np.ndarray] = {}
     last = max(needed, default=-1)
     reformatter = VideoReformatter()
@@ -109,9 +109,9 @@ def _decode(container: av.container.InputContainer, stream: av.VideoStream, need
 def _numbered_frames(
     container: av.container.InputContainer, stream: av.VideoStream, needed: set[int]
 ) -> Iterator[tuple[int, av.VideoFrame]]:
-    """Frames with their numbers, as far as the file is whole.
+    """Yield numbered frames up to the first damaged packet.
 
-    Of a codec that codes every frame on its own, only those `needed` are decoded.
+    If the codec encodes every frame independently, only those `needed` are decoded.
     """
     if not stream.codec_context.codec.intra_only:
         yield from enumerate(frame for packet in _whole_packets(container, stream) for frame in packet.decode())
@@ -123,23 +123,23 @@ def _numbered_frames(
 
 
 def _whole_packets(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
-    """The packets before one that the end of the file cuts; the last of a whole file is empty, for flushing."""
+    """Yield the packets before a truncated one; the last packet of a complete file is empty, for flushing."""
     return itertools.takewhile(lambda packet: not packet.is_corrupt, container.demux(stream))
 
 
 @contextlib.contextmanager
 def _open(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    """A file and its video stream, for one decoding thread; errors in the file become DataError."""
+    """Open a file and its video stream for decoding in one thread; errors in the file become DataError."""
     try:
         with av.open(str(path), metadata_errors="replace") as container:
             if not container.streams.video:
-                raise DataError(f"{path} holds no video")
+                raise DataError(f"{path} contains no video")
             stream = container.streams.video[0]
             if stream.codec_context is None:
                 raise DataError(f"{path} is damaged: its header names no known codec; {_AGAIN}")
             stream.codec_context.thread_count = 1
             yield container, stream
-    except OSError as error:  # missing, unreadable: not the file's content
+    except OSError as error:  # missing or unreadable, rather than damaged
         raise OSError(error.errno, error.strerror, str(path)) from None
     except av.FFmpegError as error:
         raise DataError(f"{path} is damaged: {error.strerror}; {_AGAIN}") from None

@@ -25,7 +25,12 @@ from tests.reliability import hooks
 
 ROOT = Path(__file__).parents[2]
 MODULES = (  # what the scripts import, and what they import late
-    *(f"{p.parent.name}.{p.stem}" for folder in ("datasets", "models", "utils") for p in (ROOT / folder).glob("*.py")),
+    *(
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for folder in ("datasets", "models", "utils")
+        for path in (ROOT / folder).rglob("*.py")
+        if not path.stem.startswith("__")
+    ),
     "sklearn.datasets",
     "scipy.signal",
     "matplotlib.backends.backend_agg",

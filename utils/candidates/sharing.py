@@ -22,7 +22,7 @@ class SharedWeights:
     def load_into(self, head: FusionHead) -> None:
         """Load the shared weights of each fusion layer that has some."""
         for row, layer in zip(head.configuration, head.fusion_layers, strict=True):
-            known = self.layers.get((layer[0].in_features, row[-1]))
+            known = self.layers.get((layer.state_dict()["0.weight"].shape[1], row[-1]))
             if known:
                 layer.load_state_dict(known)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.errors import UsageError
-from utils.files import tells_name
+from utils.files import errors_name
 from utils.report.architecture import layout_of, to_pixels
 from utils.report.contents import RunFiles, read_files
 from utils.search.space import Configuration, format_configuration
@@ -93,7 +93,7 @@ def _events(run_dir: Path) -> "Iterator[SummaryWriter]":
     hook, threading.excepthook = threading.excepthook, lambda _: None  # the writer's thread also passes errors to us
     try:
         # With step 0, an open TensorBoard discards what it has read before.
-        with tells_name(folder), SummaryWriter(str(folder), purge_step=0) as writer:
+        with errors_name(folder), SummaryWriter(str(folder), purge_step=0) as writer:
             yield writer
     except BaseException:
         stale = set(folder.glob(EVENT_FILES)) - before

@@ -4,6 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
+from datasets.ntu.folder import Selection
 from datasets.ntu.samples import NTUSettings
 from utils import cli
 
@@ -94,10 +95,8 @@ def ntu_settings(args: argparse.Namespace) -> NTUSettings:
     return NTUSettings(args.vid_dim, args.vid_fr, tuple(args.vid_len), args.frame_sampling, not args.no_norm)
 
 
-def ntu_selection(args: argparse.Namespace) -> "Selection":  # noqa: F821
+def ntu_selection(args: argparse.Namespace) -> Selection:
     """Samples to use."""
-    from datasets.ntu.folder import Selection
-
     return Selection(args.num_outputs, limits(args), args.no_bad_skel, args.skip_bad_samples)
 
 

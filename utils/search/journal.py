@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from utils.errors import UsageError
-from utils.files import tells_name, write_text
+from utils.files import errors_name, write_text
 from utils.search.space import Configuration, as_configuration, format_configuration
 
 FORMAT = 1
@@ -91,7 +91,7 @@ class Journal:
         self.path, self._file = path, open(path, "ab", buffering=0)  # noqa: SIM115 - closed by __exit__
         if self._file.seek(0, os.SEEK_END) > size:
             print(f"{path}: the last line was cut off while it was written, and is left out", file=sys.stderr)
-            with tells_name(path):
+            with errors_name(path):
                 self._file.truncate(size)
         if not self.lines:
             self._write(header)
@@ -108,7 +108,7 @@ class Journal:
 
     def _write(self, line: Mapping[str, object]) -> None:
         rest = json.dumps(line, allow_nan=False).encode() + b"\n"
-        with tells_name(self.path):
+        with errors_name(self.path):
             while rest:  # a disk that fills up writes only a part at first
                 rest = rest[self._file.write(rest) :]
             os.fsync(self._file.fileno())

@@ -42,8 +42,9 @@ def on_device(network: nn.Module, device: torch.device) -> nn.Module:
     """Move a network, and give the weights of its parts the memory layout in which they are fastest."""
     network.to(device)
     for module in network.modules():
-        if hasattr(module, "memory_format"):
-            module.to(memory_format=module.memory_format)
+        layout = getattr(module, "memory_format", None)
+        if isinstance(layout, torch.memory_format):
+            module.to(memory_format=layout)
     return network
 
 
