@@ -1,4 +1,4 @@
-"""Checkpoints, and files that are whole or not there."""
+"""Checkpoints, and files that are either whole or absent."""
 
 import dataclasses
 import errno
@@ -88,7 +88,7 @@ def test_a_checkpoint_of_something_else(tmp_path, value, kind):
 
 def test_a_missing_checkpoint(tmp_path):
     assert refused(tmp_path / "none.pkl").endswith("does not exist")
-    with pytest.raises(IsADirectoryError):  # told with the folder's name, as every error of the system
+    with pytest.raises(IsADirectoryError):  # a system error, which names the folder
         load_state(tmp_path)
 
 
@@ -103,7 +103,7 @@ def test_damaged_checkpoints(tmp_path):
     for data in [*cut, *noise, b"hello world", b"<html>not found</html>\n" * 50]:
         path.write_bytes(data)
         assert re.search("is not a readable checkpoint|is damaged", refused(path))
-    for _ in range(200):  # changes may hit the numbers alone, which nobody can tell
+    for _ in range(200):  # a change in the numbers alone cannot be detected
         data = bytearray(rng.choice(whole))
         for _ in range(3):
             data[rng.randrange(len(data))] = rng.randrange(256)
@@ -117,7 +117,7 @@ def test_damaged_checkpoints(tmp_path):
 
 
 def test_a_changed_byte_is_found(tmp_path):
-    """Wherever it is: what we wrote is refused; of another program's file, what torch would load with other weights."""
+    """Any changed byte of our files is refused, and any of another program's files that would change the weights."""
     path, foreign = tmp_path / "model.pkl", io.BytesIO()
     saved = {"w": torch.arange(20.0)}
     save_state(path, saved)
@@ -302,7 +302,7 @@ def test_one_process_at_a_time_works_in_a_folder(tmp_path):
         pass
 
 
-def test_an_error_of_the_data_tells_where_the_network_is(tmp_path):
+def test_a_data_error_names_the_file_of_the_best_network(tmp_path):
     path = tmp_path / "best.checkpoint"
     for there in (False, True):
         with pytest.raises(DataError) as caught, names_file(path):

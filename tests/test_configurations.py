@@ -47,7 +47,7 @@ def test_check_names_the_limits_and_the_row(row):
 
 
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=5).map(tuple), st.sampled_from([(0, 1), (0, 3), (2,)]))
-def test_with_skips_a_row_may_leave_out_modalities_but_not_all(sizes, activations):
+def test_with_skips_a_row_may_skip_modalities_but_not_all(sizes, activations):
     space = Space(sizes, activations, allow_skip=True)
     rows = space.rows()
     assert rows == sorted(set(rows))
@@ -61,7 +61,7 @@ def test_with_skips_a_row_may_leave_out_modalities_but_not_all(sizes, activation
 @pytest.mark.parametrize(
     "row", [(-1, -1, 0), (-2, 0, 0), (0, -1, -1), (5, -1, 0), (-1, 2, 4), (-1, 0)], ids=lambda row: str(list(row))
 )
-def test_with_skips_check_tells_that_some_may_be_left_out(row):
+def test_with_skips_check_names_the_index_that_skips(row):
     space = Space((5, 3), allow_skip=True)
     space.check(((-1, 0, 3), (4, -1, 2)), legal_activations=4)
     with pytest.raises(UsageError) as caught:
@@ -83,7 +83,9 @@ def test_unfolding_replaces_or_appends_every_row(space, level, data):
     sampled = data.draw(st.lists(starts, min_size=1, max_size=6))
     unfolded = unfold(sampled, rows, level)
     expected = {(*s[:level], row, *s[level + 1 :]) for s in sampled for row in rows}
-    around = {(s[:level], s[level + 1 :]) for s in sampled}  # what stays of each; equal ones unfold alike
+    around = {
+        (s[:level], s[level + 1 :]) for s in sampled
+    }  # the other rows; equal ones unfold to the same configurations
     assert set(unfolded) == expected
     assert len(unfolded) == len(expected) == len(around) * len(rows)
     if all(len(s) > level for s in sampled):

@@ -102,7 +102,7 @@ def test_population_equals_members(options):
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("multitask", [False, True])
 def test_population_trained_by_hand_equals_members(multitask):
-    """Also with a last batch that is smaller."""
+    """Includes a smaller last batch."""
     settings = HeadSettings(num_outputs=10, dropout=0.0, multitask=multitask)
     training = TrainingSettings(batchsize=BATCH)
     generator = torch.Generator().manual_seed(1)
@@ -239,8 +239,8 @@ def test_dropout_differs_between_members_and_stops_in_eval():
     assert torch.equal(first, second)
 
 
-def test_a_step_that_is_not_captured_is_told_and_run_as_it_is(monkeypatch, capsys):
-    """With CUDA's calls replaced, so that it shows without a device."""
+def test_a_step_that_cannot_be_captured_warns_and_runs_eagerly(monkeypatch, capsys):
+    """CUDA's calls are replaced, so the test needs no device."""
 
     class Refuses:
         def __init__(self, graph=None):
@@ -268,7 +268,7 @@ def test_a_step_that_is_not_captured_is_told_and_run_as_it_is(monkeypatch, capsy
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_captured_step_equals_one_that_is_run():
-    """On a device, with a last batch that is smaller."""
+    """On a device, with a smaller last batch."""
     settings, training = HeadSettings(num_outputs=10, dropout=0.0), TrainingSettings(batchsize=BATCH)
     generator = torch.Generator().manual_seed(1)
     count = STEPS * BATCH - 5

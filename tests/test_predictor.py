@@ -1,4 +1,4 @@
-"""The surrogate with its data: what it keeps, predicts and learns."""
+"""The surrogate fitted to trained candidates: its data, predictions and learning."""
 
 import numpy as np
 import pytest
