@@ -80,17 +80,10 @@ def main() -> None:
     with open_training(run, inputs) as folder:
         found = FoundRun(run, folder, network, splits, MODALITIES, facts)
         if tested is None:
-            # Baselines, before training changes the weights of their networks
-            found.measure_baselines(checkpoints)
-
-            # Training: one epoch of the central weights, then all weights; the best dev epoch is kept
+            found.measure_baselines(checkpoints)  # before training changes the weights of their networks
             found.add_search(args.conf, inputs)
-            found.train(training)
-
-        # Test, results and report
-        found.test()
-        if args.evaluate_missing:
-            found.test_missing()
+            found.train(training)  # one epoch of the central weights, then all weights; keeps the best dev epoch
+        found.test(args.evaluate_missing)
         found.report(tested)
 
 

@@ -18,14 +18,7 @@ from utils.candidates.evaluators import CachedEvaluator, LiveEvaluator
 from utils.candidates.feature_bank import data_identity
 from utils.files import sha256
 from utils.runs import data_flags, flags
-from utils.runs.search import (
-    best_network,
-    compare_with_random,
-    open_feature_bank,
-    open_search,
-    report_search,
-    run_search,
-)
+from utils.runs.search import open_search
 from utils.search.space import Space
 from utils.training.batches import ArraySplit
 from utils.training.checkpoints import load_backbones
@@ -72,7 +65,7 @@ def main() -> None:
         # Feature bank: what the frozen networks compute for every sample, once for all candidates
         evaluator: CachedEvaluator | LiveEvaluator
         if args.features == "cached":
-            bank, memory = open_feature_bank(search, network, splits), args.bank_memory * 1e9
+            bank, memory = search.feature_bank(network, splits), args.bank_memory * 1e9
             evaluator = CachedEvaluator(bank, head, training, run.device, args.weightsharing, search.folder, memory)
         else:  # or the networks themselves, in every epoch of every step
             evaluator = LiveEvaluator(
@@ -88,13 +81,13 @@ def main() -> None:
             )
 
         # Search: unfold, predict, sample, train, update the surrogate, cool down
-        whole = run_search(search, evaluator, flags.budget(args))
+        whole = search.search(evaluator, flags.budget(args))
 
         # Best network, baselines and report
-        best = best_network(search, evaluator, whole, {"stand_in": is_stand_in(args.datadir)})
+        best = search.best(evaluator, whole, {"stand_in": is_stand_in(args.datadir)})
         if args.with_random:
-            best = compare_with_random(search, evaluator, best)
-        report_search(search, best)
+            best = search.compare_with_random(evaluator, best)
+        search.report(best)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from utils import cli
 from utils.candidates.evaluators import CachedEvaluator
 from utils.candidates.feature_bank import bank_of_features, data_identity, feature_splits
 from utils.runs import data_flags, flags
-from utils.runs.search import best_network, compare_with_random, open_search, report_search, run_search
+from utils.runs.search import open_search
 from utils.search.space import Space
 
 
@@ -59,14 +59,14 @@ def main() -> None:
         evaluator = CachedEvaluator(bank, head, training, run.device, args.weightsharing, search.folder)
 
         # Search: unfold, predict, sample, train, update the surrogate, cool down
-        whole = run_search(search, evaluator, flags.budget(args))
+        whole = search.search(evaluator, flags.budget(args))
 
         # Best network, baselines and report
         facts = {"score": "weighted F1", "multi_label": True} if data.multi_label else {}
-        best = best_network(search, evaluator, whole, facts)
+        best = search.best(evaluator, whole, facts)
         if args.with_random:
-            best = compare_with_random(search, evaluator, best)
-        report_search(search, best)
+            best = search.compare_with_random(evaluator, best)
+        search.report(best)
 
 
 if __name__ == "__main__":

@@ -21,14 +21,7 @@ from utils import cli
 from utils.candidates.evaluators import CachedEvaluator, LiveEvaluator
 from utils.files import sha256
 from utils.runs import data_flags, flags
-from utils.runs.search import (
-    best_network,
-    compare_with_random,
-    open_feature_bank,
-    open_search,
-    report_search,
-    run_search,
-)
+from utils.runs.search import open_search
 from utils.search.space import Space
 from utils.training.batches import loaded_splits
 from utils.training.checkpoints import find_checkpoint, load_backbones
@@ -77,7 +70,7 @@ def main() -> None:
         # Feature bank: what the frozen networks compute for every sample, one pass of random crops per epoch
         evaluator: CachedEvaluator | LiveEvaluator
         if args.features == "cached":
-            bank, memory = open_feature_bank(search, network, splits, passes=args.epochs), args.bank_memory * 1e9
+            bank, memory = search.feature_bank(network, splits, passes=args.epochs), args.bank_memory * 1e9
             evaluator = CachedEvaluator(bank, head, training, run.device, args.weightsharing, search.folder, memory)
         else:  # or the networks themselves, in every epoch of every step
             evaluator = LiveEvaluator(
@@ -93,13 +86,13 @@ def main() -> None:
             )
 
         # Search: unfold, predict, sample, train, update the surrogate, cool down
-        whole = run_search(search, evaluator, flags.budget(args))
+        whole = search.search(evaluator, flags.budget(args))
 
         # Best network, baselines and report
-        best = best_network(search, evaluator, whole, facts)
+        best = search.best(evaluator, whole, facts)
         if args.with_random:
-            best = compare_with_random(search, evaluator, best)
-        report_search(search, best)
+            best = search.compare_with_random(evaluator, best)
+        search.report(best)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +62,10 @@ class PopulationResults:
         self.correct = right if self.correct is None else right.where(better.unsqueeze(-1), self.correct)
         self.best = reached if self.best is None else reached.where(better, self.best)
         return better.nonzero().flatten().tolist()
+
+    def finite(self) -> list[int]:
+        """Places of the candidates whose dev accuracies are all finite."""
+        return [k for k, reached in enumerate(zip(*self.history, strict=True)) if all(map(math.isfinite, reached))]
 
     def evaluations(self, seconds: float) -> list[Evaluation]:
         """One evaluation per candidate; each took an equal share of the seconds."""
@@ -175,43 +178,22 @@ class PopulationEvaluator(abc.ABC):
             self.saved.restore(model, train_pass.optimizer)
             self.saved.values = {}  # training continues in these very tensors
         self.saved.start_clock(before)
-        epochs = train_and_evaluate(
-            model,
-            self.splits,
-            self.training,
-            train_pass,
-            (step,),
-            self.training.epochs,
-            dev_batch=self.dev_batch,
-            done=len(results.history),
-        )
-        for epoch in epochs:
+        count, done = self.training.epochs, len(results.history)
+        for epoch in train_and_evaluate(
+            model, self.splits, self.training, train_pass, (step,), count, self.dev_batch, done=done
+        ):
             improved = results.add(epoch)
             if self.shared:
                 for k in improved:
                     results.weights[k] = {name: value.cpu() for name, value in population.member_state(k).items()}
                 if len(results.history) == self.training.epochs:
-                    self._share(configurations, results)
-            self._save(unit, configurations, results, model, train_pass.optimizer)
+                    for k in results.finite():
+                        self.shared.store(configurations[k], results.weights[k])
+            shared = self.shared.layers if self.shared else {}
+            values = {"unit": unit, "configurations": list(configurations), "results": vars(results), "shared": shared}
+            self.saved.save(model, train_pass.optimizer, values)
             interrupts.check()
         return results.evaluations(self.saved.seconds)
-
-    def _share(self, configurations: Sequence[Configuration], results: PopulationResults) -> None:
-        assert self.shared is not None
-        for k, configuration in enumerate(configurations):
-            if all(math.isfinite(accuracies[k]) for accuracies in results.history):
-                self.shared.store(configuration, results.weights[k])
-
-    def _save(
-        self,
-        unit: tuple[int, int],
-        configurations: Sequence[Configuration],
-        results: PopulationResults,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-    ) -> None:
-        values: dict[str, Any] = {"unit": unit, "configurations": list(configurations), "results": vars(results)}
-        self.saved.save(model, optimizer, values | {"shared": self.shared.layers if self.shared else {}})
 
     def _head(self, configuration: Configuration, step: int, place: int) -> FusionHead:
         torch.manual_seed(derive_seed(self.training.seed, "candidate", step, place))

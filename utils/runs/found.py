@@ -174,15 +174,12 @@ class FoundRun:
         central = [("central", self.network.central_parameters(), 1)] if self.network.backbones() else []
         return [*central, ("all", list(self.network.parameters()), epochs)]
 
-    def test(self) -> None:
-        """Test the network, and compare it with the best baseline."""
+    def test(self, missing: bool) -> None:
+        """Test the network and compare it with the best baseline; `missing` also mutes or disturbs each modality."""
         self.results |= test_found(self.row, self.model, self.splits, self.scores)
-
-    def test_missing(self) -> None:
-        """Test with each modality muted, and with noise added to it."""
-        self.results["missing"] = evaluate_missing(
-            self.network, self.model, self.splits["test"], self.modalities, self.run.seed
-        )
+        if missing:
+            test, seed = self.splits["test"], self.run.seed
+            self.results["missing"] = evaluate_missing(self.network, self.model, test, self.modalities, seed)
 
     def report(self, tested: Path | None) -> None:
         """Save the network unless a checkpoint was tested; write results and report, and print the table."""

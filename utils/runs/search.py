@@ -21,7 +21,7 @@ from utils.results.baselines import difference, search_baselines
 from utils.runs.folder import RunSettings, open_run
 from utils.search.evaluate import Budget, BudgetSpent, JournaledEvaluator
 from utils.search.journal import Journal, best_of, write_csv
-from utils.search.loop import SearchError, SearchSettings, Step, random_search, sequential_search
+from utils.search.loop import SearchError, SearchSettings, random_search, sequential_search
 from utils.search.space import Space, format_configuration
 from utils.search.surrogate import AccuracyPredictor
 from utils.training.batches import Split
@@ -40,6 +40,90 @@ class SearchRun:
     journal: Journal
     at_random: bool
 
+    def feature_bank(self, network: FusionNetwork, splits: Mapping[str, Split], passes: int = 1) -> FeatureBank:
+        """Open the feature bank in checkpointdir, extract what is missing, and journal the duration of the extraction.
+
+        Args:
+            passes: passes over the training split that differ by random crops.
+        """
+        run = self.run
+        folder = run.checkpointdir / "feature_bank"
+        bank = open_bank(folder, network, splits, self.inputs, run.device, run.verbose, passes, run.bfloat16)
+        if not any(self.journal.of_kind("features")):
+            self.journal.append("features", {"seconds": bank.seconds})
+        if run.verbose and bank.reused:
+            print(f"feature bank {bank.folder} reused")
+        return bank
+
+    def search(self, evaluator: PopulationEvaluator, budget: Budget) -> bool:
+        """Run the search, or the rest of it, and journal every step; return False if the budget ended it."""
+        settings, space, journal = self.settings, self.space, self.journal
+        ended = {line["step"] for line in journal.of_kind("step")}
+        total, name = settings.trainings(space), "candidates at random" if self.at_random else "candidates"
+        # Made before the clock of the budget starts: the first optimizer of a process takes a second to import.
+        surrogate = AccuracyPredictor(
+            len(space.sizes) + 1, settings.seed, settings.lr_surrogate, settings.epochs_surrogate
+        )
+        with Progress(total=total, desc=name, verbose=self.run.verbose) as bar:
+            evaluate = JournaledEvaluator(evaluator, journal, bar, budget)
+            steps = sequential_search(space, evaluate, surrogate, settings)
+            if self.at_random:
+                steps = random_search(space, evaluate, settings)
+            try:
+                for step in steps:
+                    if step.index in ended:
+                        continue
+                    journal.append("step", step.record())
+                    if self.run.tensorboard:
+                        write_search(self.folder)
+                    if step.index == 0 and self.run.verbose:
+                        steps_like_it = len(settings.steps()) if evaluator.at_once else total / len(step.candidates)
+                        about = f"{step.seconds:.1f} s, so all may take about {steps_like_it * step.seconds:.0f} s"
+                        bar.write(f"the first step took {about}")
+            except BudgetSpent:
+                if not any(journal.of_kind("candidate")):
+                    raise SearchError("the budget ended before a candidate was trained; give a larger one") from None
+                return False
+        return True
+
+    def best(self, evaluator: PopulationEvaluator, whole: bool, facts: Mapping[str, object]) -> dict:
+        """Write best.json: the best configurations beside the baselines.
+
+        Args:
+            whole: False if the budget ended the search.
+            facts: further entries, such as {"stand_in": False}.
+        """
+        labels, correct = evaluator.splits["dev"].labels, self.folder / "best_dev.npy"
+        baselines = search_baselines(self.modalities, evaluator.dev_logits(), labels, correct, self.settings.seed)
+        best = summary(self.journal) | {"whole": whole, "inputs": self.inputs, **facts, "baselines": baselines}
+        write_json(self.folder / "best.json", best)
+        return best
+
+    def compare_with_random(self, evaluator: PopulationEvaluator, best: dict) -> dict:
+        """Add a random search to best.json, with as many trainings on the same features, in a folder of its own."""
+        folder = self.folder / "random"
+        folder.mkdir(exist_ok=True)
+        with Journal(folder / "journal.jsonl", _header(self.space, self.modalities, at_random=True)) as journal:
+            beside = dataclasses.replace(self, folder=folder, journal=journal, at_random=True)
+            beside.search(evaluator.beside(folder), Budget(best["candidates_trained"]))
+        lines = list(journal.of_kind("candidate"))
+        theirs, labels = torch.from_numpy(np.load(folder / "best_dev.npy")), evaluator.splits["dev"].labels
+        random = {
+            "configurations": best_of(lines),
+            "candidates_trained": len(lines),
+            "accuracies": list(itertools.accumulate((max(line["accuracies"], default=0.0) for line in lines), max)),
+            "difference": difference(self.folder / "best_dev.npy", theirs, labels, self.settings.seed),
+        }
+        write_json(self.folder / "best.json", best | {"random": random})
+        return best | {"random": random}
+
+    def report(self, best: Mapping[str, Any]) -> None:
+        """Write results.csv and the report, and print the best configurations."""
+        write_csv(self.folder / "results.csv", self.journal.of_kind("candidate"))
+        if self.run.tensorboard:
+            write_search(self.folder)
+        _print_best(best, self.folder, write_report(self.folder))
+
 
 @contextlib.contextmanager
 def open_search(
@@ -53,8 +137,9 @@ def open_search(
     """Open the run folder and the journal of a new or resumed search."""
     if run.verbose:
         print(f"searching {len(space.rows())} rows per level of {' and '.join(modalities)} features")
-    with open_run(run, inputs) as folder, Journal(folder / "journal.jsonl", _header(space, modalities, at_random)) as j:
-        yield SearchRun(run, settings, space, modalities, inputs, folder, j, at_random)
+    header = _header(space, modalities, at_random)
+    with open_run(run, inputs) as folder, Journal(folder / "journal.jsonl", header) as journal:
+        yield SearchRun(run, settings, space, modalities, inputs, folder, journal, at_random)
 
 
 def _header(space: Space, modalities: Sequence[str], at_random: bool) -> dict[str, object]:
@@ -64,107 +149,6 @@ def _header(space: Space, modalities: Sequence[str], at_random: bool) -> dict[st
         "sizes": list(space.sizes),
         "activations": [ACTIVATION_NAMES[a] for a in space.activations],
     }
-
-
-def open_feature_bank(
-    search: SearchRun, network: FusionNetwork, splits: Mapping[str, Split], passes: int = 1
-) -> FeatureBank:
-    """Open the feature bank in checkpointdir, extracting what is missing, and journal the seconds that it took.
-
-    Args:
-        passes: passes over the training split that differ by random crops.
-    """
-    run = search.run
-    folder = run.checkpointdir / "feature_bank"
-    bank = open_bank(folder, network, splits, search.inputs, run.device, run.verbose, passes, run.bfloat16)
-    if not any(search.journal.of_kind("features")):
-        search.journal.append("features", {"seconds": bank.seconds})
-    if run.verbose and bank.reused:
-        print(f"feature bank {bank.folder} reused")
-    return bank
-
-
-def run_search(search: SearchRun, evaluator: PopulationEvaluator, budget: Budget) -> bool:
-    """Run the search, or the rest of it, and journal every step; return False if the budget ended it."""
-    settings, run, journal = search.settings, search.run, search.journal
-    ended = {line["step"] for line in journal.of_kind("step")}
-    total = settings.trainings(search.space)
-    name = "candidates at random" if search.at_random else "candidates"
-    # Made before the clock of the budget starts: the first optimizer of a process takes a second to import.
-    surrogate = AccuracyPredictor(
-        len(search.space.sizes) + 1, settings.seed, settings.lr_surrogate, settings.epochs_surrogate
-    )
-    with Progress(total=total, desc=name, verbose=run.verbose) as bar:
-        evaluate = JournaledEvaluator(evaluator, journal, bar, budget)
-        if search.at_random:
-            steps = random_search(search.space, evaluate, settings)
-        else:
-            steps = sequential_search(search.space, evaluate, surrogate, settings)
-        try:
-            for step in steps:
-                if step.index in ended:
-                    continue
-                _journal_step(journal, step)
-                if run.tensorboard:
-                    write_search(search.folder)
-                if step.index == 0 and run.verbose:
-                    steps_like_it = len(settings.steps()) if evaluator.at_once else total / len(step.candidates)
-                    about = f"{step.seconds:.1f} s, so all may take about {steps_like_it * step.seconds:.0f} s"
-                    bar.write(f"the first step took {about}")
-        except BudgetSpent:
-            if not any(journal.of_kind("candidate")):
-                raise SearchError("the budget ended before a candidate was trained; give a larger one") from None
-            return False
-    return True
-
-
-def _journal_step(journal: Journal, step: Step) -> None:
-    values = {field.name: getattr(step, field.name) for field in dataclasses.fields(step) if field.name != "candidates"}
-    journal.append("step", {"step": values.pop("index"), "candidates": len(step.candidates), **values})
-
-
-def best_network(search: SearchRun, evaluator: PopulationEvaluator, whole: bool, facts: Mapping[str, object]) -> dict:
-    """Write best.json: the best configurations beside the baselines.
-
-    Args:
-        whole: False if the budget ended the search.
-        facts: further entries, such as {"stand_in": False}.
-    """
-    labels, correct = evaluator.splits["dev"].labels, search.folder / "best_dev.npy"
-    best = summary(search.journal) | {"whole": whole, "inputs": search.inputs, **facts}
-    best["baselines"] = search_baselines(
-        search.modalities, evaluator.dev_logits(), labels, correct, search.settings.seed
-    )
-    write_json(search.folder / "best.json", best)
-    return best
-
-
-def compare_with_random(search: SearchRun, evaluator: PopulationEvaluator, best: dict) -> dict:
-    """Add a random search to best.json, with as many trainings, on the same features and in a folder of its own."""
-    folder = search.folder / "random"
-    folder.mkdir(exist_ok=True)
-    with Journal(folder / "journal.jsonl", _header(search.space, search.modalities, at_random=True)) as journal:
-        beside = dataclasses.replace(search, folder=folder, journal=journal, at_random=True)
-        run_search(beside, evaluator.beside(folder), Budget(best["candidates_trained"]))
-    lines = list(journal.of_kind("candidate"))
-    theirs, labels = torch.from_numpy(np.load(folder / "best_dev.npy")), evaluator.splits["dev"].labels
-    random = {
-        "configurations": best_of(lines),
-        "candidates_trained": len(lines),
-        "accuracies": list(itertools.accumulate((max(line["accuracies"], default=0.0) for line in lines), max)),
-        "difference": difference(search.folder / "best_dev.npy", theirs, labels, search.settings.seed),
-    }
-    best = best | {"random": random}
-    write_json(search.folder / "best.json", best)
-    return best
-
-
-def report_search(search: SearchRun, best: dict) -> None:
-    """Write results.csv and the report, and print the best configurations."""
-    write_csv(search.folder / "results.csv", search.journal.of_kind("candidate"))
-    if search.run.tensorboard:
-        write_search(search.folder)
-    _print_best(best, search.folder, write_report(search.folder))
 
 
 def summary(journal: Journal) -> dict[str, Any]:

@@ -99,6 +99,11 @@ class Step:
     rank_correlation: float | None = None  # Spearman, predicted against trained accuracy
     surrogate_seconds: float = 0.0
 
+    def record(self) -> dict[str, object]:
+        """The step's line in the journal; its candidates have lines of their own."""
+        values = {name: value for name, value in vars(self).items() if name not in ("index", "candidates")}
+        return {"step": self.index, "candidates": len(self.candidates), **values}
+
 
 def sequential_search(
     space: Space, evaluate: Evaluator, surrogate: Predictor, settings: SearchSettings
