@@ -12,9 +12,7 @@ import argparse
 
 import torch
 
-from datasets.ntu.folder import normalise_clips
 from datasets.ntu.samples import MODALITIES
-from datasets.ntu.splits import read_splits
 from models.fusion import SkeletonRGBNetwork
 from models.hcn import SkeletonNet
 from models.inflated_resnet import InflatedResNet50
@@ -25,8 +23,6 @@ from utils.runs.folder import open_training
 from utils.runs.found import FoundRun, choose_configuration, load_weights, tested_checkpoint
 from utils.search.space import Space
 from utils.seeds import derive_seed
-from utils.training.batches import loaded_splits
-from utils.training.checkpoints import find_checkpoint
 from utils.training.devices import on_device
 
 # Rows of (skeleton feature, RGB feature, activation); --conf takes the index in this list.
@@ -60,22 +56,13 @@ def main() -> None:
     tested = tested_checkpoint(args.test_cp, args.checkpointdir)
 
     # Data: all of it to train, the test split to test
-    reading, selection = data_flags.ntu_settings(args), data_flags.ntu_selection(args)
-    names, inputs_order = ("test",) if tested else ("train", "dev", "test"), ("rgb", "skeleton")
-    data, facts = read_splits(args.datadir, reading, selection, names, inputs_order, args.num_workers, run.verbose)
-    splits = loaded_splits(data, inputs_order, normalise_clips, args.num_workers, args.seed)
+    names = ("test",) if tested else ("train", "dev", "test")
+    splits, fingerprints, facts = data_flags.read_ntu(args, names, ("rgb", "skeleton"))
     if tested is None:
         flags.check_batches(head, args.batchsize, len(splits["train"]), run.gpus)
 
     # Network: the configuration's central weights over both trained networks, or the checkpoint to be tested
-    checkpoints = (
-        [tested]
-        if tested
-        else [
-            find_checkpoint(args.checkpointdir, args.ske_cp, "ske_cp", "skeleton", args.vid_len[1], SKELETON),
-            find_checkpoint(args.checkpointdir, args.rgb_cp, "rgb_cp", "rgb", args.vid_len[0], RGB),
-        ]
-    )
+    checkpoints = [tested] if tested else data_flags.ntu_checkpoints(args, SKELETON, RGB)
     torch.manual_seed(derive_seed(args.seed, "found network"))
     network = SkeletonRGBNetwork(configuration, head, args.vid_len[1])
     load_weights(network, tested, checkpoints)
@@ -83,7 +70,7 @@ def main() -> None:
     inputs = {
         "configuration": configuration,
         "checkpoints": [sha256(path) for path in checkpoints],
-        "data": {name: split.identity() for name, split in data.items()},
+        "data": fingerprints,
     }
     facts = {"vid_len": args.vid_len, **facts}
 

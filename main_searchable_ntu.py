@@ -11,9 +11,7 @@ report.html.
 
 import argparse
 
-from datasets.ntu.folder import normalise_clips
 from datasets.ntu.samples import MODALITIES
-from datasets.ntu.splits import read_splits
 from models.fusion import SkeletonRGBNetwork
 from models.hcn import SkeletonNet
 from models.inflated_resnet import InflatedResNet50
@@ -23,8 +21,7 @@ from utils.files import sha256
 from utils.runs import data_flags, flags
 from utils.runs.search import open_search
 from utils.search.space import Space
-from utils.training.batches import loaded_splits
-from utils.training.checkpoints import find_checkpoint, load_backbones
+from utils.training.checkpoints import load_backbones
 
 SKELETON, RGB = "skeleton_32frames_83.42", "rgb_8frames_82.14"  # the published defaults
 
@@ -47,23 +44,18 @@ def main() -> None:
     head, training = flags.head_settings(args, args.num_outputs), flags.training_settings(args)
 
     # Data: an RGB clip, a skeleton and a label per sample; candidates train on seven of the training subjects
-    reading, selection = data_flags.ntu_settings(args), data_flags.ntu_selection(args)
-    subjects, inputs_order = {"train": "trainexp", "dev": "dev"}, ("rgb", "skeleton")
-    data, facts = read_splits(args.datadir, reading, selection, subjects, inputs_order, args.num_workers, run.verbose)
-    splits = loaded_splits(data, inputs_order, normalise_clips, args.num_workers, args.seed)
+    subjects = {"train": "trainexp", "dev": "dev"}
+    splits, fingerprints, facts = data_flags.read_ntu(args, subjects, ("rgb", "skeleton"))
     flags.check_batches(head, args.batchsize, len(splits["train"]))
 
     # Networks: both trained on their own modality; the search trains only the central weights between them
     space = Space(sizes=(SkeletonNet.depth, InflatedResNet50.depth))
     network = SkeletonRGBNetwork(space.rows()[:1], head, args.vid_len[1])
-    checkpoints = [
-        find_checkpoint(args.checkpointdir, args.ske_cp, "ske_cp", "skeleton", args.vid_len[1], SKELETON),
-        find_checkpoint(args.checkpointdir, args.rgb_cp, "rgb_cp", "rgb", args.vid_len[0], RGB),
-    ]
+    checkpoints = data_flags.ntu_checkpoints(args, SKELETON, RGB)
     load_backbones(network, checkpoints)
     inputs = {
         "checkpoints": [sha256(path) for path in checkpoints],
-        "data": {name: split.identity() for name, split in data.items()} | {"crops": args.seed},
+        "data": fingerprints | {"crops": args.seed},
     }
 
     with open_search(run, settings, space, MODALITIES, inputs, args.randsearch) as search:

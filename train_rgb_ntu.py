@@ -14,8 +14,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from datasets.ntu.folder import normalise_clips
-from datasets.ntu.splits import read_splits
 from models.inflated_resnet import InflatedResNet50, inflate
 from utils import cli
 from utils.errors import UsageError
@@ -23,7 +21,6 @@ from utils.runs import data_flags, flags
 from utils.runs.folder import open_training
 from utils.runs.unimodal import Plan, report_unimodal, train_unimodal
 from utils.seeds import derive_seed
-from utils.training.batches import loaded_splits
 from utils.training.rates import cosine_rates
 
 
@@ -64,11 +61,7 @@ def main() -> None:
     plan = Plan(args.epochs, args.batchsize, args.seed, rates)
 
     # Data
-    settings, selection = data_flags.ntu_settings(args), data_flags.ntu_selection(args)
-    names = ("train", "dev", "test")
-    data, facts = read_splits(args.datadir, settings, selection, names, ("rgb",), args.num_workers, run.verbose)
-    splits = loaded_splits(data, ("rgb",), normalise_clips, args.num_workers, args.seed, run.device)
-    inputs = {"data": {name: split.identity() for name, split in data.items()}}
+    splits, fingerprints, facts = data_flags.read_ntu(args, ("train", "dev", "test"), ("rgb",), run.device)
 
     # Network and optimizer
     torch.manual_seed(derive_seed(args.seed, "rgb network"))
@@ -78,7 +71,7 @@ def main() -> None:
     network.to(run.device)
     optimizer = torch.optim.Adam(network.parameters(), args.lr, weight_decay=args.weight_decay, fused=True)
 
-    with open_training(run, inputs) as folder:
+    with open_training(run, {"data": fingerprints}) as folder:
         # Training: the network ends with the weights of its best dev epoch
         facts = {"vid_len": frames, "pretrained": args.pretrained, **facts}
         results = train_unimodal(run, folder, network, optimizer, splits, plan, facts)

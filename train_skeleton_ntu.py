@@ -12,15 +12,12 @@ import functools
 
 import torch
 
-from datasets.ntu.folder import normalise_clips
-from datasets.ntu.splits import read_splits
 from models.hcn import SkeletonNet
 from utils import cli
 from utils.runs import data_flags, flags
 from utils.runs.folder import open_training
 from utils.runs.unimodal import Plan, report_unimodal, train_unimodal
 from utils.seeds import derive_seed
-from utils.training.batches import loaded_splits
 from utils.training.rates import cosine_rates
 
 
@@ -41,18 +38,14 @@ def main() -> None:
     plan = Plan(args.epochs, args.batchsize, args.seed, rates)
 
     # Data
-    settings, selection = data_flags.ntu_settings(args), data_flags.ntu_selection(args)
-    names = ("train", "dev", "test")
-    data, facts = read_splits(args.datadir, settings, selection, names, ("skeleton",), args.num_workers, run.verbose)
-    splits = loaded_splits(data, ("skeleton",), normalise_clips, args.num_workers, args.seed, run.device)
-    inputs = {"data": {name: split.identity() for name, split in data.items()}}
+    splits, fingerprints, facts = data_flags.read_ntu(args, ("train", "dev", "test"), ("skeleton",), run.device)
 
     # Network and optimizer
     torch.manual_seed(derive_seed(args.seed, "skeleton network"))
     network = SkeletonNet(args.num_outputs, frames).to(run.device)
     optimizer = torch.optim.Adam(network.parameters(), args.lr, weight_decay=args.weight_decay, fused=True)
 
-    with open_training(run, inputs) as folder:
+    with open_training(run, {"data": fingerprints}) as folder:
         # Training: the network ends with the weights of its best dev epoch
         results = train_unimodal(run, folder, network, optimizer, splits, plan, {"vid_len": frames, **facts})
 

@@ -2,11 +2,17 @@
 
 import argparse
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from datasets.ntu.folder import Selection
+import torch
+
+from datasets.ntu.folder import Selection, normalise_clips
 from datasets.ntu.samples import NTUSettings
+from datasets.ntu.splits import read_splits
 from utils import cli
+from utils.training.batches import CPU, LoadedSplit, loaded_splits
+from utils.training.checkpoints import find_checkpoint
 
 
 def add_avmnist_data(parser: argparse.ArgumentParser) -> None:
@@ -90,14 +96,32 @@ def add_ntu_checkpoints(parser: argparse.ArgumentParser) -> None:
         )
 
 
-def ntu_settings(args: argparse.Namespace) -> NTUSettings:
-    """Settings of how samples become network inputs."""
-    return NTUSettings(args.vid_dim, args.vid_fr, tuple(args.vid_len), args.frame_sampling, not args.no_norm)
+def read_ntu(
+    args: argparse.Namespace,
+    names: Sequence[str] | Mapping[str, str],
+    inputs: tuple[str, ...],
+    device: torch.device = CPU,
+) -> tuple[dict[str, LoadedSplit], dict[str, object], dict[str, object]]:
+    """Find the samples of NTU RGB+D; return splits by name, their fingerprints, and facts for the results.
+
+    Args:
+        names: see `NTUFolder.splits`.
+        inputs: "rgb" and "skeleton", in the order in which the network takes them.
+    """
+    settings = NTUSettings(args.vid_dim, args.vid_fr, tuple(args.vid_len), args.frame_sampling, not args.no_norm)
+    selection = Selection(args.num_outputs, limits(args), args.no_bad_skel, args.skip_bad_samples)
+    data, facts = read_splits(args.datadir, settings, selection, names, inputs, args.num_workers, args.verbose)
+    splits = loaded_splits(data, inputs, normalise_clips, args.num_workers, args.seed, device)
+    return splits, {name: split.identity() for name, split in data.items()}, facts
 
 
-def ntu_selection(args: argparse.Namespace) -> Selection:
-    """Samples to use."""
-    return Selection(args.num_outputs, limits(args), args.no_bad_skel, args.skip_bad_samples)
+def ntu_checkpoints(args: argparse.Namespace, skeleton: str, rgb: str) -> list[Path]:
+    """Find the checkpoints of both networks, skeleton first, given the published script's defaults."""
+    skeleton_frames, rgb_frames = args.vid_len[1], args.vid_len[0]
+    return [
+        find_checkpoint(args.checkpointdir, args.ske_cp, "ske_cp", "skeleton", skeleton_frames, skeleton),
+        find_checkpoint(args.checkpointdir, args.rgb_cp, "rgb_cp", "rgb", rgb_frames, rgb),
+    ]
 
 
 def add_feature_data(parser: argparse.ArgumentParser) -> None:
