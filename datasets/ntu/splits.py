@@ -22,7 +22,7 @@ def read_splits(
     num_workers: int,
     verbose: bool,
 ) -> tuple[dict[str, NTUSplit], dict[str, object]]:
-    """Read splits by name, and return what the results should record about them.
+    """Read splits by name, and return the facts about them that the results should record.
 
     Args:
         names: see `NTUFolder.splits`.
