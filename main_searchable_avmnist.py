@@ -69,15 +69,7 @@ def main() -> None:
             evaluator = CachedEvaluator(bank, head, training, run.device, args.weightsharing, search.folder, memory)
         else:  # or the networks themselves, in every epoch of every step
             evaluator = LiveEvaluator(
-                network,
-                splits,
-                training,
-                run.device,
-                args.weightsharing,
-                search.folder,
-                bfloat16=run.bfloat16,
-                use_dataparallel=run.use_dataparallel,
-                verbose=run.verbose,
+                network, splits, training, run.compute, args.weightsharing, search.folder, verbose=run.verbose
             )
 
         # Search: unfold, predict, sample, train, update the surrogate, cool down

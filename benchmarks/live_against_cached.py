@@ -32,7 +32,7 @@ from utils.runs import data_flags, flags
 from utils.search.space import Configuration, Space, format_configuration
 from utils.training.batches import ArraySplit
 from utils.training.checkpoints import load_backbones
-from utils.training.devices import resolve_device
+from utils.training.devices import Compute, resolve_device
 
 SPACE = Space(sizes=(AudioLeNet.depth, ImageLeNet.depth))
 
@@ -85,7 +85,7 @@ def main() -> None:
         print(f"extraction: {time.perf_counter() - started:.0f} s, which both groups share")
         evaluators = {
             "cached": CachedEvaluator(bank, head, training, device),
-            "live": LiveEvaluator(network, splits, training, device),
+            "live": LiveEvaluator(network, splits, training, Compute(device)),
         }
         for step, (name, configurations) in enumerate(groups.items()):
             trained = {way: list(evaluate(configurations, step)) for way, evaluate in evaluators.items()}

@@ -10,7 +10,7 @@ from utils.candidates.evaluators import CachedEvaluator, LiveEvaluator, Training
 from utils.candidates.feature_bank import TableOnDisk, open_bank
 from utils.seeds import derive_seed
 from utils.training.batches import ArraySplit, LoadedSplit
-from utils.training.devices import on_device
+from utils.training.devices import Compute, on_device
 from utils.training.loop import ModelTraining, adam, train_and_evaluate
 
 CONFIGURATIONS = [((4, 2, 0),), ((0, 0, 1), (4, 1, 0)), ((2, 2, 1), (4, 2, 1), (2, 0, 1))]
@@ -81,7 +81,7 @@ def cached_and_live(tmp_path, splits, head, **live_options):
     bank = open_bank(tmp_path, network(CONFIGURATIONS[0]), splits, {}, cpu, verbose=False)
     share = live_options.pop("share", False)
     cached = CachedEvaluator(bank, head, TRAINING, cpu, share)
-    live = LiveEvaluator(network(CONFIGURATIONS[0]), splits, TRAINING, cpu, share, **live_options)
+    live = LiveEvaluator(network(CONFIGURATIONS[0]), splits, TRAINING, Compute(cpu), share, **live_options)
     return cached, live
 
 
@@ -125,7 +125,7 @@ def trained_alone(network, configuration, splits, step: int, place: int):
 def test_a_live_step_trains_every_candidate_as_published(splits, options):
     """In train mode, where frozen networks use the statistics of the batch, and change those that dev is judged by."""
     network = build(HeadSettings(num_outputs=10, dropout=0.0, **options), splits["train"])
-    live = LiveEvaluator(network(CONFIGURATIONS[0]), splits, TRAINING, torch.device("cpu"))
+    live = LiveEvaluator(network(CONFIGURATIONS[0]), splits, TRAINING, Compute(torch.device("cpu")))
     trained = {}
 
     def remember(population, prepare=live.prepare):
@@ -280,7 +280,7 @@ def test_live_equals_cached_with_crops_that_differ_from_pass_to_pass(tmp_path):
     bank = open_bank(tmp_path, network(configuration), splits, {}, cpu, verbose=False, passes=3)
     one_pass = open_bank(tmp_path, network(configuration), splits, {}, cpu, verbose=False)
     cached = layer(CachedEvaluator(bank, head, training, cpu))
-    live = layer(LiveEvaluator(network(configuration), splits, training, cpu, frozen_mode="eval"))
+    live = layer(LiveEvaluator(network(configuration), splits, training, Compute(cpu), frozen_mode="eval"))
     repeated = layer(CachedEvaluator(one_pass, head, training, cpu))
     # Adam makes much of the rounding of gradients near zero, so single weights may differ: the ratio was 0.006 over
     # five seeds (standard deviation 0.008, at most 0.021).

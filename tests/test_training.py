@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import dataclasses
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -21,10 +20,9 @@ from models.lenet import _MaxPool2x2
 from utils.errors import UsageError
 from utils.results.table import f1_scores
 from utils.runs.flags import check_batches
-from utils.runs.folder import RunSettings
 from utils.seeds import derive_seed, generator
 from utils.training.batches import ArraySplit
-from utils.training.devices import KeepsBfloat16
+from utils.training.devices import Compute, KeepsBfloat16
 from utils.training.loop import evaluate, predict, train_epoch
 from utils.training.metrics import accuracy, correct, losses, scores, weighted_f1
 
@@ -228,10 +226,8 @@ def test_batch_norm_needs_two_samples_wherever_it_runs(gpus, count, fits):
 
 def test_gpus_share_batches_with_dataparallel_only(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    values = {field.name: None for field in dataclasses.fields(RunSettings)}
     for spread, kind, gpus in ((True, "cuda", 4), (False, "cuda", 1), (True, "cpu", 1)):
-        run = RunSettings(**values | {"use_dataparallel": spread, "device": torch.device(kind)})
-        assert run.gpus == gpus
+        assert Compute(torch.device(kind), use_dataparallel=spread).gpus == gpus
 
 
 def test_a_thread_that_is_told_of_autocast_alone_computes_in_bfloat16():

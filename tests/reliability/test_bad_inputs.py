@@ -406,7 +406,7 @@ FLAGS = {
     "negative seed": (IMG, "--seed=-1", None, 2, "argument --seed: must be at least 0"),
     "negative workers": (SEARCH, "--num_workers=-1", None, 2, "must be at least 0, but got -1"),
     "words for a number": (AUD, "--limit_train many", None, 2, "invalid positive_int value: 'many'"),
-    "unknown flag": (IMG, "--epoch 3", None, 2, "unrecognized arguments: --epoch 3"),
+    "unknown flag": (IMG, "--epoches 3", None, 2, "unrecognized arguments: --epoches 3"),
     "no CUDA": (FIND, "--device cuda", None, 2, "--device cuda needs a CUDA device"),
     "nothing to resume": (SEARCH, "--resume none", None, 2, "--resume takes the folder of a run, but none holds no"),
     "two run folders": (FIND, "--resume a --run_dir b", None, 2, "--resume a and --run_dir b name two folders"),

@@ -27,7 +27,7 @@ from utils.search.loop import Evaluation
 from utils.search.space import Configuration
 from utils.seeds import derive_seed
 from utils.training.batches import Split
-from utils.training.devices import data_parallel, on_device
+from utils.training.devices import Compute, data_parallel, on_device
 from utils.training.loop import (
     EpochResult,
     ModelTraining,
@@ -249,13 +249,10 @@ class LiveEvaluator(PopulationEvaluator):
         network: FusionNetwork,
         splits: Mapping[str, Split],
         training: TrainingSettings,
-        device: torch.device,
+        compute: Compute,
         share_weights: bool = False,
         folder: Path | None = None,
-        *,
         frozen_mode: str = "train",
-        bfloat16: bool = False,
-        use_dataparallel: bool = False,
         verbose: bool = False,
     ) -> None:
         """
@@ -263,16 +260,17 @@ class LiveEvaluator(PopulationEvaluator):
             network: of any configuration, with trained unimodal networks, from which every step starts.
             frozen_mode: mode of the unimodal networks while the central weights train. "train" (batch statistics and
                 dropout in frozen networks) is what the published search does, "eval" what the paper describes.
-            use_dataparallel: spread the unimodal networks over several GPUs.
         """
-        splits = {name: split.to(device) for name, split in splits.items()}
-        super().__init__(network.feature_layout, network.settings, training, splits, device, share_weights, folder)
+        splits = {name: split.to(compute.device) for name, split in splits.items()}
+        super().__init__(
+            network.feature_layout, network.settings, training, splits, compute.device, share_weights, folder
+        )
         self.together = 1 if share_weights else TOGETHER
-        on_device(network, device)
+        on_device(network, compute.device)
         self.network = network.requires_grad_(False)
-        self.rows = data_parallel(FeatureRows(self.network), use_dataparallel)
+        self.rows = data_parallel(FeatureRows(self.network), compute.use_dataparallel)
         self.start = copy.deepcopy([backbone.state_dict() for backbone in network.backbones()])
-        self.frozen_mode, self.bfloat16, self.verbose = frozen_mode, bfloat16, verbose
+        self.frozen_mode, self.bfloat16, self.verbose = frozen_mode, compute.bfloat16, verbose
 
     def prepare(self, population: Population) -> tuple[nn.Module, TrainPass]:
         self._reset()

@@ -13,7 +13,7 @@ from utils.errors import UsageError
 from utils.runs.folder import RunSettings
 from utils.search.evaluate import Budget
 from utils.search.loop import SearchSettings
-from utils.training.devices import resolve_device, use_bfloat16
+from utils.training.devices import Compute, resolve_device, use_bfloat16
 from utils.training.loop import TrainingSettings
 
 
@@ -51,9 +51,7 @@ def run_settings(args: argparse.Namespace) -> RunSettings:
         run_dir=args.run_dir,
         resume=args.resume,
         seed=args.seed,
-        device=device,
-        bfloat16=use_bfloat16(args.amp, device),
-        use_dataparallel=args.use_dataparallel,
+        compute=Compute(device, use_bfloat16(args.amp, device), args.use_dataparallel),
         verbose=args.verbose,
         tensorboard=args.tensorboard,
         deterministic=args.deterministic,

@@ -23,6 +23,7 @@ from utils.files import locked, read_json, sweep, write_json
 from utils.report.board import check_board
 from utils.report.contents import EXTENDED, FREE
 from utils.training.checkpoints import names_file
+from utils.training.devices import Compute
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,17 +35,14 @@ class RunSettings:
     run_dir: Path | None
     resume: Path | None
     seed: int
-    device: torch.device
-    bfloat16: bool
-    use_dataparallel: bool
+    compute: Compute
     verbose: bool
     tensorboard: bool
     deterministic: bool
 
     @property
-    def gpus(self) -> int:
-        """Number of GPUs that share a batch of a network's training."""
-        return max(1, torch.cuda.device_count()) if self.use_dataparallel and self.device.type == "cuda" else 1
+    def device(self) -> torch.device:
+        return self.compute.device
 
 
 @contextlib.contextmanager

@@ -103,14 +103,14 @@ class FoundRun:
             facts: further entries of the results, such as {"stand_in": False}.
         """
         self.run, self.folder, self.network, self.modalities = run, folder, network, modalities
-        self.model = data_parallel(network, run.use_dataparallel)
+        self.model = data_parallel(network, run.compute.use_dataparallel)
         self.splits = {name: split.to(run.device) for name, split in splits.items()}
         self.results: dict[str, Any] = {
             "modalities": modalities,
             "sizes": [len(widths) for widths in network.feature_layout.widths],
             "configuration": network.configuration,
             "head": dataclasses.asdict(network.settings),
-            "bfloat16": run.bfloat16,
+            "bfloat16": run.compute.bfloat16,
             **facts,
         }
         self.row = Row("found network", configuration=network.configuration)
@@ -142,7 +142,7 @@ class FoundRun:
         self.lines, phases, first = record.lines, self._phases(training.epochs), 0
         total = sum(epochs for *_, epochs in phases)
         if run.verbose:
-            name, bfloat16 = format_configuration(network.configuration), ", bfloat16" * run.bfloat16
+            name, bfloat16 = format_configuration(network.configuration), ", bfloat16" * run.compute.bfloat16
             print(f"training {name} on {len(self.splits['train'])} samples, {total} epochs, {run.device}{bfloat16}")
         with Progress(total=total, initial=len(self.lines), desc="epochs", verbose=run.verbose) as progress:
             for phase, parameters, epochs in phases:  # each with its own optimizer and learning-rate cycle
@@ -153,7 +153,7 @@ class FoundRun:
                 optimizer = adam(parameters, training)
                 if done and self.lines[-1]["phase"] == phase:
                     record.restore(network, optimizer)
-                train_pass = ModelTraining(self.model, optimizer, network.train, run.bfloat16, run.verbose)
+                train_pass = ModelTraining(self.model, optimizer, network.train, run.compute.bfloat16, run.verbose)
                 place = ("found", phase)
                 for result in train_and_evaluate(
                     self.model, self.splits, training, train_pass, place, epochs, first_pass=first, done=done

@@ -48,7 +48,7 @@ class SearchRun:
         """
         run = self.run
         folder = run.checkpointdir / "feature_bank"
-        bank = open_bank(folder, network, splits, self.inputs, run.device, run.verbose, passes, run.bfloat16)
+        bank = open_bank(folder, network, splits, self.inputs, run.device, run.verbose, passes, run.compute.bfloat16)
         if not any(self.journal.of_kind("features")):
             self.journal.append("features", {"seconds": bank.seconds})
         if run.verbose and bank.reused:

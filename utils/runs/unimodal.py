@@ -50,7 +50,7 @@ def train_unimodal(
         test_every_epoch: also report the test accuracy of every epoch, as the published fork does for AV-MNIST; the
             choice of the epoch never depends on it.
     """
-    name, bfloat16 = type(network).__name__, ", bfloat16" * run.bfloat16
+    name, bfloat16 = type(network).__name__, ", bfloat16" * run.compute.bfloat16
     if run.verbose:
         samples = len(splits["train"])
         print(f"training {name} on {samples} samples for {plan.epochs} epochs on {run.device}{bfloat16}")
@@ -58,7 +58,7 @@ def train_unimodal(
         "network": name,
         "num_outputs": run.flags["num_outputs"],
         "seed": run.seed,
-        "bfloat16": run.bfloat16,
+        "bfloat16": run.compute.bfloat16,
         "run_dir": str(folder),
         **facts,
     }
@@ -66,7 +66,7 @@ def train_unimodal(
     if record.values:
         record.restore(network, optimizer)
     done = len(record.lines)
-    train_pass = ModelTraining(network, optimizer, network.train, run.bfloat16, run.verbose)
+    train_pass = ModelTraining(network, optimizer, network.train, run.compute.bfloat16, run.verbose)
     epochs = train_and_evaluate(network, splits, plan, train_pass, (), plan.epochs, done=done)
     progress = Progress(epochs, desc="epochs", total=plan.epochs, initial=done, verbose=run.verbose)
     for epoch, result in enumerate(progress, done):

@@ -1,6 +1,7 @@
 """Where and in which precision networks compute: device, bfloat16, threads, DataParallel."""
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from utils.errors import UsageError
+
+
+@dataclasses.dataclass(frozen=True)
+class Compute:
+    """Where and in which precision networks compute."""
+
+    device: torch.device
+    bfloat16: bool = False
+    use_dataparallel: bool = False
+
+    @property
+    def gpus(self) -> int:
+        """Number of GPUs that share a batch of a network's training."""
+        return max(1, torch.cuda.device_count()) if self.use_dataparallel and self.device.type == "cuda" else 1
 
 
 def resolve_device(name: str) -> torch.device:
