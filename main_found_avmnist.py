@@ -1,12 +1,12 @@
-"""Train a found configuration on AV-MNIST to the end and set it beside its baselines, or test a checkpoint.
+"""Train a found configuration on AV-MNIST to the end and compare it with its baselines, or test a checkpoint.
 
     python main_found_avmnist.py --conf runs/.../best.json            # the best of a search
     python main_found_avmnist.py --conf 3                             # a published configuration, 0 to 4
     python main_found_avmnist.py --conf "[[3,2,0],[4,1,1]]" --epochs 15
     python main_found_avmnist.py --conf 3 --test_cp best_....checkpoint
 
-One epoch of the central weights, then all weights; the best dev epoch is kept, tested once and saved in checkpointdir
-as best_<rows>_<test accuracy>.checkpoint. The run folder gets args.json, results.json and report.html.
+Trains the central weights for one epoch, then all weights. The best dev epoch is tested once and saved in checkpointdir
+as best_<rows>_<test accuracy>.checkpoint. The run folder receives args.json, results.json and report.html.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""Train a found configuration over features of any networks and set it beside its baselines, or test a checkpoint.
+"""Train a found configuration over features of any networks and compare it with its baselines, or test a checkpoint.
 
     python main_found_features.py --datadir D --conf runs/own/best.json
     python main_found_features.py --datadir D --conf "[[1,0,0],[0,2,3]]" --export found.onnx
 
-D holds train.npz, dev.npz and test.npz (docs/own_data.md). The best dev epoch is kept, tested once and saved in
-checkpointdir as best_<rows>_<test score>.checkpoint. The run folder gets args.json, results.json and report.html.
+D holds train.npz, dev.npz and test.npz (docs/own_data.md). The best dev epoch is tested once and saved in
+checkpointdir as best_<rows>_<test score>.checkpoint. The run folder receives args.json, results.json and report.html.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""Train a found configuration on NTU RGB+D to the end and set it beside its baselines, or test a checkpoint.
+"""Train a found configuration on NTU RGB+D to the end and compare it with its baselines, or test a checkpoint.
 
     python main_found_ntu.py --datadir D --checkpointdir C --conf runs/.../best.json
     python main_found_ntu.py --conf 4 --inner_representation_size 128 --batchnorm      # a published one, 0 to 4
     python main_found_ntu.py --conf 4 --inner_representation_size 128 --batchnorm --test_cp best_....checkpoint
 
-One epoch of the central weights, then all weights; the best dev epoch is kept, tested once and saved in checkpointdir
-as best_<rows>_<test accuracy>.checkpoint. The run folder gets args.json, results.json and report.html.
+Trains the central weights for one epoch, then all weights. The best dev epoch is tested once and saved in checkpointdir
+as best_<rows>_<test accuracy>.checkpoint. The run folder receives args.json, results.json and report.html.
 """
 
 import argparse

@@ -4,8 +4,8 @@
     python main_searchable_avmnist.py --randsearch       # random search with as many trainings
     python main_searchable_avmnist.py --features live    # through both networks in train mode, as published
 
-A configuration row is [audio feature 0..4, image feature 0..2, activation (0 ReLU, 1 sigmoid)]. The run folder gets
-args.json, journal.jsonl (every trained candidate), best.json (give it to main_found_avmnist.py --conf) and report.html.
+A configuration row is [audio feature 0..4, image feature 0..2, activation (0 ReLU, 1 sigmoid)]. The run folder receives
+args.json, journal.jsonl (every trained candidate), best.json (for main_found_avmnist.py --conf) and report.html.
 """
 
 import argparse

@@ -5,7 +5,7 @@
 
 D holds train.npz and dev.npz with arrays NAME.INDEX (samples x width) for two to five modalities, and label. A
 configuration row is one feature index for each modality, in the order of the file, and the activation's index. The run
-folder gets args.json, journal.jsonl (every trained candidate), best.json (give it to main_found_features.py --conf),
+folder receives args.json, journal.jsonl (every trained candidate), best.json (for main_found_features.py --conf),
 results.csv and report.html.
 """
 

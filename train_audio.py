@@ -3,8 +3,8 @@
     python train_audio.py                                # after avmnist_gen.py
     python train_audio.py --datadir D --checkpointdir C --epochs 10
 
-Writes {checkpointdir}/audio_model.pkl (a state_dict) and audio_model.json (how it came about, with every epoch). Plain
-SGD at a constant rate, as published.
+Writes {checkpointdir}/audio_model.pkl (a state_dict) and audio_model.json (settings and every epoch's results). Trains
+with plain SGD at a constant learning rate, as published.
 """
 
 import argparse

@@ -3,8 +3,8 @@
     python train_image.py                                # after avmnist_gen.py
     python train_image.py --datadir D --checkpointdir C --epochs 10
 
-Writes {checkpointdir}/image_model.pkl (a state_dict) and image_model.json (how it came about, with every epoch). Plain
-SGD at a constant rate, as published.
+Writes {checkpointdir}/image_model.pkl (a state_dict) and image_model.json (settings and every epoch's results). Trains
+with plain SGD at a constant learning rate, as published.
 """
 
 import argparse

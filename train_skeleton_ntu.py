@@ -3,8 +3,9 @@
     python train_skeleton_ntu.py --datadir D --checkpointdir C
     python train_skeleton_ntu.py --vid_len 8 16          # skeletons of 16 frames
 
-Writes {checkpointdir}/skeleton_<frames>frames_<test accuracy in %>.checkpoint (a state_dict) and the same as .json
-(how it came about, with every epoch). Adam; the rate falls along one cosine. The published code has no such script.
+Writes {checkpointdir}/skeleton_<frames>frames_<test accuracy in %>.checkpoint (a state_dict), and beside it a .json
+with settings and every epoch's results. Trains with Adam at a learning rate that decreases along one cosine. The
+published code has no such script.
 """
 
 import argparse

@@ -192,8 +192,12 @@ def add_search_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--max_fusions", type=cli.positive_int, default=4, help="most fusion layers of a configuration")
     group.add_argument("--search_iterations", type=cli.positive_int, default=3, help="passes over the levels")
     group.add_argument("--num_samples", type=cli.positive_int, default=15, help="candidates trained per step")
-    group.add_argument("--initial_temperature", type=cli.positive_float, default=10, help="of the first sampling")
-    group.add_argument("--final_temperature", type=cli.positive_float, default=0.2, help="limit of the cooling")
+    group.add_argument(
+        "--initial_temperature", type=cli.positive_float, default=10, help="temperature of the first sampling"
+    )
+    group.add_argument(
+        "--final_temperature", type=cli.positive_float, default=0.2, help="temperature that cooling approaches"
+    )
     group.add_argument("--temperature_decay", type=cli.positive_float, default=4, help="larger values cool more slowly")
     group.add_argument("--lr_surrogate", type=cli.positive_float, default=1e-3, help="learning rate of the surrogate")
     group.add_argument("--epochs_surrogate", type=cli.positive_int, default=50, help="surrogate epochs per step")

@@ -28,7 +28,7 @@ from utils.training.devices import Compute
 
 @dataclasses.dataclass(frozen=True)
 class RunSettings:
-    """Where and how a script runs."""
+    """Settings of a run that do not belong to the method."""
 
     flags: Mapping[str, object]  # all flags by name, JSON-serializable
     checkpointdir: Path

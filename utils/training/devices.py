@@ -1,4 +1,4 @@
-"""Where and in which precision networks compute: device, bfloat16, threads, DataParallel."""
+"""Device, precision, threads and data parallelism of the networks."""
 
 import contextlib
 import dataclasses
@@ -13,7 +13,7 @@ from utils.errors import UsageError
 
 @dataclasses.dataclass(frozen=True)
 class Compute:
-    """Where and in which precision networks compute."""
+    """Device and precision in which networks compute."""
 
     device: torch.device
     bfloat16: bool = False
