@@ -5,7 +5,8 @@
 
 A configuration row is [skeleton feature 0..3, RGB feature 0..3, activation (0 ReLU, 1 sigmoid)]. Candidates train on
 seven of the training subjects; their features are computed once per training epoch, with new random crops. The run
-folder receives args.json, journal.jsonl (every trained candidate), best.json (for main_found_ntu.py --conf) and report.html.
+folder receives args.json, journal.jsonl (every trained candidate), best.json (for main_found_ntu.py --conf) and
+report.html.
 """
 
 import argparse
