@@ -11,6 +11,7 @@ from models.inflated_resnet import InflatedResNet50
 from models.lenet import LeNet
 
 LAYER = re.compile(r"fusion_layers\.(\d+)\.0\.weight")
+NORM = re.compile(r"fusion_layers\.\d+\.2\.running_mean")
 CENTRAL = {
     "--num_outputs {}": ("central_classifier.weight", 0),
     "--inner_representation_size {}": ("central_classifier.weight", 1),
@@ -44,16 +45,15 @@ def flags_that_fit(network: nn.Module, held: Mapping[str, Tensor]) -> list[str]:
             size = held[name].shape[dimension]
             if size != own[name].shape[dimension]:
                 flags.append(flag.format(size))
-    if all("central_classifier.weight" in state and _are_matrices(state) for state in (own, held)):
-        normalized = [
-            any(".2.running_mean" in name for name in state if name.startswith("fusion_")) for state in (own, held)
-        ]
+    reads, holds = _inputs(own), _inputs(held)
+    if reads and holds:
+        normalized = [any(NORM.match(name) for name in state) for state in (own, held)]
         if normalized[0] != normalized[1]:
             flags.append("--batchnorm" if normalized[1] else "no --batchnorm")
         # Other backbones have features of other widths, so widths identify the rows only if the backbones agree.
         others = any(flag.startswith(("--channels", "--vid_len")) for flag in flags)
-        if len(_inputs(own)) != len(_inputs(held)) or (not others and _inputs(own) != _inputs(held)):
-            flags.append(f"a --conf of {_describe(_inputs(held))} features, not {_describe(_inputs(own))}")
+        if len(reads) != len(holds) or (not others and reads != holds):
+            flags.append(f"a --conf of {_describe(holds)} features, not {_describe(reads)}")
     return list(dict.fromkeys(flags))
 
 
@@ -67,18 +67,15 @@ def _sizes(network: nn.Module) -> Iterator[tuple[str, str, int]]:
 
 
 def _inputs(state: Mapping[str, Tensor]) -> list[int]:
-    """Number of features that each fusion layer reads, without the previous layer's output."""
-    inner = state["central_classifier.weight"].shape[1]
-    layers = sorted(
-        (int(match[1]), value.shape[1]) for name, value in state.items() if (match := LAYER.fullmatch(name))
-    )
-    return [width - inner * (layer > 0) for layer, width in layers]
+    """Number of features that each fusion layer reads, without the previous layer's output.
 
-
-def _are_matrices(state: Mapping[str, Tensor]) -> bool:
-    """Check that the weights that `_inputs` reads have two dimensions."""
-    names = ["central_classifier.weight", *filter(LAYER.fullmatch, state)]
-    return all(state[name].ndim == 2 for name in names)
+    Empty if the state holds no central weights, or some of other than two dimensions.
+    """
+    layers = {int(match[1]): value for name, value in state.items() if (match := LAYER.fullmatch(name))}
+    classifier = state.get("central_classifier.weight")
+    if classifier is None or any(weight.ndim != 2 for weight in (classifier, *layers.values())):
+        return []
+    return [layers[n].shape[1] - classifier.shape[1] * (n > 0) for n in sorted(layers)]
 
 
 def _describe(inputs: list[int]) -> str:
