@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from models.unimodal import UnimodalNetwork
 from utils.errors import UsageError
 
 
@@ -57,9 +58,8 @@ def on_device(network: nn.Module, device: torch.device) -> nn.Module:
     """Move a network, and give the weights of its parts the memory layout in which they are fastest."""
     network.to(device)
     for module in network.modules():
-        layout = getattr(module, "memory_format", None)
-        if isinstance(layout, torch.memory_format):
-            module.to(memory_format=layout)
+        if isinstance(module, UnimodalNetwork):
+            module.to(memory_format=module.memory_format)
     return network
 
 
