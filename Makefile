@@ -1,9 +1,9 @@
-# make demo: see the whole of it; make test: the test suite. Both set up .venv first and reuse it afterwards.
+# make demo runs the whole path, make test the test suite. Both set up .venv first and reuse it afterwards.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 override DEMO := demo
-# Waiting threads sleep rather than spin, so that a busy machine does not slow the work down many times over.
+# Waiting threads sleep instead of spinning, which would slow a busy machine down many times over.
 export OMP_WAIT_POLICY ?= passive
 
 .PHONY: setup setup-test demo test test-fast test-portable lint clean
