@@ -22,14 +22,12 @@ def read_splits(
     num_workers: int,
     verbose: bool,
 ) -> tuple[dict[str, NTUSplit], dict[str, object]]:
-    """Read splits by name, and return what the results should record about them.
+    """Read splits by name (see `NTUFolder.splits`), and return them with facts to record in the results.
+
+    With `selection.skip_damaged` these are {"skipped_samples": {name: reason}}, otherwise none.
 
     Args:
-        names: see `NTUFolder.splits`.
         modalities: inputs that the script reads; the other input of a sample may be damaged.
-
-    Returns:
-        the splits, and with `selection.skip_damaged` a record {"skipped_samples": {name: reason}}, otherwise empty.
 
     Raises:
         DataError: a split has no samples, or none that can be read.
@@ -42,8 +40,9 @@ def read_splits(
         return splits, {}
     damaged = damaged_samples(splits, modalities, num_workers, verbose)
     if damaged:
-        rest = len(damaged) - SHOWN
-        lines = [*list(damaged.values())[:SHOWN], *([f"and {rest:,} more"] if rest > 0 else [])]
+        lines = list(damaged.values())[:SHOWN]
+        if len(damaged) > SHOWN:
+            lines.append(f"and {len(damaged) - SHOWN:,} more")
         total = sum(map(len, splits.values()))
         print(f"skipped {len(damaged):,} damaged of {total:,} samples:", *lines, sep="\n  ", file=sys.stderr)
     elif verbose:
