@@ -60,12 +60,11 @@ def load_features(folder: Path, splits: Sequence[str], limits: Mapping[str, int 
     logits = _logits(folder, features, train, num_outputs)
 
     columns = [name for names in features.values() for name in names] + logits
-    label_type = np.float32 if multi_label else np.int64
     rows, labels = {}, {}
     for split in splits:
         kept = slice(limits.get(split))
         rows[split] = np.concatenate([arrays[split][name][kept] for name in columns], axis=1, dtype=np.float32)
-        labels[split] = arrays[split]["label"][kept].astype(label_type)
+        labels[split] = arrays[split]["label"][kept].astype(np.float32 if multi_label else np.int64)
     widths = tuple(tuple(train[name].shape[1] for name in names) for names in features.values())
     return FeatureData(tuple(features), widths, bool(logits), num_outputs, multi_label, rows, labels)
 

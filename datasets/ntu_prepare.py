@@ -88,8 +88,7 @@ def main() -> None:
             if args.verbose and packed.kept:
                 print("the skeletons are packed already")
         if originals:
-            videos = prepare_videos(originals, args.datadir, settings, args.num_workers, args.verbose)
-            failures += videos.failures
+            failures += prepare_videos(originals, args.datadir, settings, args.num_workers, args.verbose).failures
 
     # Report.
     print(f"{args.datadir}:\n{counts(args.datadir, clips)}")

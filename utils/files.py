@@ -60,8 +60,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
 
     The caller makes sure that `target` may be replaced. LockedError if another process is building it.
     """
-    restore_folder(target)
-    workspace = _workspace(target)
+    workspace = restore_folder(target)
     with locked(workspace):
         try:
             with errors_name(workspace):
@@ -77,17 +76,16 @@ def whole_folder(target: Path) -> Iterator[Path]:
             _clear(workspace, target)
 
 
-def restore_folder(target: Path) -> None:
-    """Clear the remains of a process that was killed while it built `target`; an old folder moved aside returns."""
-    workspace = _workspace(target)
+def restore_folder(target: Path) -> Path:
+    """Clear the remains of a process that was killed while it built `target`; an old folder moved aside returns.
+
+    Returns the place beside `target` where a new folder is built, and the old one waits until the new one is complete.
+    """
+    workspace = target.with_name(f".{target.name}.partial")
     if workspace.is_dir():
         with locked(workspace):
             _clear(workspace, target)
-
-
-def _workspace(target: Path) -> Path:
-    """Folder beside `target` in which the new folder is built and the old one waits until the new one is in place."""
-    return target.with_name(f".{target.name}.partial")
+    return workspace
 
 
 def _clear(workspace: Path, target: Path) -> None:

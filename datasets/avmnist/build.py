@@ -47,9 +47,8 @@ def build(target: Path, settings: Settings, num_workers: int, force: bool, verbo
     present = replaceable_manifest(target)
     if present is not None and not force:
         if present.get("version") != VERSION or present.get("settings") != asdict(settings):
-            raise DataError(
-                f"{target} holds a data set of other settings; --force replaces it, --datadir names another"
-            )
+            fix = "--force replaces it, --datadir names another"
+            raise DataError(f"{target} holds a data set of other settings; {fix}")
         try:
             read_parts(target)
         except DataError as error:

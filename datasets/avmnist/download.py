@@ -151,17 +151,15 @@ def unpack(archive: Path, folder: Path, members: tuple[str, ...], verbose: bool 
         raise DataError(f"{archive} is not a sound zip archive ({error}); removed it, run again") from None
 
 
-def _needed(source: zipfile.ZipFile, archive: Path, members: tuple[str, ...]) -> list[tuple[str, PurePosixPath]]:
+def _needed(source: zipfile.ZipFile, archive: Path, members: tuple[str, ...]) -> list[tuple[str, str]]:
     """(name in the archive, path in the folder) of every member that matches a pattern."""
-    chosen = []
+    places = {}
     for name in source.namelist():
         parts = PurePosixPath(name).parts
         if name.startswith("/") or "\\" in name or ".." in parts:
             raise DataError(f"{archive} must hold plain relative names, but has {name!r}; removed it")
-        place = PurePosixPath(*parts[1:])
-        if any(fnmatch.fnmatchcase(str(place), pattern) for pattern in members):
-            chosen.append((name, place))
+        places[name] = "/".join(parts[1:])
     for pattern in members:
-        if not fnmatch.filter([str(place) for _, place in chosen], pattern):
+        if not fnmatch.filter(places.values(), pattern):
             raise DataError(f"{archive} must hold {pattern} below one folder, but does not; removed it")
-    return chosen
+    return [(name, place) for name, place in places.items() if any(fnmatch.fnmatchcase(place, p) for p in members)]

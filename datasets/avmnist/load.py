@@ -48,8 +48,7 @@ def load_avmnist(
         dev_samples: samples at the end of the training arrays that form the dev split; None takes a twelfth, which is
             5,000 of 60,000 as published.
 
-    Raises:
-        DataError: see `read_parts`; or a split is empty or has samples of one class only.
+    DataError as in `read_parts`, and if a split is empty or has samples of one class only.
     """
     train, test = read_parts(datadir, num_outputs).values()
     total = len(train.labels)

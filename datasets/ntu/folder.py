@@ -137,8 +137,7 @@ class NTUFolder:
 def discover(datadir: Path, settings: NTUSettings | None = None, selection: Selection | None = None) -> NTUFolder:
     """Pair videos and skeletons by name; the published settings and all samples are the default.
 
-    Raises:
-        DataError: no sample has both video and skeleton, or the pack is damaged.
+    DataError if no sample has both, or the pack is damaged.
     """
     settings, selection = settings or NTUSettings(), selection or Selection()
     rgb_dir = datadir / "nturgbd_rgb" / f"avi_{settings.vid_dim}x{settings.vid_dim}_{settings.vid_fr}"

@@ -73,10 +73,7 @@ class NTUSplit:
         """Load one input of a sample: "rgb" returns a uint8 clip (T, H, W, 3), "skeleton" float32 (3, T, 25, 2).
 
         `crop` is the seed of the training crop in time, which otherwise depends only on the sample and the modality;
-        None disables cropping.
-
-        Raises:
-            DataError: the file is damaged or of another size.
+        None disables cropping. DataError if the file is damaged or of another size.
         """
         name, settings, rng = self.names[index], self.settings, None
         if crop is not None:

@@ -47,10 +47,8 @@ class VideoSettings:
 def find_originals(rgb_dir: Path) -> dict[str, Path]:
     """Find the original video of each sample in `rgb_dir` and all its subfolders, sorted by name.
 
-    Folders of prepared clips (avi_256x256_30) are skipped, so originals and data folder may be the same.
-
-    Raises:
-        DataError: there is no original, or a sample has two.
+    Folders of prepared clips (avi_256x256_30) are skipped, so originals and data folder may be the same. DataError if
+    there is no original, or a sample has two.
     """
     if not rgb_dir.is_dir():
         raise DataError(f"{rgb_dir} is not a folder; name the folder of NTU's original videos with --rgb_dir")
