@@ -8,6 +8,7 @@ The folder --datadir is complete or absent; docs/data.md describes it.
 """
 
 import argparse
+import math
 import os
 import time
 from pathlib import Path
@@ -17,13 +18,11 @@ from datasets.avmnist.download import download_originals
 from utils import cli
 from utils.errors import UsageError
 
-NO_NOISE = "none"
 
-
-def noise_level(text: str) -> float | str:
-    """An argparse type: a level in dB, or `none`."""
-    if text.lower() == NO_NOISE:
-        return NO_NOISE
+def noise_level(text: str) -> float:
+    """An argparse type: a level in dB; infinite for `none`."""
+    if text.lower() == "none":
+        return math.inf
     value = float(text)
     if not abs(value) <= 100:
         raise argparse.ArgumentTypeError(f"must lie in -100..100 dB, or be none, but got {text}")
@@ -33,12 +32,8 @@ def noise_level(text: str) -> float | str:
 def parse_args() -> argparse.Namespace:
     parser = cli.make_parser(__doc__)
     group = parser.add_argument_group("source")
-    group.add_argument(
-        "--source",
-        choices=("files", "embedded"),
-        default="files",
-        help="files: MNIST, FSDD and ESC-50; embedded: a stand-in made of scikit-learn's digits and telephone tones",
-    )
+    text = "files: MNIST, FSDD and ESC-50; embedded: a stand-in made of scikit-learn's digits and telephone tones"
+    group.add_argument("--source", choices=("files", "embedded"), default="files", help=text)
     group.add_argument("--mnist_dir", type=Path, help="folder of the four IDX files, gzipped or not")
     group.add_argument("--fsdd_dir", type=Path, help="folder of the files DIGIT_SPEAKER_INDEX.wav, or its parent")
     group.add_argument("--esc50_dir", type=Path, help="folder that contains meta/esc50.csv and audio/")
@@ -46,44 +41,34 @@ def parse_args() -> argparse.Namespace:
 
     group = parser.add_argument_group("data set")
     group.add_argument("--datadir", type=Path, default=Path("data/avmnist"), help="folder to build")
-    group.add_argument(
-        "--preset",
-        choices=[name for name in PRESETS if name != "embedded"],
-        help="difficulty of the two modalities: that of the paper, of MultiBench, or of the published generator "
-        "(default: paper; --source embedded has its own)",
+    text = (
+        "difficulty of the two modalities: that of the paper, of MultiBench, or of the published generator "
+        "(default: paper; --source embedded has its own)"
     )
+    group.add_argument("--preset", choices=[name for name in PRESETS if name != "embedded"], help=text)
     group.add_argument("--image_components", type=cli.positive_int, help="PCA components to keep (default: by preset)")
-    group.add_argument(
-        "--snr_db", type=noise_level, help="level of speech over noise in dB, or none (default: by preset)"
-    )
+    text = "level of speech over noise in dB, or none (default: by preset)"
+    group.add_argument("--snr_db", type=noise_level, help=text)
     group.add_argument("--seed", type=cli.non_negative_int, default=0, help="seed of all random choices")
     group.add_argument("--limit_train", type=cli.positive_int, help="number of training digits to use, the first ones")
     group.add_argument("--limit_test", type=cli.positive_int, help="number of test digits to use, the first ones")
     group.add_argument("--force", action="store_true", help="replace the data set in --datadir")
 
     group = parser.add_argument_group("work")
-    group.add_argument(
-        "--num_workers",
-        type=cli.positive_int,
-        default=os.cpu_count() or 1,
-        help="threads; their number does not change the output",
-    )
+    text = "threads; their number does not change the output"
+    group.add_argument("--num_workers", type=cli.positive_int, default=os.cpu_count() or 1, help=text)
     cli.add_verbosity(parser)
     return parser.parse_args()
 
 
 def find_originals(args: argparse.Namespace, noisy: bool) -> dict[str, Path]:
-    """Folders of the originals by flag, after downloading them if asked to; ESC-50 is only needed for noise.
-
-    Raises:
-        UsageError: flags contradict each other, or a folder is not given.
-    """
+    """Folders of the originals by flag, after downloading them if asked to; ESC-50 is only needed for noise."""
     folders = {"mnist_dir": args.mnist_dir, "fsdd_dir": args.fsdd_dir, "esc50_dir": args.esc50_dir}
     given = {name: folder for name, folder in folders.items() if folder is not None}
     if args.source == "embedded":
-        unused = [*given, *(["preset"] if args.preset else []), *(["download"] if args.download else [])]
-        if unused:
-            raise UsageError(f"--source embedded reads no files and has its own preset; leave out --{unused[0]}")
+        for name, value in {**given, "preset": args.preset, "download": args.download}.items():
+            if value:
+                raise UsageError(f"--source embedded reads no files and has its own preset; leave out --{name}")
         return {}
     if args.download:
         if given:
@@ -101,24 +86,15 @@ def main() -> None:
 
     # Settings: those of the preset, unless given.
     name = "embedded" if args.source == "embedded" else args.preset or "paper"
-    preset = PRESETS[name]
-    components = args.image_components or preset.image_components
-    snr_db = preset.snr_db if args.snr_db is None else args.snr_db
-    if snr_db == NO_NOISE:
-        snr_db = None
+    components, snr_db = PRESETS[name]
+    components = args.image_components or components
+    if args.snr_db is not None:
+        snr_db = None if args.snr_db == math.inf else args.snr_db
 
     # Originals.
     folders = find_originals(args, noisy=snr_db is not None)
-    settings = Settings(
-        source=args.source,
-        preset=name,
-        image_components=components,
-        snr_db=snr_db,
-        seed=args.seed,
-        limit_train=args.limit_train,
-        limit_test=args.limit_test,
-        **{key: str(folder) for key, folder in folders.items()},
-    )
+    texts = {key: str(folder) for key, folder in folders.items()}
+    settings = Settings(args.source, name, components, snr_db, args.seed, args.limit_train, args.limit_test, **texts)
     if args.verbose:
         noise = "no noise" if snr_db is None else f"noise at {snr_db:g} dB"
         print(f"{args.datadir}: preset {name}, {components} image components, {noise}, seed {args.seed}")
@@ -130,10 +106,9 @@ def main() -> None:
 
     # Report.
     counts = ", ".join(f"{split['count']:,} {key}" for key, split in manifest["splits"].items())
-    if built:
-        print(f"{args.datadir}: {counts} samples in {time.perf_counter() - started:.1f} s")
-    else:
-        print(f"{args.datadir}: {counts} samples, already built with these settings (--force builds again)")
+    took = f" in {time.perf_counter() - started:.1f} s"
+    kept = ", already built with these settings (--force builds again)"
+    print(f"{args.datadir}: {counts} samples{took if built else kept}")
 
 
 if __name__ == "__main__":

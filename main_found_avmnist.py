@@ -55,7 +55,7 @@ def main() -> None:
     run, training = flags.run_settings(args), flags.training_settings(args)
     head = flags.head_settings(args, args.num_outputs)
     space = Space(sizes=(AudioLeNet.depth, ImageLeNet.depth))
-    configuration = choose_configuration(args.conf, space, MODALITIES, PUBLISHED)
+    configuration, searched = choose_configuration(args.conf, space, MODALITIES, PUBLISHED)
     tested = tested_checkpoint(args.test_cp, args.checkpointdir)
 
     # Data
@@ -81,10 +81,10 @@ def main() -> None:
         found = FoundRun(run, folder, network, splits, MODALITIES, facts)
         if tested is None:
             found.measure_baselines(checkpoints)  # before training changes the weights of their networks
-            found.add_search(args.conf, inputs)
+            found.add_search(searched, inputs)
             found.train(training)  # one epoch of the central weights, then all weights; keeps the best dev epoch
         found.test(args.evaluate_missing)
-        found.report(tested)
+        found.finish(tested)
 
 
 if __name__ == "__main__":

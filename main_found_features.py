@@ -60,7 +60,7 @@ def main() -> None:
 
     # Network: the configuration's central weights over the features
     space = Space(tuple(map(len, data.widths)), allow_skip=True)
-    configuration = choose_configuration(args.conf, space, data.modalities, published=())
+    configuration, searched = choose_configuration(args.conf, space, data.modalities, published=())
     checkpoints = [tested] if tested else []
     torch.manual_seed(derive_seed(args.seed, "found network"))
     network = FeatureNetwork(configuration, FeatureLayout(data.widths, data.num_outputs, data.has_logits), head)
@@ -76,10 +76,10 @@ def main() -> None:
         found = FoundRun(run, folder, network, splits, data.modalities, facts={})
         if tested is None:
             found.measure_baselines(checkpoints)  # before training changes the weights of their networks
-            found.add_search(args.conf, inputs)
+            found.add_search(searched, inputs)
             found.train(training)  # one epoch of the central weights, then all weights; keeps the best dev epoch
         found.test(args.evaluate_missing)
-        found.report(tested)
+        found.finish(tested)
         if args.export:
             columns = sum(map(sum, data.widths))
             rows = torch.from_numpy(data.rows["test"][:2, :columns])

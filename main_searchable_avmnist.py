@@ -5,7 +5,8 @@
     python main_searchable_avmnist.py --features live    # through both networks in train mode, as published
 
 A configuration row is [audio feature 0..4, image feature 0..2, activation (0 ReLU, 1 sigmoid)]. The run folder receives
-args.json, journal.jsonl (every trained candidate), best.json (for main_found_avmnist.py --conf) and report.html.
+args.json, journal.jsonl (every trained candidate), best.json (for main_found_avmnist.py --conf), results.csv
+and report.html.
 """
 
 import argparse
@@ -73,10 +74,10 @@ def main() -> None:
             )
 
         # Search: unfold, predict, sample, train, update the surrogate, cool down
-        whole = search.search(evaluator, flags.budget(args))
+        completed = search.carry_out(evaluator, flags.budget(args))
 
         # Best network, baselines and report
-        best = search.best(evaluator, whole, {"stand_in": is_stand_in(args.datadir)})
+        best = search.write_best(evaluator, completed, {"stand_in": is_stand_in(args.datadir)})
         if args.with_random:
             best = search.compare_with_random(evaluator, best)
         search.report(best)

@@ -59,11 +59,11 @@ def main() -> None:
         evaluator = CachedEvaluator(bank, head, training, run.device, args.weightsharing, search.folder)
 
         # Search: unfold, predict, sample, train, update the surrogate, cool down
-        whole = search.search(evaluator, flags.budget(args))
+        completed = search.carry_out(evaluator, flags.budget(args))
 
         # Best network, baselines and report
         facts = {"score": "weighted F1", "multi_label": True} if data.multi_label else {}
-        best = search.best(evaluator, whole, facts)
+        best = search.write_best(evaluator, completed, facts)
         if args.with_random:
             best = search.compare_with_random(evaluator, best)
         search.report(best)

@@ -5,8 +5,8 @@
 
 A configuration row is [skeleton feature 0..3, RGB feature 0..3, activation (0 ReLU, 1 sigmoid)]. Candidates train on
 seven of the training subjects; their features are computed once per training epoch, with new random crops. The run
-folder receives args.json, journal.jsonl (every trained candidate), best.json (for main_found_ntu.py --conf) and
-report.html.
+folder receives args.json, journal.jsonl (every trained candidate), best.json (for main_found_ntu.py --conf),
+results.csv and report.html.
 """
 
 import argparse
@@ -70,10 +70,10 @@ def main() -> None:
             )
 
         # Search: unfold, predict, sample, train, update the surrogate, cool down
-        whole = search.search(evaluator, flags.budget(args))
+        completed = search.carry_out(evaluator, flags.budget(args))
 
         # Best network, baselines and report
-        best = search.best(evaluator, whole, facts)
+        best = search.write_best(evaluator, completed, facts)
         if args.with_random:
             best = search.compare_with_random(evaluator, best)
         search.report(best)

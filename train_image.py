@@ -18,7 +18,7 @@ from utils import cli
 from utils.candidates.feature_bank import data_identity
 from utils.runs import data_flags, flags
 from utils.runs.folder import open_training
-from utils.runs.unimodal import Plan, report_unimodal, train_unimodal
+from utils.runs.unimodal import Plan, finish_unimodal, train_unimodal
 from utils.seeds import derive_seed
 from utils.training.batches import ArraySplit
 from utils.training.devices import on_device
@@ -51,11 +51,11 @@ def main() -> None:
 
     with open_training(run, inputs) as folder:
         # Training: the network ends with the weights of its best dev epoch
-        facts = {"channels": args.channels, "stand_in": is_stand_in(args.datadir)}
+        facts = {"num_outputs": args.num_outputs, "channels": args.channels, "stand_in": is_stand_in(args.datadir)}
         results = train_unimodal(run, folder, network, optimizer, splits, plan, facts, test_every_epoch=True)
 
         # Test, checkpoint and report
-        report_unimodal(run, folder, network, splits["test"], results, "image_model.pkl")
+        finish_unimodal(run, folder, network, splits["test"], results, "image_model.pkl")
 
 
 if __name__ == "__main__":

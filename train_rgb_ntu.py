@@ -20,7 +20,7 @@ from utils import cli
 from utils.errors import UsageError
 from utils.runs import data_flags, flags
 from utils.runs.folder import open_training
-from utils.runs.unimodal import Plan, report_unimodal, train_unimodal
+from utils.runs.unimodal import Plan, finish_unimodal, train_unimodal
 from utils.seeds import derive_seed
 from utils.training.rates import cosine_rates
 
@@ -74,11 +74,11 @@ def main() -> None:
 
     with open_training(run, {"data": fingerprints}) as folder:
         # Training: the network ends with the weights of its best dev epoch
-        facts = {"vid_len": frames, "pretrained": args.pretrained, **facts}
+        facts = {"num_outputs": args.num_outputs, "vid_len": frames, "pretrained": args.pretrained, **facts}
         results = train_unimodal(run, folder, network, optimizer, splits, plan, facts)
 
         # Test, checkpoint and report
-        report_unimodal(run, folder, network, splits["test"], results, f"rgb_{frames}frames_{{accuracy}}.checkpoint")
+        finish_unimodal(run, folder, network, splits["test"], results, f"rgb_{frames}frames_{{accuracy}}.checkpoint")
 
 
 if __name__ == "__main__":

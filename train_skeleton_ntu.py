@@ -17,7 +17,7 @@ from models.hcn import SkeletonNet
 from utils import cli
 from utils.runs import data_flags, flags
 from utils.runs.folder import open_training
-from utils.runs.unimodal import Plan, report_unimodal, train_unimodal
+from utils.runs.unimodal import Plan, finish_unimodal, train_unimodal
 from utils.seeds import derive_seed
 from utils.training.rates import cosine_rates
 
@@ -48,11 +48,13 @@ def main() -> None:
 
     with open_training(run, {"data": fingerprints}) as folder:
         # Training: the network ends with the weights of its best dev epoch
-        results = train_unimodal(run, folder, network, optimizer, splits, plan, {"vid_len": frames, **facts})
+        results = train_unimodal(
+            run, folder, network, optimizer, splits, plan, {"num_outputs": args.num_outputs, "vid_len": frames, **facts}
+        )
 
         # Test, checkpoint and report
         name = f"skeleton_{frames}frames_{{accuracy}}.checkpoint"
-        report_unimodal(run, folder, network, splits["test"], results, name)
+        finish_unimodal(run, folder, network, splits["test"], results, name)
 
 
 if __name__ == "__main__":

@@ -35,9 +35,8 @@ class FeatureData:
     @property
     def feature_names(self) -> list[str]:
         """NAME.INDEX of the features, in the order of a row."""
-        return [
-            f"{name}.{i}" for name, widths in zip(self.modalities, self.widths, strict=True) for i in range(len(widths))
-        ]
+        counted = zip(self.modalities, map(len, self.widths), strict=True)
+        return [f"{name}.{i}" for name, count in counted for i in range(count)]
 
 
 def load_features(folder: Path, splits: Sequence[str], limits: Mapping[str, int | None]) -> FeatureData:
@@ -56,31 +55,18 @@ def load_features(folder: Path, splits: Sequence[str], limits: Mapping[str, int 
     for split in splits:
         _check_split(folder / f"{split}.npz", arrays[split])
     _check_same_widths(folder, arrays)
-    logits = _logits(folder, features, train)
     multi_label = train["label"].ndim == 2
     num_outputs = train["label"].shape[1] if multi_label else _count_classes(folder, arrays)
-    for name in logits:
-        if train[name].shape[1] != num_outputs:
-            raise DataError(
-                f"{folder}: {name} must have a column for each of {num_outputs} classes, but has {train[name].shape[1]}"
-            )
+    logits = _logits(folder, features, train, num_outputs)
 
     columns = [name for names in features.values() for name in names] + logits
-    label_type = np.float32 if multi_label else np.int64
     rows, labels = {}, {}
     for split in splits:
-        kept = slice(0, limits.get(split))
+        kept = slice(limits.get(split))
         rows[split] = np.concatenate([arrays[split][name][kept] for name in columns], axis=1, dtype=np.float32)
-        labels[split] = arrays[split]["label"][kept].astype(label_type)
-    return FeatureData(
-        modalities=tuple(features),
-        widths=tuple(tuple(train[name].shape[1] for name in names) for names in features.values()),
-        has_logits=bool(logits),
-        num_outputs=num_outputs,
-        multi_label=multi_label,
-        rows=rows,
-        labels=labels,
-    )
+        labels[split] = arrays[split]["label"][kept].astype(np.float32 if multi_label else np.int64)
+    widths = tuple(tuple(train[name].shape[1] for name in names) for names in features.values())
+    return FeatureData(tuple(features), widths, bool(logits), num_outputs, multi_label, rows, labels)
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
@@ -92,22 +78,15 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             arrays = {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise DataError(f"{path} is missing; docs/own_data.md describes the file") from None
-    except DataError:
-        raise
-    except MemoryError as error:
-        raise DataError(f"{path} does not fit into memory: {_one_line(error)}") from None
     except Exception as error:  # zip, its compressions and numpy's headers raise almost anything on damaged bytes
-        if isinstance(error, OSError) and error.filename:
+        if isinstance(error, DataError) or (isinstance(error, OSError) and error.filename):
             raise
-        raise DataError(f"{path} is not a whole .npz file: {_one_line(error)}") from None
+        problem = "does not fit into memory" if isinstance(error, MemoryError) else "is not a whole .npz file"
+        raise DataError(f"{path} {problem}: {' '.join(str(error).split())[:200]}") from None
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray):  # another kind of file in the archive
             raise DataError(f"{path}: {name!r} is not an array; write the file with numpy.savez")
     return arrays
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
 
 
 def _features(path: Path, arrays: Arrays) -> dict[str, list[str]]:
@@ -125,9 +104,8 @@ def _features(path: Path, arrays: Arrays) -> dict[str, list[str]]:
     for name, found in indices.items():
         if not found or found != set(range(len(found))):
             numbers = ", ".join(map(str, sorted(found))) or "none"
-            raise DataError(
-                f"{path}: the features of {name} must be numbered from 0 without gaps, but the file has {numbers}"
-            )
+            rule = f"the features of {name} must be numbered from 0 without gaps"
+            raise DataError(f"{path}: {rule}, but the file has {numbers}")
     if len(indices) not in MODALITIES:
         names = ", ".join(indices)
         raise DataError(f"{path}: the number of modalities must be 2 to 5, but the file has {len(indices)}: {names}")
@@ -156,41 +134,38 @@ def _check_split(path: Path, arrays: Arrays) -> None:
 def _check_labels(path: Path, labels: np.ndarray) -> None:
     kinds = {1: "iub", 2: "iubf"}.get(labels.ndim, "")
     if labels.dtype.kind not in kinds or 0 in labels.shape[1:]:
-        raise DataError(
-            f"{path}: label must hold integers (N,), or 0 and 1 (N, C), but is {labels.dtype} {labels.shape}"
-        )
+        found = f"{labels.dtype} {labels.shape}"
+        raise DataError(f"{path}: label must hold integers (N,), or 0 and 1 (N, C), but is {found}")
     if not len(labels):
         raise DataError(f"{path} has no samples")
     if labels.ndim == 2 and not np.isin(labels, (0, 1)).all():
         raise DataError(f"{path}: labels (N, C) must be 0 or 1, but some are not")
     if labels.ndim == 1 and not 0 <= labels.min() <= labels.max() < MOST_CLASSES:
-        raise DataError(
-            f"{path}: labels must lie in 0..{MOST_CLASSES - 1}, but range from {labels.min()} to {labels.max()}"
-        )
+        found = f"{labels.min()} to {labels.max()}"
+        raise DataError(f"{path}: labels must lie in 0..{MOST_CLASSES - 1}, but range from {found}")
 
 
 def _check_same_widths(folder: Path, arrays: Mapping[str, Arrays]) -> None:
+    widths = {split: {name: (*of[name].shape, 1)[1] for name in of} for split, of in arrays.items()}
     first, *others = arrays
-    expected = _widths(arrays[first])
     for split in others:
-        found = _widths(arrays[split])
-        for name in sorted(expected.keys() | found.keys()):
-            if expected.get(name) != found.get(name):
+        for name in sorted(widths[first].keys() | widths[split].keys()):
+            expected, found = (widths[which].get(name, "none") for which in (first, split))
+            if expected != found:
                 raise DataError(
                     f"{folder}: all splits must have the same arrays, but the width of {name} is "
-                    f"{expected.get(name, 'none')} in {first}.npz and {found.get(name, 'none')} in {split}.npz"
+                    f"{expected} in {first}.npz and {found} in {split}.npz"
                 )
 
 
-def _widths(arrays: Arrays) -> dict[str, int]:
-    return {name: array.shape[1] if array.ndim == 2 else 1 for name, array in arrays.items()}
-
-
-def _logits(folder: Path, modalities: Mapping[str, list[str]], arrays: Arrays) -> list[str]:
+def _logits(folder: Path, modalities: Mapping[str, list[str]], arrays: Arrays, num_outputs: int) -> list[str]:
     """Names of the arrays of logits: of all modalities, or none."""
     logits = [f"{name}.logits" for name in modalities if f"{name}.logits" in arrays]
     if logits and len(logits) < len(modalities):
         raise DataError(f"{folder}: all modalities or none must have logits, but the files have {', '.join(logits)}")
+    for name in logits:
+        if (found := arrays[name].shape[1]) != num_outputs:
+            raise DataError(f"{folder}: {name} must have a column for each of {num_outputs} classes, but has {found}")
     return logits
 
 

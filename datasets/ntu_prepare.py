@@ -13,8 +13,9 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from datasets.ntu.folder import SUBJECTS, scan, subject_of
-from datasets.ntu.pack import PACK_FOLDER, TEXT_FOLDER, SkeletonPack, skeleton_files, write_pack
+from datasets.ntu import scan
+from datasets.ntu.folder import SUBJECTS, subject_of
+from datasets.ntu.pack import PACK_FOLDER, TEXT_FOLDER, SkeletonPack, write_pack
 from datasets.ntu.transcode import PIXELS, VideoSettings, find_originals, prepare_videos
 from utils import cli
 from utils.errors import UsageError
@@ -31,43 +32,33 @@ def parse_args() -> argparse.Namespace:
     group = parser.add_argument_group("clips")
     group.add_argument("--vid_dim", type=cli.positive_int, default=256, help="width and height in pixels")
     group.add_argument("--vid_fr", type=cli.positive_int, default=30, help="frames per second")
-    group.add_argument(
-        "--codec", choices=tuple(PIXELS), default="mpeg4", help="mpeg4: small files; mjpeg: every frame is a key frame"
-    )
+    text = "mpeg4: small files; mjpeg: every frame is a key frame"
+    group.add_argument("--codec", choices=tuple(PIXELS), default="mpeg4", help=text)
 
     group = parser.add_argument_group("skeletons")
-    group.add_argument(
-        "--skeletons",
-        action=argparse.BooleanOptionalAction,
-        help=f"pack DATADIR/{TEXT_FOLDER} into one archive that loads far faster (default: if the folder exists)",
-    )
+    text = f"pack DATADIR/{TEXT_FOLDER} into one archive that loads far faster (default: if the folder exists)"
+    group.add_argument("--skeletons", action=argparse.BooleanOptionalAction, help=text)
 
     group = parser.add_argument_group("work")
-    group.add_argument(
-        "--num_workers",
-        type=cli.positive_int,
-        default=os.cpu_count() or 1,
-        help="processes; their number does not change the output",
-    )
+    text = "processes; their number does not change the output"
+    group.add_argument("--num_workers", type=cli.positive_int, default=os.cpu_count() or 1, help=text)
     cli.add_verbosity(parser)
     return parser.parse_args()
 
 
 def counts(datadir: Path, clips: Path) -> str:
     """Summarize the data folder in lines to compare with the published numbers."""
-    videos, pack = scan(clips, r"_rgb\.avi"), SkeletonPack.open(datadir)
-    packed = pack.names if pack else set()
-    skeletons = packed | skeleton_files(datadir).keys()
+    videos, pack = scan(clips, r"_rgb\.avi").keys(), SkeletonPack.open(datadir)
+    skeletons = scan(datadir / TEXT_FOLDER, r"\.skeleton").keys() | (pack.names if pack else set())
     both = videos & skeletons
     lines = [f"{len(videos):,} videos, {len(skeletons):,} skeletons, {len(both):,} samples with both"]
     lines.append(f"left out: {len(skeletons - videos):,} without video, {len(videos - skeletons):,} without skeleton")
     if pack:
-        bodiless = sum(pack.bodies(name) == 0 for name in packed)
-        lines.append(f"{len(packed):,} skeletons packed, {bodiless:,} of them without a body in any frame")
+        bodiless = sum(pack.bodies(name) == 0 for name in pack.names)
+        lines.append(f"{len(pack.names):,} skeletons packed, {bodiless:,} of them without a body in any frame")
     subjects = Counter(map(subject_of, both))
     per_split = [f"{split} {sum(subjects[one] for one in members):,}" for split, members in SUBJECTS.items()]
-    known = {one for members in SUBJECTS.values() for one in members}
-    unused = sum(count for one, count in subjects.items() if one not in known)
+    unused = sum(count for one, count in subjects.items() if one not in set().union(*SUBJECTS.values()))
     lines.append("samples by split: " + ", ".join(per_split) + (f"; of other subjects {unused:,}" if unused else ""))
     lines.append("(all of NTU RGB+D 60 is 56,880 samples; NTU lists 302 of them as missing skeletons)")
     return "\n".join(lines)
@@ -97,8 +88,7 @@ def main() -> None:
             if args.verbose and packed.kept:
                 print("the skeletons are packed already")
         if originals:
-            videos = prepare_videos(originals, args.datadir, settings, args.num_workers, args.verbose)
-            failures += videos.failures
+            failures += prepare_videos(originals, args.datadir, settings, args.num_workers, args.verbose).failures
 
     # Report.
     print(f"{args.datadir}:\n{counts(args.datadir, clips)}")

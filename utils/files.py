@@ -45,9 +45,8 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 def sweep(folder: Path, exclusive: bool = False) -> None:
     """Remove temporary files left in `folder` by processes of this machine that were killed.
 
-    Args:
-        exclusive: no other process may write to the folder, so all temporaries are removed. Needed for files written by
-            workers, which may end a moment after the process that held the lock.
+    With `exclusive` no other process may write to the folder, and all temporaries are removed. Needed for files written
+    by workers, which may end a moment after the process that held the lock.
     """
     for path in folder.glob(".*.tmp"):
         match = re.fullmatch(r"\..+\.(\d{1,9})@(.+)\.tmp", path.name)
@@ -59,13 +58,9 @@ def sweep(folder: Path, exclusive: bool = False) -> None:
 def whole_folder(target: Path) -> Iterator[Path]:
     """Create a temporary folder to build in; it replaces `target` on success and is removed on any error.
 
-    The caller makes sure that `target` may be replaced.
-
-    Raises:
-        LockedError: another process is building the same target.
+    The caller makes sure that `target` may be replaced. LockedError if another process is building it.
     """
-    restore_folder(target)
-    workspace = _workspace(target)
+    workspace = restore_folder(target)
     with locked(workspace):
         try:
             with errors_name(workspace):
@@ -81,21 +76,16 @@ def whole_folder(target: Path) -> Iterator[Path]:
             _clear(workspace, target)
 
 
-def restore_folder(target: Path) -> None:
+def restore_folder(target: Path) -> Path:
     """Clear the remains of a process that was killed while it built `target`; an old folder moved aside returns.
 
-    Raises:
-        LockedError: another process is building `target`.
+    Returns the place beside `target` where a new folder is built, and the old one waits until the new one is complete.
     """
-    workspace = _workspace(target)
+    workspace = target.with_name(f".{target.name}.partial")
     if workspace.is_dir():
         with locked(workspace):
             _clear(workspace, target)
-
-
-def _workspace(target: Path) -> Path:
-    """Folder beside `target` in which the new folder is built and the old one waits until the new one is in place."""
-    return target.with_name(f".{target.name}.partial")
+    return workspace
 
 
 def _clear(workspace: Path, target: Path) -> None:
@@ -108,10 +98,7 @@ def _clear(workspace: Path, target: Path) -> None:
 def locked(folder: Path) -> Iterator[None]:
     """Hold `folder` for this process and sweep it; the folder is created if missing.
 
-    The lock ends with the process, however it ends.
-
-    Raises:
-        LockedError: another process holds the folder.
+    The lock ends with the process, however it ends. LockedError if another process holds the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path, own = folder / LOCK, folder.resolve()
@@ -188,11 +175,7 @@ def write_json(path: Path, value: object) -> None:
 
 
 def read_json(path: Path) -> dict:
-    """Read a JSON object.
-
-    Raises:
-        UsageError: the file does not exist or is not a JSON object.
-    """
+    """Read a JSON object; UsageError if the file does not exist or is something else."""
     try:
         content = json.loads(path.read_text())
     except FileNotFoundError:

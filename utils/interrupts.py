@@ -53,10 +53,6 @@ def gently() -> Iterator[None]:
 
 
 def check() -> None:
-    """Mark a safe point, where all completed work is saved.
-
-    Raises:
-        Interrupted: a signal was received.
-    """
+    """Mark a safe point, where all completed work is saved; raise Interrupted if a signal was received."""
     if _State.received is not None:
         raise Interrupted(_State.received)

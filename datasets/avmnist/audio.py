@@ -34,9 +34,6 @@ def plan_audio(raw: Raw, split: str, snr_db: float | None, rate: int, seed: tupl
     """Assign the takes of each digit to its images in turn, and draw the noise of every sample.
 
     All draws are made here, so they do not depend on which thread computes which sample.
-
-    Raises:
-        DataError: a recording is too short for a spectrogram.
     """
     labels = raw.labels[split]
     recordings: list[np.ndarray] = []
@@ -65,29 +62,18 @@ def noise_window(plan: AudioPlan, sample: int, n: int) -> np.ndarray:
     """Window of noise (n,) float64 for a sample; if it is silent, another clip and position are drawn.
 
     A clip shorter than `n` is repeated.
-
-    Raises:
-        DataError: all windows drawn are silent.
     """
     clip, position = plan.clip[sample], plan.position[sample]
     again = None
     for _ in range(REDRAWS):
         noise = plan.noises[clip]
-        places = len(noise) - n + 1 if len(noise) >= n else len(noise)
-        start = int(position * places)
-        window = noise[start : start + n] if len(noise) >= n else np.resize(np.roll(noise, -start), n)
-        window = window.astype(np.float64)
+        start = int(position * (len(noise) - n + 1 if len(noise) >= n else len(noise)))
+        window = noise.take(np.arange(start, start + n), mode="wrap").astype(np.float64)
         if np.mean(window**2) > SILENCE:
             return window
         again = again or np.random.default_rng((*plan.seed, 2, sample))
         clip, position = again.integers(len(plan.noises)), again.random()
     raise DataError(f"the noise clips are silent: {REDRAWS} windows of {n} samples had no power above {SILENCE}")
-
-
-def mix(recording: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarray:
-    """Add noise (n,) to a recording (n,), scaled to a mean power `snr_db` dB below it."""
-    scale = np.sqrt(np.mean(recording**2) / np.mean(noise**2)) * 10 ** (-snr_db / 20)
-    return recording + scale * noise
 
 
 def _equal_lengths(plan: AudioPlan) -> Iterator[np.ndarray]:
@@ -106,7 +92,9 @@ def _render(plan: AudioPlan, samples: np.ndarray) -> np.ndarray:
     signals = []
     for sample in samples:
         recording = plan.recordings[plan.take[sample]].astype(np.float64)
-        signals.append(mix(recording, noise_window(plan, sample, len(recording)), plan.snr_db))
+        noise = noise_window(plan, sample, len(recording))
+        scale = np.sqrt(np.mean(recording**2) / np.mean(noise**2)) * 10 ** (-plan.snr_db / 20)
+        signals.append(recording + scale * noise)
     return spectrograms(np.stack(signals))
 
 

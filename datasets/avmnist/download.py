@@ -25,21 +25,16 @@ BLOCK = 1 << 18
 
 @dataclass(frozen=True)
 class Original:
-    """A published file.
-
-    Args:
-        url: address.
-        checksum: "md5:..." or "sha256:..."; empty if the publisher states none.
-        members: for an archive, patterns of the files needed, relative to its single top folder.
-    """
+    """A published file."""
 
     url: str
-    checksum: str = ""
-    members: tuple[str, ...] = ()
+    checksum: str = ""  # "md5:..." or "sha256:..."; empty if the publisher states none
+    members: tuple[str, ...] = ()  # of an archive: patterns of the files needed, relative to its single top folder
 
 
 MNIST = "https://ossci-datasets.s3.amazonaws.com/mnist/"
-GITHUB = "https://github.com/"
+FSDD = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/tags/v1.0.10.zip"
+ESC50 = "https://github.com/karolpiczak/ESC-50/archive/refs/heads/master.zip"
 CHECKSUMS = {
     "train-images-idx3-ubyte.gz": "md5:f68b3c2dcbeaaa9fbdd348bbdeb94873",
     "train-labels-idx1-ubyte.gz": "md5:d53e105ee54ea40749a09fcbcd1e9432",
@@ -48,24 +43,19 @@ CHECKSUMS = {
 }
 ORIGINALS = {  # by path in the download folder
     **{f"mnist/{name}": Original(MNIST + name, checksum) for name, checksum in CHECKSUMS.items()},
-    "fsdd.zip": Original(
-        GITHUB + "Jakobovski/free-spoken-digit-dataset/archive/refs/tags/v1.0.10.zip", members=("recordings/*.wav",)
-    ),
-    "esc50.zip": Original(
-        GITHUB + "karolpiczak/ESC-50/archive/refs/heads/master.zip", members=("meta/esc50.csv", "audio/*.wav")
-    ),
+    "fsdd.zip": Original(FSDD, members=("recordings/*.wav",)),
+    "esc50.zip": Original(ESC50, members=("meta/esc50.csv", "audio/*.wav")),
 }
 
 
 def download_originals(folder: Path, verbose: bool = True, urls: Mapping[str, str] | None = None) -> dict[str, Path]:
     """Download the three originals to `folder`, skip those already there, and return their folders.
 
+    These are `mnist_dir`, with the four gzipped IDX files; `fsdd_dir`, with recordings/; `esc50_dir`, with
+    meta/esc50.csv and audio/.
+
     Args:
         urls: addresses that replace the published ones, by name in `ORIGINALS`; the checksums still apply.
-
-    Returns:
-        `mnist_dir`, with the four gzipped IDX files; `fsdd_dir`, with recordings/; `esc50_dir`, with meta/esc50.csv and
-        audio/.
 
     Raises:
         DataError: a file cannot be downloaded or differs from the published one.
@@ -74,20 +64,14 @@ def download_originals(folder: Path, verbose: bool = True, urls: Mapping[str, st
     with locked(folder):
         sweep(folder / "mnist", exclusive=True)
         for name, original in ORIGINALS.items():
-            url = (urls or {}).get(name, original.url)
+            url, target = (urls or {}).get(name, original.url), folder / name
             if original.members:
-                _fetch_archive(url, folder / name, original.members, verbose)
-            else:
-                _fetch_file(url, folder / name, original.checksum, verbose)
+                _fetch_archive(url, target, original.members, verbose)
+            elif not target.exists():
+                download(url, target, original.checksum, verbose)
+            elif error := _wrong_checksum(target, original.checksum):
+                raise DataError(f"{target} {error}; delete it to download it again")
     return {f"{name}_dir": folder / name for name in ("mnist", "fsdd", "esc50")}
-
-
-def _fetch_file(url: str, target: Path, checksum: str, verbose: bool) -> None:
-    """Download one file unless it is there; either way its checksum must be correct."""
-    if not target.exists():
-        download(url, target, checksum, verbose)
-    elif error := _wrong_checksum(target, checksum):
-        raise DataError(f"{target} {error}; delete it to download it again")
 
 
 def _fetch_archive(url: str, archive: Path, members: tuple[str, ...], verbose: bool) -> None:
@@ -145,11 +129,9 @@ def _wrong_checksum(path: Path, checksum: str) -> str:
     """Message if a file's checksum differs from the published one; empty otherwise."""
     import pooch
 
-    if not checksum:
-        return ""
-    kind, _, expected = checksum.partition(":")
-    found = pooch.file_hash(path, alg=kind)
-    return "" if found == expected else f"must have {checksum}, but has {kind}:{found}"
+    kind = checksum.partition(":")[0]
+    found = f"{kind}:{pooch.file_hash(path, alg=kind)}" if checksum else ""
+    return "" if found == checksum else f"must have {checksum}, but has {found}"
 
 
 def unpack(archive: Path, folder: Path, members: tuple[str, ...], verbose: bool = True) -> None:
@@ -169,17 +151,15 @@ def unpack(archive: Path, folder: Path, members: tuple[str, ...], verbose: bool 
         raise DataError(f"{archive} is not a sound zip archive ({error}); removed it, run again") from None
 
 
-def _needed(source: zipfile.ZipFile, archive: Path, members: tuple[str, ...]) -> list[tuple[str, PurePosixPath]]:
+def _needed(source: zipfile.ZipFile, archive: Path, members: tuple[str, ...]) -> list[tuple[str, str]]:
     """(name in the archive, path in the folder) of every member that matches a pattern."""
-    chosen = []
+    places = {}
     for name in source.namelist():
         parts = PurePosixPath(name).parts
         if name.startswith("/") or "\\" in name or ".." in parts:
             raise DataError(f"{archive} must hold plain relative names, but has {name!r}; removed it")
-        place = PurePosixPath(*parts[1:])
-        if any(fnmatch.fnmatchcase(str(place), pattern) for pattern in members):
-            chosen.append((name, place))
+        places[name] = "/".join(parts[1:])
     for pattern in members:
-        if not fnmatch.filter([str(place) for _, place in chosen], pattern):
+        if not fnmatch.filter(places.values(), pattern):
             raise DataError(f"{archive} must hold {pattern} below one folder, but does not; removed it")
-    return chosen
+    return [(name, place) for name, place in places.items() if any(fnmatch.fnmatchcase(place, p) for p in members)]

@@ -8,25 +8,15 @@ import numpy as np
 from utils.errors import DataError, UsageError
 from utils.files import errors_name, read_json
 
-FORMAT = "avmnist"
-ARRAYS = (
-    "image/train_data.npy",
-    "image/test_data.npy",
-    "audio/train_data.npy",
-    "audio/test_data.npy",
-    "train_labels.npy",
-    "test_labels.npy",
-)
-FOLDERS = ("image", "audio")
-MANIFEST = "manifest.json"
+FORMAT, MANIFEST = "avmnist", "manifest.json"
+FOLDERS, SPLITS = ("image", "audio"), ("train", "test")
+ARRAYS = [f"{folder}/{split}_data.npy" for folder in FOLDERS for split in SPLITS] + [
+    f"{split}_labels.npy" for split in SPLITS
+]
 
 
 def read_manifest(datadir: Path) -> dict:
-    """Read manifest.json; empty if there is none, as beside arrays that other programs wrote.
-
-    Raises:
-        DataError: the manifest is damaged.
-    """
+    """Read manifest.json; empty if there is none, as beside arrays that other programs wrote."""
     path = datadir / MANIFEST
     if not path.exists():
         return {}
@@ -46,12 +36,11 @@ def replaceable_manifest(folder: Path) -> dict | None:
         return None
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; name another --datadir")
-    entries = sorted(folder.iterdir())
-    if not entries:
+    paths = [*sorted(folder.iterdir()), *folder.glob("image/*"), *folder.glob("audio/*")]
+    if not paths:
         return None
-    inner = [path for entry in entries if entry.name in FOLDERS and entry.is_dir() for path in entry.iterdir()]
     known = {folder / name for name in (*FOLDERS, *ARRAYS, MANIFEST, "preview.png")}
-    foreign = [path for path in entries + inner if path not in known]
+    foreign = [path for path in paths if path not in known]
     if foreign:
         raise DataError(f"{folder} holds {foreign[0].name}, which is no part of a data set; name another --datadir")
     try:
@@ -71,7 +60,7 @@ class RowWriter:
 
     def __init__(self, path: Path, dtype: type, shape: tuple[int, ...]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.path, self.dtype, self.shape = path, np.dtype(dtype), shape
+        self.path, self.dtype = path, np.dtype(dtype)
         self.row_bytes = int(np.prod(shape[1:])) * self.dtype.itemsize
         self.file = open(path, "wb", buffering=0)  # noqa: SIM115 - closed by __exit__
         header = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": shape}
@@ -85,11 +74,7 @@ class RowWriter:
         self.file.close()
 
     def write(self, first: int, rows: np.ndarray) -> None:
-        """Write one row, or several consecutive rows, starting at row `first`.
-
-        Raises:
-            OSError: the disk is full or fails; the error names the file.
-        """
+        """Write one row, or several consecutive rows, starting at row `first`."""
         data = np.ascontiguousarray(rows, dtype=self.dtype).data.cast("B")
         position = self.start + int(first) * self.row_bytes
         with errors_name(self.path):

@@ -39,10 +39,7 @@ class AVMNISTSplit:
 
 
 def load_avmnist(
-    datadir: Path,
-    num_outputs: int = 10,
-    limits: Mapping[str, int | None] | None = None,
-    dev_samples: int | None = None,
+    datadir: Path, num_outputs: int = 10, limits: Mapping[str, int | None] | None = None, dev_samples: int | None = None
 ) -> dict[str, AVMNISTSplit]:
     """Load the splits train, dev and test, memory-mapped.
 
@@ -51,20 +48,15 @@ def load_avmnist(
         dev_samples: samples at the end of the training arrays that form the dev split; None takes a twelfth, which is
             5,000 of 60,000 as published.
 
-    Raises:
-        DataError: see `read_parts`; or a split is empty or has samples of one class only.
+    DataError as in `read_parts`, and if a split is empty or has samples of one class only.
     """
-    arrays = read_parts(datadir, num_outputs)
-    total = len(arrays["train"].labels)
+    train, test = read_parts(datadir, num_outputs).values()
+    total = len(train.labels)
     boundary = max(0, total - (dev_samples or total // 12))
-    splits = {
-        "train": arrays["train"].part(slice(0, boundary)),
-        "dev": arrays["train"].part(slice(boundary, total)),
-        "test": arrays["test"],
-    }
+    splits = {"train": train.part(slice(boundary)), "dev": train.part(slice(boundary, total)), "test": test}
     for name, split in splits.items():
         limit = (limits or {}).get(name)
-        splits[name] = split.part(slice(0, limit))
+        splits[name] = split.part(slice(limit))
         labels = splits[name].labels
         if not len(labels):
             rule = "at least 12 training and 1 test samples are needed"
@@ -72,11 +64,9 @@ def load_avmnist(
                 rule = f"--dev_samples must be below the {total} training samples, but is {dev_samples}"
             raise DataError(f"{datadir}: the {name} split is empty; {rule}")
         if min(num_outputs, len(labels)) > 1 and (labels == labels[0]).all():
+            found = f"class {labels[0]} only ({len(labels)} samples)"
             hint = "" if limit is None else f"; use a larger --limit_{name}"
-            raise DataError(
-                f"{datadir}: the {name} split must hold two classes or more, "
-                f"but has class {labels[0]} only ({len(labels)} samples){hint}"
-            )
+            raise DataError(f"{datadir}: the {name} split must hold two classes or more, but has {found}{hint}")
     return splits
 
 
@@ -87,8 +77,8 @@ def image_folder(datadir: Path) -> str:
 
 def train_files(datadir: Path, modalities: Sequence[str] = MODALITIES) -> list[str]:
     """Files that training reads, relative to `datadir`."""
-    folders = {"image": image_folder(datadir), "audio": "audio"}
-    return [*(f"{folders[name]}/train_data.npy" for name in sorted(modalities, reverse=True)), "train_labels.npy"]
+    folders = [image_folder(datadir) if name == "image" else name for name in sorted(modalities, reverse=True)]
+    return [*(f"{folder}/train_data.npy" for folder in folders), "train_labels.npy"]
 
 
 def read_parts(datadir: Path, num_outputs: int = 10) -> dict[str, AVMNISTSplit]:
@@ -101,9 +91,14 @@ def read_parts(datadir: Path, num_outputs: int = 10) -> dict[str, AVMNISTSplit]:
     if datadir.exists() and not datadir.is_dir():
         raise DataError(f"{datadir} is not a folder; name the folder of the data set with --datadir")
     parts = {part: _read_part(datadir, part, num_outputs) for part in ("train", "test")}
-    _check_counts(datadir, {part: split.labels for part, split in parts.items()})
+    _check_counts(datadir, parts)
     for part, split in parts.items():
-        _check_finite(datadir / image_folder(datadir) / f"{part}_data.npy", split.images)
+        for first in range(0, len(split.images), CHUNK):
+            wrong = ~split.images[first : first + CHUNK].float().isfinite().flatten(1).all(1).numpy()
+            if wrong.any():
+                sample = f"those of sample {first + wrong.argmax()} are not"
+                path = datadir / image_folder(datadir) / f"{part}_data.npy"
+                raise DataError(f"{path}: pixels must be finite numbers, but {sample}")
         split.release()
     return parts
 
@@ -114,14 +109,11 @@ def _read_part(datadir: Path, part: str, num_outputs: int) -> AVMNISTSplit:
     path = datadir / f"{part}_labels.npy"
     labels = _read_array(datadir, path.name, (), ()).astype(np.int64)
     if not len(images) == len(spectrograms) == len(labels):
-        raise DataError(
-            f"{datadir}: images, spectrograms and labels of {part} must be equal in number, "
-            f"but there are {len(images)}, {len(spectrograms)} and {len(labels)}"
-        )
+        rule = f"images, spectrograms and labels of {part} must be equal in number"
+        raise DataError(f"{datadir}: {rule}, but there are {len(images)}, {len(spectrograms)} and {len(labels)}")
     if len(labels) and not 0 <= labels.min() <= labels.max() < num_outputs:
-        raise DataError(
-            f"{path}: labels must lie in 0..{num_outputs - 1}, but range from {labels.min()} to {labels.max()}"
-        )
+        found = f"{labels.min()} to {labels.max()}"
+        raise DataError(f"{path}: labels must lie in 0..{num_outputs - 1}, but range from {found}")
     bases: tuple[object, ...] = (images.base, spectrograms.base)
     return AVMNISTSplit(
         torch.from_numpy(images).view(-1, 1, 28, 28),
@@ -146,11 +138,8 @@ def _read_array(datadir: Path, name: str, dtypes: tuple[str, ...], shape: tuple[
         raise DataError(f"{path} is not a whole .npy file: {reason}") from None
     fits = array.dtype in map(np.dtype, dtypes) if dtypes else array.dtype.kind in "iu"
     if not fits or array.shape[1:] != shape or array.ndim != len(shape) + 1:
-        wanted = " or ".join(dtypes) or "an integer type"
-        raise DataError(
-            f"{path} must hold {wanted} of shape (N, {', '.join(map(str, shape))}), "
-            f"but holds {array.dtype} of shape {array.shape}"
-        )
+        wanted = f"{' or '.join(dtypes) or 'an integer type'} of shape (N, {', '.join(map(str, shape))})"
+        raise DataError(f"{path} must hold {wanted}, but holds {array.dtype} of shape {array.shape}")
     if not array.flags.c_contiguous:
         raise DataError(f"{path} must hold its samples in C order, but is in Fortran order")
     if size != array.offset + array.nbytes:
@@ -158,24 +147,14 @@ def _read_array(datadir: Path, name: str, dtypes: tuple[str, ...], shape: tuple[
     return array
 
 
-def _check_finite(path: Path, images: Tensor) -> None:
-    """Raise DataError if a pixel is NaN or infinite as float32."""
-    for first in range(0, len(images), CHUNK):
-        wrong = ~images[first : first + CHUNK].float().isfinite().flatten(1).all(1).numpy()
-        if wrong.any():
-            raise DataError(
-                f"{path}: pixels must be finite numbers, but those of sample {first + wrong.argmax()} are not"
-            )
-
-
-def _check_counts(datadir: Path, labels: Mapping[str, Tensor]) -> None:
+def _check_counts(datadir: Path, parts: Mapping[str, AVMNISTSplit]) -> None:
     """Raise DataError if a manifest written by `avmnist_gen.py` states other counts than the files hold."""
     manifest = read_manifest(datadir)
     if manifest.get("format") != FORMAT:
         return
-    for part, found in labels.items():
+    for part, split in parts.items():
         stated = manifest["splits"].get(part) if isinstance(manifest.get("splits"), dict) else None
-        held = {"count": len(found), "per_class": torch.bincount(found, minlength=10).tolist()}
+        held = {"count": len(split.labels), "per_class": torch.bincount(split.labels, minlength=10).tolist()}
         if stated != held:
             text = repr(stated)
             text = text if len(text) <= 120 else text[:117] + "..."
@@ -186,9 +165,5 @@ def _check_counts(datadir: Path, labels: Mapping[str, Tensor]) -> None:
 
 
 def is_stand_in(datadir: Path) -> bool:
-    """Check whether the data set is the embedded stand-in, whose figures are not those of AV-MNIST.
-
-    Raises:
-        DataError: the data set's manifest is damaged.
-    """
+    """Check whether the data set is the embedded stand-in, whose figures are not those of AV-MNIST."""
     return bool(read_manifest(datadir).get("stand_in"))

@@ -1,4 +1,7 @@
-"""Readers of the three originals: MNIST (IDX files), FSDD (spoken digits) and ESC-50 (environmental noise)."""
+"""Readers of the three originals: MNIST (IDX files), FSDD (spoken digits) and ESC-50 (environmental noise).
+
+All raise DataError if a file is missing or damaged; the message names the file.
+"""
 
 import csv
 import gzip
@@ -17,6 +20,27 @@ from utils.errors import DataError
 TEST_TAKES = range(40, 50)  # of every speaker and digit; takes 0 to 39 train
 NUM_CLASSES, TRAIN_CLASSES = 50, 40  # of ESC-50; the other 10 classes are noise of the test split
 TAKE_NAME = re.compile(r"([0-9])_([A-Za-z][A-Za-z0-9-]*)_([0-9]+)\.wav")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that determines a data set's bytes, apart from the contents of the sources."""
+
+    source: str  # "files" or "embedded"
+    preset: str
+    image_components: int
+    snr_db: float | None  # None: no noise
+    seed: int
+    limit_train: int | None
+    limit_test: int | None
+    mnist_dir: str | None = None
+    fsdd_dir: str | None = None
+    esc50_dir: str | None = None
+
+    @property
+    def limits(self) -> dict[str, int | None]:
+        """Number of samples to keep of each split, the first ones; None keeps all."""
+        return {"train": self.limit_train, "test": self.limit_test}
 
 
 @dataclass
@@ -39,31 +63,19 @@ class Raw:
     description: dict  # entry "sources" of the manifest
 
 
-def read_originals(
-    mnist_dir: Path,
-    fsdd_dir: Path,
-    esc50_dir: Path | None,
-    limits: dict[str, int | None],
-    rng: np.random.Generator,
-    pool: Executor,
-) -> Raw:
-    """Read MNIST (the first `limits[split]` digits of each split), FSDD and, unless `esc50_dir` is None, ESC-50.
-
-    Raises:
-        DataError: see the three readers.
-    """
+def read_originals(settings: Settings, rng: np.random.Generator, pool: Executor) -> Raw:
+    """Read MNIST, FSDD and, if noise is wanted, ESC-50."""
     images, labels = {}, {}
-    for split, limit in limits.items():
-        all_images, all_labels = read_mnist(mnist_dir, split)
-        images[split], labels[split] = all_images[:limit], all_labels[:limit]
-    takes = read_fsdd(fsdd_dir, pool)
+    for split, limit in settings.limits.items():
+        images[split], labels[split] = (array[:limit] for array in read_mnist(Path(str(settings.mnist_dir)), split))
+    takes = read_fsdd(Path(str(settings.fsdd_dir)), pool)
     noises: dict[str, dict[str, Sound]] = {"train": {}, "test": {}}
-    if esc50_dir is not None:
-        noises = read_esc50(esc50_dir, rng, pool)
+    if settings.snr_db is not None:
+        noises = read_esc50(Path(str(settings.esc50_dir)), rng, pool)
     description = {
         "images": "MNIST",
         "recordings": "FSDD",
-        "noise": "ESC-50" if esc50_dir is not None else None,
+        "noise": "ESC-50" if settings.snr_db is not None else None,
         "recordings_per_digit": {split: [len(digit) for digit in takes[split]] for split in takes},
         "noise_clips": {split: {name: clip.name for name, clip in noises[split].items()} for split in noises},
     }
@@ -71,11 +83,7 @@ def read_originals(
 
 
 def read_mnist(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Read images (N, 784) uint8 and labels (N,) int64 of `train` or `test` from IDX files, gzipped or plain.
-
-    Raises:
-        DataError: a folder or file is missing, is not an IDX file of unsigned bytes, is truncated, or the two disagree.
-    """
+    """Read images (N, 784) uint8 and labels (N,) int64 of `train` or `test` from IDX files, gzipped or plain."""
     stem = "train" if split == "train" else "t10k"
     images_path, images = _read_idx(folder, f"{stem}-images-idx3-ubyte", (28, 28))
     labels_path, labels = _read_idx(folder, f"{stem}-labels-idx1-ubyte", ())
@@ -89,9 +97,8 @@ def read_mnist(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
 def _read_idx(folder: Path, stem: str, item_shape: tuple[int, ...]) -> tuple[Path, np.ndarray]:
     """Read an array (N, *item_shape) uint8 from an IDX file: 0 0 8 dimensions, sizes as big-endian int32, bytes."""
     _need_folder(folder, "MNIST", "--mnist_dir")
-    candidates = [folder / (stem + ending) for ending in (".gz", "")]
-    candidates.append(folder / re.sub(r"-(idx\d)", r".\1", stem))  # as some archives name it
-    path = next((p for p in candidates if p.is_file()), None)
+    names = (f"{stem}.gz", stem, re.sub(r"-(idx\d)", r".\1", stem))  # the last as some archives have it
+    path = next((folder / name for name in names if (folder / name).is_file()), None)
     if path is None:
         raise DataError(f"MNIST needs {stem} or {stem}.gz in {folder}; give its folder with --mnist_dir")
     data = path.read_bytes()
@@ -101,18 +108,16 @@ def _read_idx(folder: Path, stem: str, item_shape: tuple[int, ...]) -> tuple[Pat
         except (OSError, EOFError, zlib.error) as error:
             raise DataError(f"{path} is not a whole gzip file ({error}); download it again") from None
     dimensions = 1 + len(item_shape)
-    magic = bytes([0, 0, 8, dimensions])
+    header, magic = 4 + 4 * dimensions, bytes([0, 0, 8, dimensions])
     if data[:4] != magic:
         raise DataError(f"{path}: an IDX file of this kind starts with {magic.hex()}, but got '{data[:4].hex()}'")
-    header = 4 + 4 * dimensions
-    shape = tuple(int(size) for size in np.frombuffer(data[4:header].ljust(4 * dimensions, b"\0"), ">i4"))
+    shape = tuple(np.frombuffer(data[4:header].ljust(4 * dimensions, b"\0"), ">i4").tolist())
     if shape[1:] != item_shape or shape[0] < 1:
         raise DataError(f"{path}: the shape must be {('N', *item_shape)} with N >= 1, but the header states {shape}")
     expected = header + int(np.prod(shape))
     if len(data) != expected:
-        raise DataError(
-            f"{path} is truncated or damaged: {expected} bytes expected, {len(data)} found; download it again"
-        )
+        found = f"{expected} bytes expected, {len(data)} found"
+        raise DataError(f"{path} is truncated or damaged: {found}; download it again")
     return path, np.frombuffer(data, np.uint8, offset=header).reshape(shape)
 
 
@@ -120,9 +125,6 @@ def read_fsdd(folder: Path, pool: Executor) -> dict[str, list[list[Sound]]]:
     """Read the takes of both splits: `takes[split][digit]` lists the recordings in the order of their names.
 
     `folder` holds DIGIT_SPEAKER_INDEX.wav files, or a folder `recordings` with them.
-
-    Raises:
-        DataError: a folder is missing, a name is malformed, a file is unreadable or too short, a digit has no take.
     """
     _need_folder(folder, "FSDD", "--fsdd_dir")
     if (folder / "recordings").is_dir():
@@ -131,13 +133,14 @@ def read_fsdd(folder: Path, pool: Executor) -> dict[str, list[list[Sound]]]:
     if not paths:
         raise DataError(f"FSDD needs DIGIT_SPEAKER_INDEX.wav files, but {folder} has none; see --fsdd_dir")
     takes: dict[str, list[list[Sound]]] = {split: [[] for _ in range(10)] for split in ("train", "test")}
+    places = []
     for path in paths:
         match = TAKE_NAME.fullmatch(path.name)
         if match is None or int(match[3]) >= TEST_TAKES.stop:
             raise DataError(f"{path}: a take is named DIGIT_SPEAKER_INDEX.wav with an index of 0 to 49")
-    for path, sound in zip(paths, pool.map(read_sound, paths), strict=True):
-        digit, _, index = path.stem.split("_")
-        takes["test" if int(index) in TEST_TAKES else "train"][int(digit)].append(sound)
+        places.append(takes["test" if int(match[3]) in TEST_TAKES else "train"][int(match[1])])
+    for place, sound in zip(places, pool.map(read_sound, paths), strict=True):
+        place.append(sound)
     for split, digits in takes.items():
         missing = [digit for digit in range(10) if not digits[digit]]
         if missing:
@@ -150,9 +153,6 @@ def read_esc50(folder: Path, rng: np.random.Generator, pool: Executor) -> dict[s
     """Draw one clip of each class: `noises[split][class]`, 40 random classes for train, the other 10 for test.
 
     `folder` holds `meta/esc50.csv` and `audio/`, as in the published archive.
-
-    Raises:
-        DataError: something is missing, the table is malformed, or it names fewer than 50 classes.
     """
     _need_folder(folder, "ESC-50", "--esc50_dir")
     table = folder / "meta" / "esc50.csv"
@@ -178,11 +178,7 @@ def read_esc50(folder: Path, rng: np.random.Generator, pool: Executor) -> dict[s
 
 
 def read_sound(path: Path) -> Sound:
-    """Read a recording and average its channels.
-
-    Raises:
-        DataError: the file is missing, unreadable, not finite, or too short for a spectrogram.
-    """
+    """Read a recording and average its channels."""
     if not path.is_file():
         raise DataError(f"{path} does not exist")
     try:

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.ndimage
 from sklearn.datasets import load_digits
 
-from datasets.avmnist.sources import Raw, Sound
+from datasets.avmnist.sources import Raw, Settings, Sound
 
 COUNTS = {"train": 6000, "test": 1000}  # samples; a digit occurs several times, with different recordings
 TEST_DIGITS = 300  # of 1,797
@@ -24,13 +24,14 @@ LOW = (941, 697, 697, 697, 770, 770, 770, 852, 852, 852)  # Hz, of the digits 0 
 HIGH = (1336, 1209, 1336, 1477, 1209, 1336, 1477, 1209, 1336, 1477)
 
 
-def read(limits: dict[str, int | None], noisy: bool, rng: np.random.Generator) -> Raw:
-    """Draw at most `limits[split]` samples of each split; the splits share no digit, recording or noise."""
+def read(settings: Settings, rng: np.random.Generator) -> Raw:
+    """Draw at most `settings.limits[split]` samples of each split; the splits share no digit, recording or noise."""
     bunch = load_digits()
     images = enlarge(bunch.images)
     order = rng.permutation(len(images))
     pools = {"test": order[:TEST_DIGITS], "train": order[TEST_DIGITS:]}
-    counts = {split: min(count, limits[split] or count) for split, count in COUNTS.items()}
+    noisy = settings.snr_db is not None
+    counts = {split: min(count, settings.limits[split] or count) for split, count in COUNTS.items()}
     chosen = {split: _repeat(pools[split], counts[split], split, rng) for split in counts}
     takes = {split: [[dial(d, rng) for _ in range(TAKES[split])] for d in range(10)] for split in counts}
     noises: dict[str, dict[str, Sound]] = {split: {} for split in counts}
@@ -45,13 +46,8 @@ def read(limits: dict[str, int | None], noisy: bool, rng: np.random.Generator) -
         "recordings_per_digit": {split: [TAKES[split]] * 10 for split in counts},
         "noise_clips": {split: list(noises[split]) for split in counts},
     }
-    return Raw(
-        {split: images[chosen[split]] for split in counts},
-        {split: bunch.target[chosen[split]].astype(np.int64) for split in counts},
-        takes,
-        noises,
-        description,
-    )
+    labels = {split: bunch.target[chosen[split]].astype(np.int64) for split in counts}
+    return Raw({split: images[chosen[split]] for split in counts}, labels, takes, noises, description)
 
 
 def _repeat(pool: np.ndarray, count: int, split: str, rng: np.random.Generator) -> np.ndarray:

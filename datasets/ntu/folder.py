@@ -6,7 +6,6 @@ DATADIR/nturgbd_skeletons/S001C001P001R001A001.skeleton, or the pack of skeleton
 
 import dataclasses
 import functools
-import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from datasets.ntu import SAMPLE
+from datasets.ntu import SAMPLE, scan
 from datasets.ntu.pack import SkeletonPack
 from datasets.ntu.samples import NTUSettings, NTUSplit, SampleFiles
 from datasets.ntu.skeleton import parse_skeleton
@@ -47,26 +46,14 @@ def subject_of(name: str) -> int:
     return int(name[9:12])
 
 
-def class_of(name: str) -> int:
-    """Class of a sample, from 1."""
-    return int(name[17:20])
-
-
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """Samples of the data folder that a script uses.
+    """Samples of the data folder that a script uses."""
 
-    Args:
-        num_outputs: number of classes.
-        limits: number of samples to keep of each split, the first ones; None or no entry keeps all.
-        no_bad_skel: exclude samples with missing skeletons.
-        skip_damaged: exclude samples whose files are damaged.
-    """
-
-    num_outputs: int = 60
-    limits: Mapping[str, int | None] = dataclasses.field(default_factory=dict)
-    no_bad_skel: bool = False
-    skip_damaged: bool = False
+    num_outputs: int = 60  # number of classes
+    limits: Mapping[str, int | None] = dataclasses.field(default_factory=dict)  # first samples of a split; None: all
+    no_bad_skel: bool = False  # exclude samples with missing skeletons
+    skip_damaged: bool = False  # exclude samples whose files are damaged
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,22 +81,22 @@ class NTUFolder:
         }
         reasons = [f"{count:,} {reason}" for reason, count in counts.items() if count]
         kept = len(self.names) - len(bad) - unknown
-        return f"{kept:,} samples" + ("; left out: " + ", ".join(reasons) if reasons else "")
+        return f"{kept:,} samples" + (f"; left out: {', '.join(reasons)}" if reasons else "")
 
     @functools.cached_property
     def excluded(self) -> set[str]:
-        """Samples with bad skeletons if `no_bad_skel`: those in bad_skel.txt, or without a body in any frame."""
+        """Samples with bad skeletons if `no_bad_skel`: those in bad_skel.txt, or without a body in any frame.
+
+        The list of missing skeletons is read from the data folder, or else from the working directory.
+        """
         if not self.selection.no_bad_skel:
             return set()
-        listed = set()
-        path = bad_list(self.datadir)
-        if path is not None:
-            listed = set(re.findall(SAMPLE, path.read_text(errors="replace")))
+        lists = [path for path in (self.datadir / "bad_skel.txt", Path("bad_skel.txt")) if path.is_file()]
+        listed = set(re.findall(SAMPLE, lists[0].read_text(errors="replace"))) if lists else set()
         return {name for name in self.names if name in listed or self._is_empty(name)}
 
     def _is_empty(self, name: str) -> bool:
-        pack = self.files.pack_with(name)
-        if pack:
+        if pack := self.files.pack_with(name):
             return pack.bodies(name) == 0
         path = self.files.skeleton(name)
         try:
@@ -120,10 +107,7 @@ class NTUFolder:
             raise
 
     def splits(self, names: Iterable[str] | Mapping[str, str]) -> dict[str, NTUSplit]:
-        """Splits by name.
-
-        Args:
-            names: keys of SUBJECTS; or {name in the result: key of SUBJECTS}, since a search trains on "trainexp".
+        """Splits by name: keys of SUBJECTS, or {name: key of SUBJECTS}, since a search trains on "trainexp".
 
         Raises:
             DataError: a split is empty, has samples of one class only, or has a class above `num_outputs`.
@@ -136,69 +120,36 @@ class NTUFolder:
         chosen = [name for name in self.names if subject_of(name) in subjects and name not in self.excluded]
         chosen = chosen[: self.selection.limits.get(split)]
         if not chosen:
-            raise DataError(
-                f"{self.datadir}: the {split} split is empty; "
-                f"it takes samples of the subjects {', '.join(map(str, subjects))}"
-            )
-        classes = torch.tensor([class_of(name) for name in chosen])
+            rule = f"it takes samples of the subjects {', '.join(map(str, subjects))}"
+            raise DataError(f"{self.datadir}: the {split} split is empty; {rule}")
+        classes = torch.tensor([int(name[17:20]) for name in chosen])  # from 1
         highest = int(classes.max())
         if highest > num_outputs:
-            raise DataError(
-                f"{self.datadir}: classes must lie in 1..{num_outputs}, but {chosen[int(classes.argmax())]} is of "
-                f"class {highest}; leave it out, or give --num_outputs {highest}"
-            )
+            found = f"{chosen[int(classes.argmax())]} is of class {highest}"
+            fix = f"leave it out, or give --num_outputs {highest}"
+            raise DataError(f"{self.datadir}: classes must lie in 1..{num_outputs}, but {found}; {fix}")
         if min(num_outputs, len(chosen)) > 1 and (classes == highest).all():
-            raise DataError(
-                f"{self.datadir}: the {split} split must hold two classes or more, "
-                f"but all its {len(chosen):,} samples are of class {highest}"
-            )
+            found = f"all its {len(chosen):,} samples are of class {highest}"
+            raise DataError(f"{self.datadir}: the {split} split must hold two classes or more, but {found}")
         return NTUSplit(tuple(chosen), classes - 1, self.settings, self.files)
-
-
-def bad_list(datadir: Path) -> Path | None:
-    """Path of bad_skel.txt, the list of missing skeletons, in the data folder or else in the working directory."""
-    return next((path for path in (datadir / "bad_skel.txt", Path("bad_skel.txt")) if path.is_file()), None)
 
 
 def discover(datadir: Path, settings: NTUSettings | None = None, selection: Selection | None = None) -> NTUFolder:
     """Pair videos and skeletons by name; the published settings and all samples are the default.
 
-    Raises:
-        DataError: no sample has both video and skeleton, or the pack is damaged.
+    DataError if no sample has both, or the pack is damaged.
     """
     settings, selection = settings or NTUSettings(), selection or Selection()
     rgb_dir = datadir / "nturgbd_rgb" / f"avi_{settings.vid_dim}x{settings.vid_dim}_{settings.vid_fr}"
     files = SampleFiles(rgb_dir, datadir / "nturgbd_skeletons", SkeletonPack.open(datadir))
-    videos = scan(files.rgb_dir, r"_rgb\.avi")
-    skeletons = scan(files.skeleton_dir, r"\.skeleton") | set(files.pack.names if files.pack else ())
+    videos = scan(rgb_dir, r"_rgb\.avi").keys()
+    skeletons = scan(files.skeleton_dir, r"\.skeleton").keys() | (files.pack.names if files.pack else set())
     if not videos & skeletons:
+        others = sorted(path.name for path in rgb_dir.parent.glob("avi_*") if path.is_dir() and path != rgb_dir)
+        hint = f"; there are also {', '.join(others)}, which --vid_dim and --vid_fr select" if others else ""
         raise DataError(
             f"{datadir}: no sample has both {files.rgb('NAME')} and {files.skeleton('NAME')}, with NAME such as "
-            f"S001C001P001R001A001; found {len(videos):,} videos and {len(skeletons):,} skeletons"
-            + _other_videos(rgb_dir)
+            f"S001C001P001R001A001; found {len(videos):,} videos and {len(skeletons):,} skeletons{hint}"
         )
-    return NTUFolder(
-        datadir,
-        settings,
-        selection,
-        files,
-        names=tuple(sorted(videos & skeletons)),
-        without_rgb=tuple(sorted(skeletons - videos)),
-        without_skeleton=tuple(sorted(videos - skeletons)),
-    )
-
-
-def scan(folder: Path, suffix: str) -> set[str]:
-    """Names of the samples with a file in a folder; empty if there is no such folder."""
-    pattern = re.compile(f"({SAMPLE}){suffix}")
-    try:
-        with os.scandir(folder) as entries:
-            return {match[1] for entry in entries if (match := pattern.fullmatch(entry.name))}
-    except FileNotFoundError:
-        return set()
-
-
-def _other_videos(rgb_dir: Path) -> str:
-    """Hint at the flags if there are videos of another size or frame rate."""
-    others = sorted(path.name for path in rgb_dir.parent.glob("avi_*") if path.is_dir() and path != rgb_dir)
-    return f"; there are also {', '.join(others)}, which --vid_dim and --vid_fr select" if others else ""
+    names = (tuple(sorted(some)) for some in (videos & skeletons, skeletons - videos, videos - skeletons))
+    return NTUFolder(datadir, settings, selection, files, *names)

@@ -5,8 +5,7 @@ frame), and `index.npz` with, for each sample, its name, start (first row), fram
 file in bytes. The index is written last: without it there is no pack.
 """
 
-import os
-import re
+import contextlib
 import zipfile
 from collections.abc import KeysView
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from datasets.ntu import SAMPLE
+from datasets.ntu import scan
 from datasets.ntu.skeleton import JOINTS, parse_skeleton
 from datasets.ntu.workers import Report, parallel
 from utils.errors import DataError
@@ -23,7 +22,6 @@ from utils.progress import Progress
 
 TEXT_FOLDER, PACK_FOLDER = "nturgbd_skeletons", "nturgbd_skeletons_packed"
 _FIELDS = ("names", "starts", "frames", "bodies", "sizes")
-_TEXT = re.compile(rf"({SAMPLE})\.skeleton")
 
 
 class SkeletonPack:
@@ -47,11 +45,7 @@ class SkeletonPack:
 
     @classmethod
     def open(cls, datadir: Path) -> "SkeletonPack | None":
-        """Open the pack of a data folder; None if there is none.
-
-        Raises:
-            DataError: the pack is damaged.
-        """
+        """Open the pack of a data folder; None if there is none, DataError if it is damaged."""
         folder = datadir / PACK_FOLDER
         return cls(folder) if (folder / "index.npz").exists() else None
 
@@ -79,40 +73,29 @@ class SkeletonPack:
         return int(self._sizes[self._numbers[name]])
 
 
-def skeleton_files(datadir: Path) -> dict[str, tuple[Path, int]]:
-    """(file, bytes) of every sample's skeleton text in a data folder, sorted by name; empty without that folder."""
-    folder = datadir / TEXT_FOLDER
-    if not folder.is_dir():
-        return {}
-    with os.scandir(folder) as entries:
-        found = {
-            match[1]: (Path(entry.path), entry.stat().st_size)
-            for entry in entries
-            if (match := _TEXT.fullmatch(entry.name))
-        }
-    return dict(sorted(found.items()))
-
-
 def write_pack(datadir: Path, num_workers: int, verbose: bool) -> Report:
-    """Pack all skeletons of a data folder, unless its pack holds the same files; the caller holds the folder's lock.
+    """Pack all skeletons of a data folder, unless its pack has the same names and sizes; the caller holds its lock.
 
     Raises:
         DataError: there are no skeleton files.
         OSError: the pack cannot be written; the previous one remains, or there is none.
     """
-    files = skeleton_files(datadir)
+    files = scan(datadir / TEXT_FOLDER, r"\.skeleton")
+    sizes = {name: entry.stat().st_size for name, entry in files.items()}
     if not files:
         raise DataError(f"{datadir / TEXT_FOLDER} must hold files like S001C001P001R001A001.skeleton, but has none")
-    if _is_current(datadir, files):
-        return Report(kept=len(files))
+    with contextlib.suppress(DataError):  # a damaged pack is written again
+        pack = SkeletonPack.open(datadir)
+        if pack and sizes == {name: pack.source_size(name) for name in pack.names}:
+            return Report(kept=len(files))
     folder = datadir / PACK_FOLDER
     sweep(folder, exclusive=True)
-    parsed = parallel(_parse, [path for path, _ in files.values()], num_workers)
+    parsed = parallel(_parse, [Path(entry) for entry in files.values()], num_workers)
     results = Progress(parsed, desc="skeletons", total=len(files), unit="file", verbose=verbose)
     failures, entries, rows = [], [], 0  # an entry is a row of the index
     with whole_file(folder / "joints.npy") as file:
         _write_header(file, rows)
-        for (name, (_, size)), result in zip(files.items(), results, strict=True):
+        for (name, size), result in zip(sizes.items(), results, strict=True):
             if isinstance(result, str):
                 failures.append(result)
                 continue
@@ -128,17 +111,6 @@ def write_pack(datadir: Path, num_workers: int, verbose: bool) -> Report:
         columns: dict[str, Any] = {key: np.array([entry[i] for entry in entries]) for i, key in enumerate(_FIELDS)}
         np.savez(file, **columns)
     return Report(len(entries), failures=failures)
-
-
-def _is_current(datadir: Path, files: dict[str, tuple[Path, int]]) -> bool:
-    """Check by names and sizes whether the pack holds exactly these files."""
-    try:
-        pack = SkeletonPack.open(datadir)
-    except DataError:
-        return False
-    return pack is not None and {name: pack.source_size(name) for name in pack.names} == {
-        name: size for name, (_, size) in files.items()
-    }
 
 
 def _parse(path: Path) -> np.ndarray | str:

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import zlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -21,21 +21,13 @@ MODALITIES = ("skeleton", "rgb")  # the columns of a configuration
 
 @dataclasses.dataclass(frozen=True)
 class NTUSettings:
-    """How samples become network inputs.
+    """How samples become network inputs; `vid_dim` and `vid_fr` name the folder of the videos."""
 
-    Args:
-        vid_dim: width and height of the videos.
-        vid_fr: frames per second; with `vid_dim`, it names the folder of the videos.
-        vid_len: number of frames of a clip and of a skeleton.
-        frame_sampling: see `clip_indices`.
-        centre: see `prepare_skeleton`.
-    """
-
-    vid_dim: int = 256
-    vid_fr: int = 30
-    vid_len: tuple[int, int] = (8, 32)
-    frame_sampling: str = "published"
-    centre: bool = True
+    vid_dim: int = 256  # width and height
+    vid_fr: int = 30  # frames per second
+    vid_len: tuple[int, int] = (8, 32)  # frames of a clip and of a skeleton
+    frame_sampling: str = "published"  # see `clip_indices`
+    centre: bool = True  # see `prepare_skeleton`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,12 +72,8 @@ class NTUSplit:
     def load(self, index: int, modality: str, crop: int | None = None) -> Tensor:
         """Load one input of a sample: "rgb" returns a uint8 clip (T, H, W, 3), "skeleton" float32 (3, T, 25, 2).
 
-        Args:
-            crop: seed of the training crop in time, which otherwise depends only on the sample and the modality; None
-                disables cropping.
-
-        Raises:
-            DataError: the file is damaged or of another size.
+        `crop` is the seed of the training crop in time, which otherwise depends only on the sample and the modality;
+        None disables cropping. DataError if the file is damaged or of another size.
         """
         name, settings, rng = self.names[index], self.settings, None
         if crop is not None:
@@ -101,11 +89,7 @@ class NTUSplit:
         return prepare_skeleton(joints, settings.vid_len[1], settings.centre, window)
 
     def check(self, index: int, modality: str) -> None:
-        """Read everything of one input that `load` may read, whatever the crop.
-
-        Raises:
-            DataError: the file is damaged or of another size.
-        """
+        """Read everything of one input that `load` may read, whatever the crop; raises the same errors."""
         if modality == "rgb":
             self._clip(self.names[index], READ_FRAMES)
         else:
@@ -128,12 +112,9 @@ class NTUSplit:
         for name in self.names:
             pack = self.files.pack_with(name)
             used = used or pack
-            digest.update(_stamp([self.files.rgb(name), *([] if pack else [self.files.skeleton(name)])]))
+            paths = [self.files.rgb(name)] if pack else [self.files.rgb(name), self.files.skeleton(name)]
+            stats = [(path.name, path.stat()) for path in paths]
+            digest.update(repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]).encode())
         if used:  # the index records the sizes of the text files, so that packing them again changes nothing
             digest.update((used.folder / "index.npz").read_bytes())
         return {"samples": len(self), "files": digest.hexdigest(), "settings": dataclasses.asdict(self.settings)}
-
-
-def _stamp(files: Iterable[Path]) -> bytes:
-    stats = [(path.name, path.stat()) for path in files]
-    return repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]).encode()

@@ -16,6 +16,7 @@ from utils.errors import DataError
 JOINTS, MAX_BODIES = 25, 2
 CENTRE_JOINT = 1  # the middle of the spine
 MIN_WINDOW = 64  # fewest frames of a training crop
+ENDS_EARLY = "{}, line {}: the file is truncated; it ends before the frames that line 1 announces"
 
 
 def parse_skeleton(path: Path) -> np.ndarray:
@@ -36,15 +37,16 @@ def parse_skeleton(path: Path) -> np.ndarray:
         try:
             x, y, z = map(float, lines[at].split(None, 3)[:3])
         except ValueError:
-            raise DataError(
-                f"{path}, line {at + 1}: expected x, y and z of a joint, but the line is {_shown(lines[at])}"
-            ) from None
+            raise _unexpected(path, lines, at, "x, y and z of a joint") from None
         numbers += x, y, z
     values = np.array(numbers).reshape(-1, JOINTS, 3)
-    if len(starts) and places[-1, 0] == length - 1:  # the last frame has a body, so the file ends with a joint
-        _check_last_line(path, lines, starts[0])
+    if starts and places[-1, 0] == length - 1:  # the last frame has a body, so the file ends with a joint
+        expected, found = len(lines[starts[0]].split()), len(lines[-1].split())
+        if found != expected:
+            reason = f"the line has {found} numbers, others have {expected}"
+            raise DataError(f"{path}, line {len(lines)}: the file is truncated; {reason}")
     values[~(np.abs(values) < np.finfo(np.float32).max)] = 0
-    frames, bodies = places[:, 0], places[:, 1]
+    frames, bodies = places.T
     joints = np.zeros((length, bodies.max(initial=-1) + 1, JOINTS, 3), np.float32)
     joints[frames, bodies] = values
     return np.ascontiguousarray(joints.transpose(3, 0, 2, 1))
@@ -66,7 +68,7 @@ def _walk(path: Path, lines: list[bytes]) -> tuple[int, np.ndarray, list[int]]:
                 starts.append(at + 2)
             at += 2 + JOINTS
     if at > len(lines):
-        raise _ends_early(path, lines)
+        raise DataError(ENDS_EARLY.format(path, len(lines)))
     if at < len(lines):
         raise DataError(f"{path}, line {at + 1}: the file continues after the {length} frames that line 1 announces")
     return length, np.array(places, int).reshape(-1, 2), starts
@@ -75,31 +77,17 @@ def _walk(path: Path, lines: list[bytes]) -> tuple[int, np.ndarray, list[int]]:
 def _count(path: Path, lines: list[bytes], at: int, what: str) -> int:
     """Read the integer that stands alone on a line."""
     if at >= len(lines):
-        raise _ends_early(path, lines)
+        raise DataError(ENDS_EARLY.format(path, len(lines)))
     text = lines[at].strip()
     if not text.isdigit() or len(text) > 9:
-        raise DataError(f"{path}, line {at + 1}: expected {what}, but the line is {_shown(lines[at])}")
+        raise _unexpected(path, lines, at, what)
     return int(text)
 
 
-def _check_last_line(path: Path, lines: list[bytes], joint: int) -> None:
-    """Detect a file truncated inside its last line, which then has fewer numbers than the line `joint`."""
-    expected, found = (len(line.split()) for line in (lines[joint], lines[-1]))
-    if found != expected:
-        raise DataError(
-            f"{path}, line {len(lines)}: the file is truncated; the line has {found} numbers, others have {expected}"
-        )
-
-
-def _ends_early(path: Path, lines: list[bytes]) -> DataError:
-    return DataError(
-        f"{path}, line {len(lines)}: the file is truncated; it ends before the frames that line 1 announces"
-    )
-
-
-def _shown(line: bytes) -> str:
-    text = repr(line.decode("ascii", "replace"))
-    return text if len(text) <= 60 else text[:57] + "..."
+def _unexpected(path: Path, lines: list[bytes], at: int, what: str) -> DataError:
+    text = repr(lines[at].decode("ascii", "replace"))
+    text = text if len(text) <= 60 else text[:57] + "..."
+    return DataError(f"{path}, line {at + 1}: expected {what}, but the line is {text}")
 
 
 def crop_window(count: int, rng: np.random.Generator) -> tuple[int, int]:
@@ -115,9 +103,7 @@ def prepare_skeleton(
 
     Missing bodies are zeros. With `centre` the middle of the first body's spine is subtracted from both bodies in each
     frame (as published, also from a missing body). Time is resized linearly with half-pixel centers.
-
-    Args:
-        window: (start, length) of the frames to keep; None keeps all.
+    `window` is the (start, length) of the frames to keep; None keeps all.
     """
     start, length = window or (0, raw.shape[1])
     joints = torch.zeros(MAX_BODIES, 3, length, JOINTS)

@@ -22,17 +22,14 @@ def read_splits(
     num_workers: int,
     verbose: bool,
 ) -> tuple[dict[str, NTUSplit], dict[str, object]]:
+<<<<<<< HEAD
     """Read splits by name, and return the facts about them that the results should record.
+=======
+    """Read splits by name (see `NTUFolder.splits`), and return them with facts to record in the results.
+>>>>>>> slimb
 
-    Args:
-        names: see `NTUFolder.splits`.
-        modalities: inputs that the script reads; the other input of a sample may be damaged.
-
-    Returns:
-        the splits, and with `selection.skip_damaged` a record {"skipped_samples": {name: reason}}, otherwise empty.
-
-    Raises:
-        DataError: a split has no samples, or none that can be read.
+    With `selection.skip_damaged` these are {"skipped_samples": {name: reason}}, otherwise none. An input of a sample
+    may be damaged if `modalities` do not include it. DataError if a split has no samples, or none that can be read.
     """
     folder = discover(datadir, settings, selection)
     splits = folder.splits(names)
@@ -42,8 +39,9 @@ def read_splits(
         return splits, {}
     damaged = damaged_samples(splits, modalities, num_workers, verbose)
     if damaged:
-        rest = len(damaged) - SHOWN
-        lines = [*list(damaged.values())[:SHOWN], *([f"and {rest:,} more"] if rest > 0 else [])]
+        lines = list(damaged.values())[:SHOWN]
+        if len(damaged) > SHOWN:
+            lines.append(f"and {len(damaged) - SHOWN:,} more")
         total = sum(map(len, splits.values()))
         print(f"skipped {len(damaged):,} damaged of {total:,} samples:", *lines, sep="\n  ", file=sys.stderr)
     elif verbose:

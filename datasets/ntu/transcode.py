@@ -17,8 +17,7 @@ from typing import cast
 import av
 import numpy as np
 
-from datasets.ntu import SAMPLE
-from datasets.ntu.folder import scan
+from datasets.ntu import SAMPLE, scan
 from datasets.ntu.workers import Report, parallel
 from utils.errors import DataError
 from utils.files import sweep, whole_file
@@ -48,10 +47,8 @@ class VideoSettings:
 def find_originals(rgb_dir: Path) -> dict[str, Path]:
     """Find the original video of each sample in `rgb_dir` and all its subfolders, sorted by name.
 
-    Folders of prepared clips (avi_256x256_30) are skipped, so originals and data folder may be the same.
-
-    Raises:
-        DataError: there is no original, or a sample has two.
+    Folders of prepared clips (avi_256x256_30) are skipped, so originals and data folder may be the same. DataError if
+    there is no original, or a sample has two.
     """
     if not rgb_dir.is_dir():
         raise DataError(f"{rgb_dir} is not a folder; name the folder of NTU's original videos with --rgb_dir")
@@ -84,9 +81,9 @@ def transcode(original: Path, target: Path, settings: VideoSettings) -> int:
         DataError: the original is damaged or truncated.
         OSError: the target cannot be written.
     """
-    _check_whole(original)
     clip = io.BytesIO()  # in memory, to distinguish errors of reading from errors of writing
     try:
+        _check_whole(original)
         with av.open(os.path.abspath(original)) as source, av.open(clip, "w", format="avi") as container:
             promised, decoded, written = _convert(source, container, settings)
     except (av.FFmpegError, OSError) as error:
@@ -99,13 +96,9 @@ def transcode(original: Path, target: Path, settings: VideoSettings) -> int:
 
 def _check_whole(original: Path) -> None:
     """Compare the size with that in the AVI header, since FFmpeg reads truncated files without an error."""
-    try:
-        with open(original, "rb") as file:
-            head = file.read(8)
-            size = os.fstat(file.fileno()).st_size
-    except OSError as error:
-        raise DataError(f"{original} cannot be read: {error.strerror}") from None
-    promised = int.from_bytes(head[4:], "little") + 8
+    with open(original, "rb") as file:
+        head = file.read(8)
+    size, promised = original.stat().st_size, int.from_bytes(head[4:], "little") + 8
     if head[:4] != b"RIFF" or size < promised:
         reason = f"announces {promised:,} bytes" if head[:4] == b"RIFF" else "is not an AVI file"
         raise DataError(f"{original} {reason}, but has {size:,}; download it again")
@@ -131,14 +124,8 @@ def _convert(
         repeats = copies(decoded, source_rate, rate)
         decoded += 1
         if repeats:  # bicubic is the default of FFmpeg's command; the range must be named to be converted
-            small = frame.reformat(
-                stream.width,
-                stream.height,
-                stream.pix_fmt,
-                interpolation="BICUBIC",
-                dst_color_range=value_range,
-                threads=1,
-            )
+            size = (stream.width, stream.height, stream.pix_fmt)
+            small = frame.reformat(*size, interpolation="BICUBIC", dst_color_range=value_range, threads=1)
             small.pict_type = 0  # let the encoder choose
             small.time_base = 1 / rate
         for _ in range(repeats):
@@ -164,17 +151,12 @@ def prepare_videos(
 ) -> Report:
     """Convert every original that has no clip yet; the caller holds the lock of `datadir`.
 
-    Prints an estimate of the total after the first few.
-
-    Raises:
-        OSError: a clip cannot be written; the earlier ones remain.
+    Prints an estimate of the total after the first few. If a clip cannot be written, the earlier ones remain.
     """
     folder = settings.folder(datadir)
     sweep(folder, exclusive=True)
-    present = scan(folder, r"_rgb\.avi")
-    tasks = [
-        (original, folder / f"{name}_rgb.avi", settings) for name, original in originals.items() if name not in present
-    ]
+    missing = originals.keys() - scan(folder, r"_rgb\.avi").keys()
+    tasks = [(originals[name], folder / f"{name}_rgb.avi", settings) for name in sorted(missing)]
     report = Report(kept=len(originals) - len(tasks))
     if verbose and report.kept:
         print(f"{report.kept:,} clips are in {folder} already; move the folder away to make them again")

@@ -35,11 +35,7 @@ def clip_indices(count: int, frames: int, sampling: str = "published", ratio: fl
 
 
 def frame_count(path: Path) -> int:
-    """Number of frames according to a file's header, or counted if the header states none.
-
-    Raises:
-        DataError: the file is damaged or contains no video.
-    """
+    """Number of frames according to a file's header, or counted if the header states none."""
     with _open(path) as (container, stream):
         return stream.frames or sum(1 for packet in container.demux(stream) if packet.size)
 
@@ -60,31 +56,25 @@ def read_frames(path: Path, indices: np.ndarray | Callable[[int], np.ndarray], d
             raise DataError(f"{path} is damaged: it contains no frames")
         height, width = stream.codec_context.height, stream.codec_context.width
         if dim is not None and (height, width) != (dim, dim):
-            raise DataError(
-                f"{path}: frames must be {dim}x{dim}, but are {width}x{height}; "
-                f"prepare the videos again with python -m datasets.ntu_prepare --vid_dim {dim}"
-            )
+            fix = f"prepare the videos again with python -m datasets.ntu_prepare --vid_dim {dim}"
+            raise DataError(f"{path}: frames must be {dim}x{dim}, but are {width}x{height}; {fix}")
         indices = np.asarray(indices(count) if callable(indices) else indices)
         if indices.min(initial=0) < 0 or indices.max(initial=0) > count:
             raise ValueError(f"indices must lie in 0..{count}, but range from {indices.min()} to {indices.max()}")
         needed = set(indices[indices < count].tolist())
         found = _decode(container, stream, needed)
-    missing = needed - found.keys()
-    if missing:
-        raise DataError(
-            f"{path} is damaged: it should have {count} frames, but frame {min(missing)} cannot be read; {_AGAIN}"
-        )
+    if missing := needed - found.keys():
+        reason = f"it should have {count} frames, but frame {min(missing)} cannot be read"
+        raise DataError(f"{path} is damaged: {reason}; {_AGAIN}")
     clip = np.zeros((len(indices), height, width, 3), np.uint8)
     for place, index in enumerate(indices.tolist()):
         if index == count:
             continue
-        frame = found[index]
-        if frame.shape != clip.shape[1:]:  # every frame has a header of its own
-            raise DataError(
-                f"{path} is damaged: frames should be {width}x{height}, but frame {index} is "
-                f"{frame.shape[1]}x{frame.shape[0]}; {_AGAIN}"
-            )
-        clip[place] = frame
+        rows, columns, _ = found[index].shape
+        if (rows, columns) != (height, width):  # every frame has a header of its own
+            reason = f"frames should be {width}x{height}, but frame {index} is {columns}x{rows}"
+            raise DataError(f"{path} is damaged: {reason}; {_AGAIN}")
+        clip[place] = found[index]
     return clip
 
 
@@ -94,14 +84,12 @@ def _decode(container: av.container.InputContainer, stream: av.VideoStream, need
     last = max(needed, default=-1)
     reformatter = VideoReformatter()
     for index, frame in _numbered_frames(container, stream, needed):
-        if index > last:
-            break
         if index in needed:
             if frame.is_corrupt:
                 break
             # One thread: for small frames, starting more costs ten times the conversion.
             found[index] = reformatter.reformat(frame, format="bgr24", threads=1).to_ndarray()
-        if index == last:
+        if index >= last:
             break
     return found
 
@@ -113,18 +101,14 @@ def _numbered_frames(
 
     If the codec encodes every frame independently, only those `needed` are decoded.
     """
-    if not stream.codec_context.codec.intra_only:
-        yield from enumerate(frame for packet in _whole_packets(container, stream) for frame in packet.decode())
+    whole = itertools.takewhile(lambda packet: not packet.is_corrupt, container.demux(stream))
+    if not stream.codec_context.codec.intra_only:  # the last packet of a complete file is empty and flushes the decoder
+        yield from enumerate(frame for packet in whole for frame in packet.decode())
         return
-    for index, packet in enumerate(packet for packet in _whole_packets(container, stream) if packet.size):
+    for index, packet in enumerate(packet for packet in whole if packet.size):
         if index in needed:
             for frame in packet.decode():
                 yield index, frame
-
-
-def _whole_packets(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
-    """Yield the packets before a truncated one; the last packet of a complete file is empty, for flushing."""
-    return itertools.takewhile(lambda packet: not packet.is_corrupt, container.demux(stream))
 
 
 @contextlib.contextmanager

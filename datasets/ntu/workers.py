@@ -33,10 +33,7 @@ class Report:
 def parallel(function: Callable[[Item], Result], items: Iterable[Item], num_workers: int) -> Iterator[Result]:
     """Yield `function` of every item, in order, computed in `num_workers` processes (0: in this one).
 
-    An exception raised by `function` ends the work after the items already running.
-
-    Raises:
-        DataError: a worker process was killed.
+    An exception raised by `function` ends the work after the items already running; a killed worker is a DataError.
     """
     if not num_workers:
         yield from map(function, items)

@@ -45,13 +45,15 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
 def run_settings(args: argparse.Namespace) -> RunSettings:
     """Settings of the run; device and precision are decided here."""
     device = resolve_device(args.device)
+    compute = Compute(device, use_bfloat16(args.amp, device), args.use_dataparallel)
+    flags = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
     return RunSettings(
-        flags={name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()},
+        flags={**flags, "bfloat16": compute.bfloat16},  # recorded, so that no run is resumed in another precision
         checkpointdir=args.checkpointdir,
         run_dir=args.run_dir,
         resume=args.resume,
         seed=args.seed,
-        compute=Compute(device, use_bfloat16(args.amp, device), args.use_dataparallel),
+        compute=compute,
         verbose=args.verbose,
         tensorboard=args.tensorboard,
         deterministic=args.deterministic,

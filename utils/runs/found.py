@@ -30,18 +30,20 @@ from utils.training.resume import NetworkRecord
 
 def choose_configuration(
     conf: str, space: Space, modalities: Sequence[str], published: Sequence[Configuration]
-) -> Configuration:
-    """Return the configuration that `--conf` names.
+) -> tuple[Configuration, dict[str, Any]]:
+    """Return the configuration that `--conf` names, and the best.json that it comes from (empty if it is none).
 
     Raises:
         UsageError: there is no such configuration, or it has an index that does not exist.
     """
     configuration = parse_configuration(conf, published)
-    searched = read_search(conf).get("modalities")
-    if searched not in (None, list(modalities)):
-        raise UsageError(f"{conf} is from a search over {searched}, but this script fuses {list(modalities)}")
+    searched = read_search(conf)
+    if searched.get("modalities") not in (None, list(modalities)):
+        raise UsageError(
+            f"{conf} is from a search over {searched['modalities']}, but this script fuses {list(modalities)}"
+        )
     space.check(configuration, len(ACTIVATIONS))
-    return configuration
+    return configuration, searched
 
 
 def tested_checkpoint(test_cp: str, checkpointdir: Path) -> Path | None:
@@ -60,11 +62,22 @@ def load_weights(network: FusionNetwork, tested: Path | None, checkpoints: Seque
     if tested is None:
         load_backbones(network, checkpoints)
         return
-    record, own = tested.with_suffix(".json"), [list(row) for row in network.configuration]
-    trained = read_json(record).get("configuration", own) if record.exists() else own
-    if trained != own:  # the weights alone do not identify activations
-        raise UsageError(f"{tested} was trained with --conf {json.dumps(trained)}, not {json.dumps(own)}")
+    _check_results(tested.with_suffix(".json"), tested, network)
     load_into(network, tested)
+
+
+def _check_results(path: Path, tested: Path, network: FusionNetwork) -> None:
+    """Compare the settings that the weights alone do not identify with those in the results beside a checkpoint."""
+    results = read_json(path) if path.exists() else {}
+    own = [list(row) for row in network.configuration]
+    trained = results.get("configuration", own)
+    if trained != own:
+        raise UsageError(f"{tested} was trained with --conf {json.dumps(trained)}, not {json.dumps(own)}")
+    head = results.get("head")
+    for flag in ("alphas", "multitask") if isinstance(head, dict) else ():
+        wanted = getattr(network.settings, flag)
+        if head.get(flag, wanted) != wanted:
+            raise UsageError(f"{tested} was trained with {flag}={head[flag]}, but this command has {flag}={wanted}")
 
 
 def recorded_seconds(checkpoints: Sequence[Path]) -> list[float | None]:
@@ -125,11 +138,10 @@ class FoundRun:
         self.rows = baseline_rows(self.scores, self.splits, self.modalities, seconds)
         self.row.seconds = sum(value or 0 for value in seconds)
 
-    def add_search(self, conf: str, inputs: Mapping[str, object]) -> None:
-        """Add the cost of the search whose best.json `--conf` names, if it does; warn if it fused other networks."""
-        searched = read_search(conf)
+    def add_search(self, searched: Mapping[str, Any], inputs: Mapping[str, object]) -> None:
+        """Add the cost of a search from its best.json; warn if it fused other unimodal networks."""
         if searched.get("inputs", {}).get("checkpoints", inputs["checkpoints"]) != inputs["checkpoints"]:
-            print(f"warning: the search in {conf} fused other unimodal networks than these", file=sys.stderr)
+            print("warning: the search in --conf fused other unimodal networks than these", file=sys.stderr)
         self.row.seconds = (self.row.seconds or 0) + searched.get("seconds", 0)
         self.row.candidates_trained = searched.get("candidates_trained")
 
@@ -181,7 +193,7 @@ class FoundRun:
             test, seed = self.splits["test"], self.run.seed
             self.results["missing"] = evaluate_missing(self.network, self.model, test, self.modalities, seed)
 
-    def report(self, tested: Path | None) -> None:
+    def finish(self, tested: Path | None) -> None:
         """Save the network unless a checkpoint was tested; write results and report, and print the table."""
         checkpoint = tested or self.run.checkpointdir / checkpoint_name(self.network.configuration, self.row.test)
         if not tested:

@@ -55,7 +55,7 @@ class SearchRun:
             print(f"feature bank {bank.folder} reused")
         return bank
 
-    def search(self, evaluator: PopulationEvaluator, budget: Budget) -> bool:
+    def carry_out(self, evaluator: PopulationEvaluator, budget: Budget) -> bool:
         """Run the search, or the rest of it, and journal every step; return False if the budget ended it."""
         settings, space, journal = self.settings, self.space, self.journal
         ended = {line["step"] for line in journal.of_kind("step")}
@@ -66,9 +66,11 @@ class SearchRun:
         )
         with Progress(total=total, desc=name, verbose=self.run.verbose) as bar:
             evaluate = JournaledEvaluator(evaluator, journal, bar, budget)
-            steps = sequential_search(space, evaluate, surrogate, settings)
-            if self.at_random:
-                steps = random_search(space, evaluate, settings)
+            steps = (
+                random_search(space, evaluate, settings)
+                if self.at_random
+                else sequential_search(space, evaluate, surrogate, settings)
+            )
             try:
                 for step in steps:
                     if step.index in ended:
@@ -86,16 +88,16 @@ class SearchRun:
                 return False
         return True
 
-    def best(self, evaluator: PopulationEvaluator, whole: bool, facts: Mapping[str, object]) -> dict:
+    def write_best(self, evaluator: PopulationEvaluator, completed: bool, facts: Mapping[str, object]) -> dict:
         """Write best.json: the best configurations beside the baselines.
 
         Args:
-            whole: False if the budget ended the search.
+            completed: False if the budget ended the search.
             facts: further entries, such as {"stand_in": False}.
         """
         labels, correct = evaluator.splits["dev"].labels, self.folder / "best_dev.npy"
         baselines = search_baselines(self.modalities, evaluator.dev_logits(), labels, correct, self.settings.seed)
-        best = summary(self.journal) | {"whole": whole, "inputs": self.inputs, **facts, "baselines": baselines}
+        best = summary(self.journal) | {"whole": completed, "inputs": self.inputs, **facts, "baselines": baselines}
         write_json(self.folder / "best.json", best)
         return best
 
@@ -105,13 +107,13 @@ class SearchRun:
         folder.mkdir(exist_ok=True)
         with Journal(folder / "journal.jsonl", _header(self.space, self.modalities, at_random=True)) as journal:
             beside = dataclasses.replace(self, folder=folder, journal=journal, at_random=True)
-            beside.search(evaluator.beside(folder), Budget(best["candidates_trained"]))
+            beside.carry_out(evaluator.beside(folder), Budget(best["candidates_trained"]))
         lines = list(journal.of_kind("candidate"))
         theirs, labels = torch.from_numpy(np.load(folder / "best_dev.npy")), evaluator.splits["dev"].labels
         random = {
             "configurations": best_of(lines),
             "candidates_trained": len(lines),
-            "accuracies": list(itertools.accumulate((max(line["accuracies"], default=0.0) for line in lines), max)),
+            "accuracies": list(itertools.accumulate(map(_reached, lines), max)),
             "difference": difference(self.folder / "best_dev.npy", theirs, labels, self.settings.seed),
         }
         write_json(self.folder / "best.json", best | {"random": random})
@@ -123,6 +125,11 @@ class SearchRun:
         if self.run.tensorboard:
             write_search(self.folder)
         _print_best(best, self.folder, write_report(self.folder))
+
+
+def _reached(line: Mapping[str, Any]) -> float:
+    """Best dev accuracy of a candidate's line; 0 if it failed."""
+    return 0.0 if line.get("failed") else max(line["accuracies"])
 
 
 @contextlib.contextmanager

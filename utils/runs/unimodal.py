@@ -56,7 +56,6 @@ def train_unimodal(
         print(f"training {name} on {samples} samples for {plan.epochs} epochs on {run.device}{bfloat16}")
     results: dict[str, Any] = {
         "network": name,
-        "num_outputs": run.flags["num_outputs"],
         "seed": run.seed,
         "bfloat16": run.compute.bfloat16,
         "run_dir": str(folder),
@@ -78,21 +77,21 @@ def train_unimodal(
                 "  ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v:3d}" for k, v in line.items())
             )
         record.add(line, optimizer)
-        write_json(folder / "results.json", results | _epochs(record))
+        write_json(folder / "results.json", results | _figures(record))
         if run.tensorboard:
             write_training(folder)
         interrupts.check()
     record.load_best()
-    return results | _epochs(record)
+    return results | _figures(record)
 
 
-def _epochs(record: NetworkRecord) -> dict[str, object]:
+def _figures(record: NetworkRecord) -> dict[str, object]:
     best = record.best_line
     figures = {"best_epoch": best["epoch"], "dev_accuracy": best["dev_accuracy"]}
     return {"epochs": record.lines, "seconds": record.seconds, **figures}
 
 
-def report_unimodal(
+def finish_unimodal(
     run: RunSettings, folder: Path, network: nn.Module, test: Split, results: dict[str, Any], name: str
 ) -> None:
     """Test the network; write its checkpoint, the results beside it and in the run folder, and the report.
