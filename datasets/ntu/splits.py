@@ -22,11 +22,7 @@ def read_splits(
     num_workers: int,
     verbose: bool,
 ) -> tuple[dict[str, NTUSplit], dict[str, object]]:
-<<<<<<< HEAD
-    """Read splits by name, and return the facts about them that the results should record.
-=======
     """Read splits by name (see `NTUFolder.splits`), and return them with facts to record in the results.
->>>>>>> slimb
 
     With `selection.skip_damaged` these are {"skipped_samples": {name: reason}}, otherwise none. An input of a sample
     may be damaged if `modalities` do not include it. DataError if a split has no samples, or none that can be read.

@@ -73,8 +73,8 @@ def _check_results(path: Path, tested: Path, network: FusionNetwork) -> None:
     trained = results.get("configuration", own)
     if trained != own:
         raise UsageError(f"{tested} was trained with --conf {json.dumps(trained)}, not {json.dumps(own)}")
-    head = results.get("head")
-    for flag in ("alphas", "multitask") if isinstance(head, dict) else ():
+    head = results.get("head", {})
+    for flag in ("alphas", "multitask"):
         wanted = getattr(network.settings, flag)
         if head.get(flag, wanted) != wanted:
             raise UsageError(f"{tested} was trained with {flag}={head[flag]}, but this command has {flag}={wanted}")
