@@ -192,6 +192,9 @@ def test_found_trains_the_best_and_its_checkpoint_tests_the_same(run, home, sear
     other = [[*r[:-1], 1 - r[-1]] for r in row["configuration"]]  # its weights have the same shapes
     refused = run("main_found_avmnist.py", "--conf", other, *found[2:], "--test_cp", checkpoint, code=2)
     assert f"was trained with --conf {row['configuration']}, not {other}" in refused.stderr
+    for flag in ("alphas", "multitask"):  # nor do alphas and multitask change any shape
+        refused = run("main_found_avmnist.py", *found, f"--{flag}", "--test_cp", checkpoint, code=2)
+        assert f"was trained with {flag}=False, but this command has {flag}=True" in refused.stderr
 
 
 @pytest.mark.slow
