@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from models.population import Population
 from models.population_gradient import PopulationGradient
 from utils.candidates.cuda_graph import CapturedStep
-from utils.training.batches import ArrayBatches, SizedBatches
+from utils.training.batches import ArraySplit, Batches
 from utils.training.devices import threads
 from utils.training.loop import EpochResult, TrainingSettings, adam, set_rate
 
@@ -29,14 +29,14 @@ class PopulationTraining:
         self.optimizer = adam([weights], settings, capturable=weights.is_cuda)
         self.step = CapturedStep(self._step) if weights.is_cuda else self._step
 
-    def __call__(self, batches: SizedBatches, rates: Iterator[float]) -> EpochResult:
+    def __call__(self, batches: Batches, rates: Iterator[float]) -> EpochResult:
         """Train one pass; dropout uses torch's global random state."""
-        assert isinstance(batches, ArrayBatches)  # of a feature table
         # In a small population, waking another thread costs more than it saves.
         with threads(1 if len(self.gradient.weights) < SMALL else torch.get_num_threads()):
             return self._pass(batches, rates)
 
-    def _pass(self, batches: ArrayBatches, rates: Iterator[float]) -> EpochResult:
+    def _pass(self, batches: Batches, rates: Iterator[float]) -> EpochResult:
+        assert isinstance(batches.split, ArraySplit)  # a feature table
         (table,), labels = batches.split.inputs, batches.split.labels
         classes, weights, rate = self.population.layout.num_outputs, self.gradient.weights, None
         order = torch.arange(len(table)) if batches.order is None else batches.order

@@ -5,16 +5,12 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor, nn
 
-from models.fusion import FusionHead, FusionNetwork
+from models.fusion import CentralWeights
 from models.hcn import SkeletonNet
 from models.inflated_resnet import InflatedResNet50
 from models.lenet import LeNet
 
 LAYER = re.compile(r"fusion_layers\.(\d+)\.0\.weight")
-CENTRAL = {
-    "--num_outputs {}": ("central_classifier.weight", 0),
-    "--inner_representation_size {}": ("central_classifier.weight", 1),
-}
 # By class of network: the parameter, and its dimension, whose size a flag sets.
 SIZES: dict[type[nn.Module], dict[str, tuple[str, int]]] = {
     LeNet: {"--channels {}": ("conv1.weight", 0), "--num_outputs {}": ("classifier.0.weight", 0)},
@@ -23,8 +19,10 @@ SIZES: dict[type[nn.Module], dict[str, tuple[str, int]]] = {
         "--vid_len 8 {}": ("conv2.weight", 0),
         "--num_outputs {}": ("fc8.weight", 0),
     },
-    FusionHead: CENTRAL,
-    FusionNetwork: CENTRAL,
+    CentralWeights: {
+        "--num_outputs {}": ("central_classifier.weight", 0),
+        "--inner_representation_size {}": ("central_classifier.weight", 1),
+    },
 }
 
 
