@@ -4,6 +4,7 @@ The first line is a header with the version of the format. A `features` line rec
 `candidate` line each trained candidate, and a `step` line the end of each step. A resumed search replays the journal.
 """
 
+import contextlib
 import csv
 import io
 import json
@@ -11,22 +12,17 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 
 from utils.errors import UsageError
 from utils.files import errors_name, write_text
 from utils.search.space import Configuration, as_configuration, format_configuration
 
 FORMAT = 1
-NUMBERS: dict[str, dict[str, tuple[type, ...]]] = {  # required numbers, by kind of line
-    "features": {"seconds": (int, float)},
-    "candidate": {"step": (int,), "seconds": (int, float)},
-    "step": {"step": (int,), "seconds": (int, float)},
-}
+NUMBERS = {"features": ("seconds",), "candidate": ("step", "seconds"), "step": ("step", "seconds")}  # by kind of line
 
 
 def read_journal(path: Path) -> tuple[list[dict], int]:
-    """Read the lines of a journal, and the number of bytes they take; an incomplete last line is left out.
+    """Read the lines of a journal and return them with their size in bytes; an incomplete last line is left out.
 
     Raises:
         UsageError: another line is damaged, or the format is unknown.
@@ -43,9 +39,9 @@ def _parse(path: Path, number: int, line: bytes) -> dict:
     try:
         content = json.loads(line, parse_constant=lambda name: None)  # NaN: unknown
         if not isinstance(content, dict) or not isinstance(content.get("kind"), str):
-            raise ValueError("it is no object with a kind")
-        for name, wanted in NUMBERS.get(content["kind"], {}).items():
-            if type(content.get(name)) not in wanted:
+            raise ValueError("it is not an object with a kind")
+        for name in NUMBERS.get(content["kind"], ()):
+            if type(content.get(name)) not in ((int,) if name == "step" else (int, float)):
                 raise ValueError(f"a {content['kind']} needs a number {name}")
         if content["kind"] == "candidate":
             _check_candidate(content)
@@ -65,7 +61,7 @@ def _check_candidate(line: dict) -> None:
 
 
 def best_of(candidates: Iterable[Mapping], count: int = 5) -> list[dict]:
-    """Best {configuration, accuracy} among candidates' lines, best first; ties keep the order of training."""
+    """Return the best {configuration, accuracy} among candidates' lines; ties keep the order of training."""
     best: dict[Configuration, float] = {}
     for line in candidates:
         if not line.get("failed"):
@@ -75,7 +71,7 @@ def best_of(candidates: Iterable[Mapping], count: int = 5) -> list[dict]:
     return [{"configuration": configuration, "accuracy": accuracy} for configuration, accuracy in ranked]
 
 
-class Journal:
+class Journal(contextlib.AbstractContextManager):
     """Append lines to a new or existing journal."""
 
     def __init__(self, path: Path, header: Mapping[str, object]) -> None:
@@ -100,7 +96,7 @@ class Journal:
         return (line for line in self.lines if line["kind"] == kind)
 
     def seconds(self, kind: str, name: str = "seconds") -> float:
-        """Sum of a duration over all lines of a kind."""
+        """Sum a duration over all lines of a kind."""
         return sum(line.get(name, 0) for line in self.of_kind(kind))
 
     def append(self, kind: str, values: Mapping[str, object]) -> None:
@@ -114,10 +110,7 @@ class Journal:
             os.fsync(self._file.fileno())
         self.lines.append(dict(line))
 
-    def __enter__(self) -> "Journal":
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
 
