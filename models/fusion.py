@@ -80,7 +80,7 @@ class Alpha(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         first, second = features  # (B, D_1), (B, D_2)
-        share = torch.sigmoid(self.alpha_x)  # (1,)
+        share = self.alpha_x.sigmoid()  # (1,)
         return [first * share, second * (1 - share)]
 
 
@@ -176,21 +176,21 @@ class FusionNetwork(CentralWeights):
         self._names, self.feature_layout = names, layout
 
     def backbones(self) -> list[UnimodalNetwork]:
-        """The unimodal networks, first modality first."""
+        """Return the unimodal networks, first modality first."""
         return [getattr(self, name) for name in self._names]
 
     def unimodal(self, *inputs: Tensor) -> tuple[list[list[Tensor]], list[Tensor]]:
-        """Pooled features[m][i], each (B, D_(m,i)), and logits[m], each (B, C), of every unimodal network."""
+        """Compute every unimodal network's pooled features[m][i], each (B, D_(m,i)), and logits[m], each (B, C)."""
         pooled = [net.pooled(x) for net, x in zip(self.backbones(), reversed(inputs), strict=True)]
         return [features for features, _ in pooled], [logits for _, logits in pooled]
 
     def feature_rows(self, *inputs: Tensor) -> Tensor:
-        """The rows (B, total) of a batch, laid out as `feature_layout`."""
+        """Compute the rows (B, total) of a batch, laid out as `feature_layout`."""
         features, logits = self.unimodal(*inputs)
         return torch.cat([x for modality in features for x in modality] + logits, dim=1)
 
     def modality_input(self, modality: int) -> tuple[int, slice]:
-        """Index of the input that holds a modality, and the modality's columns in it (dimension 1)."""
+        """Return the index of the input that holds a modality, and the modality's columns in it (dimension 1)."""
         return len(self._names) - 1 - modality, slice(None)
 
     def central_parameters(self) -> list[nn.Parameter]:
@@ -218,9 +218,6 @@ class AudioImageNetwork(FusionNetwork):
     Inputs are images (B, 1, 28, 28) and spectrograms (B, 1, 112, 112), in the published order.
     """
 
-    rgbnet: ImageLeNet
-    audnet: AudioLeNet
-
     def __init__(self, configuration: Configuration, settings: HeadSettings, channels: int = 3) -> None:
         image, audio = ImageLeNet(channels, settings.num_outputs), AudioLeNet(channels, settings.num_outputs)
         super().__init__({"rgbnet": image, "audnet": audio}, configuration, settings)
@@ -232,12 +229,9 @@ class SkeletonRGBNetwork(FusionNetwork):
     Inputs are clips (B, T, H, W, 3) and skeletons (B, 3, T, 25, 2), in the published order.
     """
 
-    rgbnet: InflatedResNet50
-    skenet: SkeletonNet
-
     def __init__(self, configuration: Configuration, settings: HeadSettings, skeleton_frames: int = 32) -> None:
         rgb = InflatedResNet50(settings.num_outputs)
-        skeleton = SkeletonNet(settings.num_outputs, skeleton_frames, settings.dropout)  # its rate is --drpt, too
+        skeleton = SkeletonNet(settings.num_outputs, skeleton_frames, settings.dropout)  # published: --drpt for both
         super().__init__({"rgbnet": rgb, "skenet": skeleton}, configuration, settings)
 
 

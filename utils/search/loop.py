@@ -9,7 +9,6 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
 
 import numpy as np
 import scipy
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from utils.errors import ProjectError
 from utils.search.space import Configuration, Space, random_configuration, sample, temperature, unfold
+from utils.search.surrogate import AccuracyPredictor
 from utils.seeds import derive_seed
 
 
@@ -41,14 +41,6 @@ Evaluator = Callable[[Sequence[Configuration], int, Sequence[float] | None], lis
 
 class SearchError(ProjectError):
     """The search cannot continue."""
-
-
-class Predictor(Protocol):
-    """A surrogate; see `utils.search.surrogate.AccuracyPredictor`."""
-
-    def predict(self, configurations: Sequence[Configuration]) -> np.ndarray: ...
-
-    def update(self, configurations: Sequence[Configuration], accuracies: Sequence[float]) -> float: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +93,7 @@ class Step:
 
 
 def sequential_search(
-    space: Space, evaluate: Evaluator, surrogate: Predictor, settings: SearchSettings
+    space: Space, evaluate: Evaluator, surrogate: AccuracyPredictor, settings: SearchSettings
 ) -> Iterator[Step]:
     """Run the published search: train every one-layer configuration, then samples of ever deeper ones."""
     rng = np.random.default_rng(derive_seed(settings.seed, "sampling"))

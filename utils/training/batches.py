@@ -154,12 +154,11 @@ class LoadedSplit(Split):
         return dataclasses.replace(self, start=self.start + start)
 
     def read(self, parts: Sequence[Part]) -> Iterator[Batch]:
-        places = torch.arange(len(self))
+        places = torch.arange(self.start, self.start + len(self))
         loader = DataLoader(
-            _Samples(self),
-            batch_sampler=[places[part].tolist() for part in parts],
+            _BatchesOnDisk(self, [places[part] for part in parts]),
+            batch_size=None,  # an item is a batch already
             num_workers=self.workers,
-            collate_fn=_collate,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # not the global one, whose draws belong to dropout
         )
@@ -179,22 +178,25 @@ class LoadedSplit(Split):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Samples(Dataset):
+class _BatchesOnDisk(Dataset):
     split: LoadedSplit
+    places: list[Tensor]  # samples of each batch, (B,)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, ...] | Exception:
-        """Inputs and label of a sample, or a data error as a value: raised, it would arrive wrapped in a traceback."""
-        split, place = self.split, self.split.start + index
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, number: int) -> tuple[Tensor, ...] | Exception:
+        """Read the inputs and labels of a batch.
+
+        A data error is returned instead: raised, it would arrive from a worker wrapped in a traceback.
+        """
+        source, modalities, crop = self.split.source, self.split.modalities, self.split.crop
+        places = self.places[number]
         try:
-            inputs = (split.source.load(place, name, split.crop) for name in split.modalities)
-            return *inputs, split.source.labels[place]
+            samples = [[source.load(place, name, crop) for name in modalities] for place in places.tolist()]
         except (OSError, ProjectError) as error:
             return error
-
-
-def _collate(samples: list[tuple[Tensor, ...] | Exception]) -> tuple[Tensor, ...] | Exception:
-    errors = [sample for sample in samples if isinstance(sample, Exception)]
-    return errors[0] if errors else tuple(torch.stack(parts) for parts in zip(*samples, strict=True))
+        return *map(torch.stack, zip(*samples, strict=True)), source.labels[places]
 
 
 def loaded_splits(

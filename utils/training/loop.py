@@ -22,11 +22,11 @@ from utils.training.devices import autocast
 from utils.training.metrics import correct, losses, scores, weighted_f1
 from utils.training.rates import cosine_rates
 
-CHECK_EVERY = 64  # batches between two looks at their losses: a look waits for the device
+CHECK_EVERY = 64  # batches between two checks of their losses: a check waits for the device
 
 
 class Diverged(ProjectError):
-    """The numbers of a training are no longer finite."""
+    """A loss or an output is not finite."""
 
     def __init__(self, what: str, batch: int, rate: float | None, epoch: int = 0) -> None:
         super().__init__(
@@ -182,7 +182,7 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 class TrainPass(Protocol):
-    """Train a model for one pass."""
+    """One pass over the training split."""
 
     @property
     def optimizer(self) -> torch.optim.Optimizer: ...
