@@ -71,19 +71,6 @@ class FeatureLayout:
         return features, parts
 
 
-class Alpha(nn.Module):
-    """One number that weighs the first modality's feature against the second's (used with `--alphas`)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.alpha_x = nn.Parameter(torch.randn(1) * 0.1)
-
-    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
-        first, second = features  # (B, D_1), (B, D_2)
-        share = self.alpha_x.sigmoid()  # (1,)
-        return [first * share, second * (1 - share)]
-
-
 class CentralWeights(nn.Module):
     """The fusion layers and the central classifier of one configuration, under their published names."""
 
@@ -110,7 +97,8 @@ class CentralWeights(nn.Module):
             self.add_module(name, network)
         self.configuration = tuple(tuple(row) for row in configuration)
         self.settings = settings
-        self.alphas = nn.ModuleList(Alpha() for _ in configuration)
+        # With `settings.alphas`, one number per layer weighs the first modality's feature against the second's.
+        self.alphas = nn.ModuleList(nn.ParameterDict({"alpha_x": torch.randn(1) * 0.1}) for _ in configuration)
         self.fusion_layers = nn.ModuleList()
         previous = 0
         for *indices, activation in configuration:
@@ -133,7 +121,8 @@ class CentralWeights(nn.Module):
         for (*indices, _), alpha, layer in zip(self.configuration, self.alphas, self.fusion_layers, strict=True):
             chosen = [modality[i] for modality, i in zip(features, indices, strict=True) if i != SKIP]
             if self.settings.alphas:
-                chosen = alpha(chosen)  # each (B, D_(m,i))
+                share = alpha.get_parameter("alpha_x").sigmoid()  # (1,)
+                chosen = [chosen[0] * share, chosen[1] * (1 - share)]  # each (B, D_(m,i))
             hidden = [layer(torch.cat(chosen + hidden, dim=1))]  # (B, S)
         fused = self.central_classifier(hidden[0])  # (B, C)
         return (fused, *reversed(logits)) if self.settings.multitask else fused

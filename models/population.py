@@ -79,7 +79,11 @@ class Population(nn.Module):
         def stack(tensors: list[Tensor]) -> nn.Parameter:
             return nn.Parameter(torch.stack(tensors))
 
-        columns = [self._columns(p, weight) for p, weight in enumerate(layers("0.weight"))]
+        columns = []  # by pair: its weight (S, sum of D), split by modality, then the previous layer; (S, 0) for none
+        for (layer, k), weight in zip(self.pairs, layers("0.weight"), strict=True):
+            chosen = zip(self.layout.widths, self.configurations[k][layer][:-1], strict=True)
+            widths = [0 if i == SKIP else modality[i] for modality, i in chosen]
+            columns.append(weight.split([*widths, weight.shape[1] - sum(widths)], dim=1))
         self.input_weights = nn.ParameterDict()
         for m, readers in enumerate(self.readers):
             for i, pairs in readers.items():
@@ -98,13 +102,6 @@ class Population(nn.Module):
                 state = {name: values[number].flatten() for name, values in joined.items()}
                 counted = states[0][f"fusion_layers.{number}.2.num_batches_tracked"]
                 norm.load_state_dict(state | {"num_batches_tracked": counted})
-
-    def _columns(self, pair: int, weight: Tensor) -> tuple[Tensor, ...]:
-        """Split a pair's weight (S, sum of D) by modality, then the previous layer; (S, 0) where it reads nothing."""
-        layer, k = self.pairs[pair]
-        row = self.configurations[k][layer]
-        widths = [0 if i == SKIP else modality[i] for modality, i in zip(self.layout.widths, row[:-1], strict=True)]
-        return weight.split([*widths, weight.shape[1] - sum(widths)], dim=1)
 
     def _first_terms(self, features: Sequence[Sequence[Tensor]]) -> Tensor:
         """Sum W_l x over modalities for each pair, (P, S, B)."""

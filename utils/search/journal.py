@@ -29,35 +29,33 @@ def read_journal(path: Path) -> tuple[list[dict], int]:
     """
     content = path.read_bytes()
     end = content.rfind(b"\n") + 1
-    lines = [_parse(path, number, line) for number, line in enumerate(content[:end].split(b"\n")[:-1], 1)]
+    lines: list[dict] = []
+    for number, line in enumerate(content[:end].split(b"\n")[:-1], 1):
+        try:
+            lines.append(_parse(line))
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"{path} is damaged: line {number} cannot be read ({error})") from None
     if lines and (lines[0]["kind"] != "header" or lines[0].get("format") != FORMAT):
         raise UsageError(f"{path} is not a journal of format {FORMAT}: it begins with {str(lines[0])[:80]}")
     return lines, end
 
 
-def _parse(path: Path, number: int, line: bytes) -> dict:
-    try:
-        content = json.loads(line, parse_constant=lambda name: None)  # NaN: unknown
-        if not isinstance(content, dict) or not isinstance(content.get("kind"), str):
-            raise ValueError("it is not an object with a kind")
-        for name in NUMBERS.get(content["kind"], ()):
-            if type(content.get(name)) not in ((int,) if name == "step" else (int, float)):
-                raise ValueError(f"a {content['kind']} needs a number {name}")
-        if content["kind"] == "candidate":
-            _check_candidate(content)
-        return content
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is damaged: line {number} cannot be read ({error})") from None
-
-
-def _check_candidate(line: dict) -> None:
-    """Raise ValueError if a candidate's line lacks what a resumed search needs."""
-    as_configuration(line.get("configuration"))
-    accuracies = line.get("accuracies")
-    if not isinstance(accuracies, list) or not all(type(a) in (int, float) and 0 <= a <= 1 for a in accuracies):
-        raise ValueError("a candidate needs accuracies from 0 to 1")
-    if not accuracies and not line.get("failed"):
-        raise ValueError("a candidate without accuracies must have failed")
+def _parse(line: bytes) -> dict:
+    """Parse a line; raise ValueError if it lacks what a resumed search needs."""
+    content = json.loads(line, parse_constant=lambda name: None)  # NaN: unknown
+    if not isinstance(content, dict) or not isinstance(content.get("kind"), str):
+        raise ValueError("it is not an object with a kind")
+    for name in NUMBERS.get(content["kind"], ()):
+        if type(content.get(name)) not in ((int,) if name == "step" else (int, float)):
+            raise ValueError(f"a {content['kind']} needs a number {name}")
+    if content["kind"] == "candidate":
+        as_configuration(content.get("configuration"))
+        accuracies = content.get("accuracies")
+        if not isinstance(accuracies, list) or not all(type(a) in (int, float) and 0 <= a <= 1 for a in accuracies):
+            raise ValueError("a candidate needs accuracies from 0 to 1")
+        if not accuracies and not content.get("failed"):
+            raise ValueError("a candidate without accuracies must have failed")
+    return content
 
 
 def best_of(candidates: Iterable[Mapping], count: int = 5) -> list[dict]:
@@ -90,7 +88,7 @@ class Journal(contextlib.AbstractContextManager):
             with errors_name(path):
                 self._file.truncate(size)
         if not self.lines:
-            self._write(header)
+            self.append("header", header)
 
     def of_kind(self, kind: str) -> Iterator[dict]:
         return (line for line in self.lines if line["kind"] == kind)
@@ -100,15 +98,13 @@ class Journal(contextlib.AbstractContextManager):
         return sum(line.get(name, 0) for line in self.of_kind(kind))
 
     def append(self, kind: str, values: Mapping[str, object]) -> None:
-        self._write({"kind": kind, **values})
-
-    def _write(self, line: Mapping[str, object]) -> None:
+        line = {"kind": kind, **values}
         rest = json.dumps(line, allow_nan=False).encode() + b"\n"
         with errors_name(self.path):
             while rest:  # a disk that fills up writes only a part at first
                 rest = rest[self._file.write(rest) :]
             os.fsync(self._file.fileno())
-        self.lines.append(dict(line))
+        self.lines.append(line)
 
     def __exit__(self, *_: object) -> None:
         self._file.close()

@@ -36,27 +36,30 @@ def flags_that_fit(network: nn.Module, held: Mapping[str, Tensor]) -> list[str]:
                 size = held[name].shape[dimension]
                 if size != own[name].shape[dimension]:
                     flags.append(flag.format(size))
-    if all("central_classifier.weight" in state and _are_matrices(state) for state in (own, held)):
+    mine, theirs = _inputs(own), _inputs(held)
+    if mine is not None and theirs is not None:
         trained = any(NORM.fullmatch(name) for name in held)
         if trained != any(NORM.fullmatch(name) for name in own):
             flags.append("--batchnorm" if trained else "no --batchnorm")
         # Other backbones have features of other widths, so widths identify the rows only if the backbones agree.
         others = any(flag.startswith(("--channels", "--vid_len")) for flag in flags)
-        if len(_inputs(own)) != len(_inputs(held)) or (not others and _inputs(own) != _inputs(held)):
-            flags.append(f"a --conf of {_describe(_inputs(held))} features, not {_describe(_inputs(own))}")
+        if len(mine) != len(theirs) or (not others and mine != theirs):
+            flags.append(f"a --conf of {_describe(theirs)} features, not {_describe(mine)}")
     return list(dict.fromkeys(flags))
 
 
-def _inputs(state: Mapping[str, Tensor]) -> list[int]:
-    """Return the number of features that each fusion layer reads, without the previous layer's output."""
+def _inputs(state: Mapping[str, Tensor]) -> list[int] | None:
+    """Number of features that each fusion layer reads, without the previous layer's output.
+
+    None if the state holds no central weights, or they are not matrices.
+    """
+    layers = [match for match in map(LAYER.fullmatch, state) if match]
+    names = ["central_classifier.weight", *(match[0] for match in layers)]
+    if not all(name in state and state[name].ndim == 2 for name in names):
+        return None
     inner = state["central_classifier.weight"].shape[1]
-    layers = sorted((int(match[1]), state[match[0]].shape[1]) for match in map(LAYER.fullmatch, state) if match)
-    return [width - inner * (layer > 0) for layer, width in layers]
-
-
-def _are_matrices(state: Mapping[str, Tensor]) -> bool:
-    """Return True if the weights that `_inputs` reads have two dimensions."""
-    return all(state[name].ndim == 2 for name in ("central_classifier.weight", *filter(LAYER.fullmatch, state)))
+    widths = sorted((int(match[1]), state[match[0]].shape[1]) for match in layers)
+    return [width - inner * (layer > 0) for layer, width in widths]
 
 
 def _describe(inputs: list[int]) -> str:
