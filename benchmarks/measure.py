@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from models.lenet import AudioLeNet, ImageLeNet
 from utils.errors import UsageError
-from utils.training.batches import ArrayBatches, ArraySplit
+from utils.training.batches import ArraySplit, Batches
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
@@ -55,7 +55,7 @@ class ClockedSplit(ArraySplit):
         moved = super().to(device)
         return dataclasses.replace(self, inputs=moved.inputs, labels=moved.labels)
 
-    def batches(self, batch_size: int, shuffle: Sequence[int | str] | None = None) -> ArrayBatches:
+    def batches(self, batch_size: int, shuffle: Sequence[int | str] | None = None) -> Batches:
         batches = super().batches(batch_size, shuffle)
         if batches.order is not None and self.steps is not None:
             batches = dataclasses.replace(batches, order=batches.order[: self.steps * batch_size])

@@ -71,27 +71,21 @@ class FeatureLayout:
         return features, parts
 
 
-class Alpha(nn.Module):
-    """One number that weighs the first modality's feature against the second's (used with `--alphas`)."""
+class CentralWeights(nn.Module):
+    """The fusion layers and the central classifier of one configuration, under their published names."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.alpha_x = nn.Parameter(torch.randn(1) * 0.1)
-
-    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
-        first, second = features  # (B, D_1), (B, D_2)
-        share = torch.sigmoid(self.alpha_x)  # (1,)
-        return [first * share, second * (1 - share)]
-
-
-class FusionHead(nn.Module):
-    """The central weights of one configuration."""
-
-    def __init__(self, configuration: Configuration, widths: Sequence[Sequence[int]], settings: HeadSettings) -> None:
+    def __init__(
+        self,
+        configuration: Configuration,
+        widths: Sequence[Sequence[int]],
+        settings: HeadSettings,
+        backbones: Mapping[str, nn.Module] = {},
+    ) -> None:
         """
         Args:
             configuration: rows (feature index of each modality, activation index).
             widths: widths[m][i] = D_(m,i).
+            backbones: networks by name that precede the central weights in the published state_dict.
 
         Raises:
             ValueError: A row has an index that does not exist, or `settings.alphas` is set and a layer does not read
@@ -99,9 +93,12 @@ class FusionHead(nn.Module):
         """
         super().__init__()
         _check(configuration, [len(modality) for modality in widths], settings.alphas)
+        for name, network in backbones.items():
+            self.add_module(name, network)
         self.configuration = tuple(tuple(row) for row in configuration)
         self.settings = settings
-        self.alphas = nn.ModuleList(Alpha() for _ in configuration)
+        # With `settings.alphas`, one number per layer weighs the first modality's feature against the second's.
+        self.alphas = nn.ModuleList(nn.ParameterDict({"alpha_x": torch.randn(1) * 0.1}) for _ in configuration)
         self.fusion_layers = nn.ModuleList()
         previous = 0
         for *indices, activation in configuration:
@@ -115,8 +112,20 @@ class FusionHead(nn.Module):
             previous = settings.inner_size
         self.central_classifier = nn.Linear(previous, settings.num_outputs)
 
-    def forward(self, features: Sequence[Sequence[Tensor]], logits: Sequence[Tensor]) -> Outputs:
-        return fuse(self, features, logits)
+    def fuse(self, features: Sequence[Sequence[Tensor]], logits: Sequence[Tensor]) -> Outputs:
+        """Compute fused logits (B, C) from features[m][i], each (B, D_(m,i)).
+
+        With multitask they are followed by the unimodal networks' logits, last modality first.
+        """
+        hidden: list[Tensor] = []  # the previous layer's output, if any
+        for (*indices, _), alpha, layer in zip(self.configuration, self.alphas, self.fusion_layers, strict=True):
+            chosen = [modality[i] for modality, i in zip(features, indices, strict=True) if i != SKIP]
+            if self.settings.alphas:
+                share = alpha.get_parameter("alpha_x").sigmoid()  # (1,)
+                chosen = [chosen[0] * share, chosen[1] * (1 - share)]  # each (B, D_(m,i))
+            hidden = [layer(torch.cat(chosen + hidden, dim=1))]  # (B, S)
+        fused = self.central_classifier(hidden[0])  # (B, C)
+        return (fused, *reversed(logits)) if self.settings.multitask else fused
 
 
 def _check(configuration: Configuration, sizes: Sequence[int], alphas: bool) -> None:
@@ -125,30 +134,16 @@ def _check(configuration: Configuration, sizes: Sequence[int], alphas: bool) -> 
         if len(row) != len(limits) or row[-1] < 0 or not all(SKIP <= i < n for i, n in zip(row, limits, strict=True)):
             raise ValueError(f"a row needs one index below each of {limits}, but got {list(row)}")
     if alphas and (len(sizes) != 2 or any(SKIP in row for row in configuration)):
-        raise ValueError(
-            f"alphas need exactly two features in every layer, but got {len(sizes)} modalities or a skipped one"
-        )
+        raise ValueError(f"alphas need two features in every layer, but got {len(sizes)} modalities or a skipped one")
 
 
-def fuse(
-    central: "FusionHead | FusionNetwork", features: Sequence[Sequence[Tensor]], logits: Sequence[Tensor]
-) -> Outputs:
-    """Fused logits (B, C) from features[m][i], each (B, D_(m,i)).
+class FusionHead(CentralWeights):
+    """The central weights of one configuration as a network of its own; see `CentralWeights.fuse`."""
 
-    With multitask they are followed by the unimodal networks' logits, last modality first. This is a function, not a
-    method, because a network registers the central weights under their published names, without a prefix.
-    """
-    hidden: list[Tensor] = []  # the previous layer's output, if any
-    for (*indices, _), alpha, layer in zip(central.configuration, central.alphas, central.fusion_layers, strict=True):
-        chosen = [modality[i] for modality, i in zip(features, indices, strict=True) if i != SKIP]  # each (B, D_(m,i))
-        if central.settings.alphas:
-            chosen = alpha(chosen)
-        hidden = [layer(torch.cat(chosen + hidden, dim=1))]  # (B, S)
-    fused = central.central_classifier(hidden[0])  # (B, C)
-    return (fused, *reversed(logits)) if central.settings.multitask else fused
+    forward = CentralWeights.fuse
 
 
-class FusionNetwork(nn.Module):
+class FusionNetwork(CentralWeights):
     """Central weights together with the unimodal networks that feed them."""
 
     def __init__(
@@ -163,43 +158,36 @@ class FusionNetwork(nn.Module):
             backbones: the unimodal networks by name, in the published order: that of the inputs, last modality first.
             layout: features and logits that `unimodal` returns; None: those of the backbones.
         """
-        super().__init__()
-        for name, network in backbones.items():  # before the central weights in the published state_dict
-            self.add_module(name, network)
-        self._names = tuple(backbones)[::-1]  # first modality first
-        widths = tuple(tuple(backbones[name].feature_widths) for name in self._names)
-        self.feature_layout = layout or FeatureLayout(widths, settings.num_outputs)
-        head = FusionHead(configuration, self.feature_layout.widths, settings)
-        self.configuration, self.settings = head.configuration, settings
-        self.alphas, self.fusion_layers = head.alphas, head.fusion_layers
-        self.central_classifier = head.central_classifier
+        names = tuple(backbones)[::-1]  # first modality first
+        widths = tuple(tuple(backbones[name].feature_widths) for name in names)
+        layout = layout or FeatureLayout(widths, settings.num_outputs)
+        super().__init__(configuration, layout.widths, settings, backbones)
+        self._names, self.feature_layout = names, layout
 
     def backbones(self) -> list[UnimodalNetwork]:
-        """The unimodal networks, first modality first."""
+        """Return the unimodal networks, first modality first."""
         return [getattr(self, name) for name in self._names]
 
     def unimodal(self, *inputs: Tensor) -> tuple[list[list[Tensor]], list[Tensor]]:
-        """Pooled features[m][i], each (B, D_(m,i)), and logits[m], each (B, C), of every unimodal network."""
+        """Compute every unimodal network's pooled features[m][i], each (B, D_(m,i)), and logits[m], each (B, C)."""
         pooled = [net.pooled(x) for net, x in zip(self.backbones(), reversed(inputs), strict=True)]
         return [features for features, _ in pooled], [logits for _, logits in pooled]
 
     def feature_rows(self, *inputs: Tensor) -> Tensor:
-        """The rows (B, total) of a batch, laid out as `feature_layout`."""
+        """Compute the rows (B, total) of a batch, laid out as `feature_layout`."""
         features, logits = self.unimodal(*inputs)
         return torch.cat([x for modality in features for x in modality] + logits, dim=1)
 
     def modality_input(self, modality: int) -> tuple[int, slice]:
-        """Index of the input that holds a modality, and the modality's columns in it (dimension 1)."""
+        """Return the index of the input that holds a modality, and the modality's columns in it (dimension 1)."""
         return len(self._names) - 1 - modality, slice(None)
 
     def central_parameters(self) -> list[nn.Parameter]:
-        """The parameters that the search trains."""
-        central = (self.alphas, self.fusion_layers, self.central_classifier)
-        return [p for module in central for p in module.parameters()]
+        """Return the parameters that the search trains."""
+        return [p for part in (self.alphas, self.fusion_layers, self.central_classifier) for p in part.parameters()]
 
     def forward(self, *inputs: Tensor) -> Outputs:
-        features, logits = self.unimodal(*inputs)  # each (B, D_(m,i)), each (B, C)
-        return fuse(self, features, logits)
+        return self.fuse(*self.unimodal(*inputs))
 
 
 class FeatureRows(nn.Module):
@@ -219,9 +207,6 @@ class AudioImageNetwork(FusionNetwork):
     Inputs are images (B, 1, 28, 28) and spectrograms (B, 1, 112, 112), in the published order.
     """
 
-    rgbnet: ImageLeNet
-    audnet: AudioLeNet
-
     def __init__(self, configuration: Configuration, settings: HeadSettings, channels: int = 3) -> None:
         image, audio = ImageLeNet(channels, settings.num_outputs), AudioLeNet(channels, settings.num_outputs)
         super().__init__({"rgbnet": image, "audnet": audio}, configuration, settings)
@@ -233,12 +218,9 @@ class SkeletonRGBNetwork(FusionNetwork):
     Inputs are clips (B, T, H, W, 3) and skeletons (B, 3, T, 25, 2), in the published order.
     """
 
-    rgbnet: InflatedResNet50
-    skenet: SkeletonNet
-
     def __init__(self, configuration: Configuration, settings: HeadSettings, skeleton_frames: int = 32) -> None:
         rgb = InflatedResNet50(settings.num_outputs)
-        skeleton = SkeletonNet(settings.num_outputs, skeleton_frames, settings.dropout)  # its rate is --drpt, too
+        skeleton = SkeletonNet(settings.num_outputs, skeleton_frames, settings.dropout)  # published: --drpt for both
         super().__init__({"rgbnet": rgb, "skenet": skeleton}, configuration, settings)
 
 

@@ -27,11 +27,8 @@ class SkeletonNet(UnimodalNetwork):
     def __init__(self, num_outputs: int = 60, frames: int = 32, dropout: float = 0.5) -> None:
         """
         Args:
-            frames: T, at least 8.
+            frames: T, at least 8 (ValueError), because pooling would reduce fewer to none.
             dropout: rate of every dropout layer.
-
-        Raises:
-            ValueError: There are fewer than 8 frames, which pooling would reduce to none.
         """
         super().__init__()
         if frames < 8:
@@ -41,17 +38,13 @@ class SkeletonNet(UnimodalNetwork):
             self.add_module(f"conv1{stream}", nn.Sequential(nn.Conv2d(3, 64, 1), nn.ReLU()))
             self.add_module(f"conv2{stream}", nn.Conv2d(64, frames, (3, 1), padding=(1, 0)))
             self.add_module(f"conv3{stream}", nn.Sequential(nn.Conv2d(JOINTS, 32, 3, padding=1), nn.MaxPool2d(2)))
-            self.add_module(
-                f"conv4{stream}",
-                nn.Sequential(nn.Conv2d(32, 64, 3, padding=1), nn.Dropout2d(dropout), nn.MaxPool2d(2)),
-            )
-        pool = [nn.MaxPool2d(2)]
-        self.conv5 = nn.Sequential(
-            nn.Conv2d(128, 128, 3, padding=1), nn.ReLU(), nn.Dropout2d(dropout), *pool * pools_fifth
-        )
-        self.conv6 = nn.Sequential(nn.Conv2d(128, 256, 3, padding=1), nn.ReLU(), nn.Dropout2d(dropout), *pool)
-        side = frames // (16 if pools_fifth else 8)
-        flat = 256 * side**2
+            four = nn.Sequential(nn.Conv2d(32, 64, 3, padding=1), nn.Dropout2d(dropout), nn.MaxPool2d(2))
+            self.add_module(f"conv4{stream}", four)
+        self.conv5 = nn.Sequential(nn.Conv2d(128, 128, 3, padding=1), nn.ReLU(), nn.Dropout2d(dropout))
+        if pools_fifth:
+            self.conv5.append(nn.MaxPool2d(2))
+        self.conv6 = nn.Sequential(nn.Conv2d(128, 256, 3, padding=1), nn.ReLU(), nn.Dropout2d(dropout), nn.MaxPool2d(2))
+        flat = 256 * (frames // (16 if pools_fifth else 8)) ** 2
         self.fc7 = nn.Sequential(nn.Linear(flat, 512), nn.ReLU(), nn.Dropout(dropout))
         self.fc8 = nn.Linear(512, num_outputs)
         self.feature_widths = (128, 256, flat, 512)
@@ -62,7 +55,7 @@ class SkeletonNet(UnimodalNetwork):
                 nn.init.zeros_(parameter)
 
     def _stream(self, x: Tensor, stream: str) -> list[Tensor]:
-        """Outputs of the first four convolutions of one stream for one person (B, 3, T, 25)."""
+        """Compute the outputs of the first four convolutions of one stream for one person (B, 3, T, 25)."""
         one = self.get_submodule(f"conv1{stream}")(x)  # (B, 64, T, 25)
         two = self.get_submodule(f"conv2{stream}")(one).transpose(1, 3)  # (B, 25, T, T)
         three = self.get_submodule(f"conv3{stream}")(two)  # (B, 32, T/2, T/2)
@@ -70,7 +63,7 @@ class SkeletonNet(UnimodalNetwork):
         return [one, two, three, four]
 
     def hidden(self, skeletons: Tensor) -> list[Tensor]:
-        """The eight published hidden outputs: six maps, the sixth map flattened, and the output of fc7.
+        """Compute the eight published hidden outputs: six maps, the sixth map flattened, and the output of fc7.
 
         The first three maps are those of position, the others join both streams. Each is the maximum over persons.
         """

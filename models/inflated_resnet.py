@@ -19,7 +19,7 @@ POOLED = 7  # side of the averaged window of the last map: the corner of an 8x8 
 class _Bottleneck(nn.Module):
     """1x1x1, 3x3x3 and 1x1x1 convolutions with a shortcut; the output has 4 `width` channels."""
 
-    def __init__(self, inputs: int, width: int, stride: int, project: bool) -> None:
+    def __init__(self, inputs: int, width: int, stride: int) -> None:
         super().__init__()
         steps = (1, stride, stride)
         self.conv1 = nn.Conv3d(inputs, width, 1, bias=False)
@@ -30,10 +30,9 @@ class _Bottleneck(nn.Module):
         self.bn3 = nn.BatchNorm3d(4 * width)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = None
-        if project:
-            self.downsample = nn.Sequential(
-                nn.Conv3d(inputs, 4 * width, 1, steps, bias=False), nn.BatchNorm3d(4 * width)
-            )
+        if inputs != 4 * width:  # the first block of a stage
+            projection = nn.Conv3d(inputs, 4 * width, 1, steps, bias=False)
+            self.downsample = nn.Sequential(projection, nn.BatchNorm3d(4 * width))
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.relu(self.bn1(self.conv1(x)))  # (B, width, T, H, W)
@@ -53,21 +52,19 @@ class _Stages(nn.Module):
         self.maxpool = nn.MaxPool2d(3, 2, padding=1)
         inputs = 64
         for i, (blocks, width) in enumerate([(3, 64), (4, 128), (6, 256), (3, 512)], start=1):
-            stage = []
-            for block in range(blocks):
-                stage.append(_Bottleneck(inputs, width, stride=2 if block == 0 and i > 1 else 1, project=block == 0))
-                inputs = 4 * width
-            self.add_module(f"layer{i}", nn.Sequential(*stage))
+            first = _Bottleneck(inputs, width, stride=1 if i == 1 else 2)
+            inputs = 4 * width
+            others = [_Bottleneck(inputs, width, stride=1) for _ in range(blocks - 1)]
+            self.add_module(f"layer{i}", nn.Sequential(first, *others))
 
     def forward(self, clips: Tensor) -> list[Tensor]:
-        """Maps of the stages i = 1 ... 4, each (B, 128 2^i, T, H/2/2^i, W/2/2^i), of clips (B, T, H, W, 3)."""
-        batch = len(clips)
+        """Compute the maps of the stages i = 1 ... 4, each (B, 128 2^i, T, H/2/2^i, W/2/2^i)."""
         x = clips.flatten(0, 1).movedim(-1, 1)  # (B T, 3, H, W)
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))  # (B T, 64, H/4, W/4)
-        x = x.unflatten(0, (batch, -1)).transpose(1, 2)  # (B, 64, T, H/4, W/4)
+        x = x.unflatten(0, clips.shape[:2]).transpose(1, 2)  # (B, 64, T, H/4, W/4)
         maps = []
         for i in range(1, 5):
-            x = self.get_submodule(f"layer{i}")(x)  # (B, 128 2^i, T, H/2/2^i, W/2/2^i)
+            x = self.get_submodule(f"layer{i}")(x)
             maps.append(x)
         return maps
 
@@ -104,9 +101,8 @@ def inflate(state: Mapping[str, Tensor], how: str, frames: int = 3) -> dict[str,
             "average" spreads it evenly over the frames.
         frames: number of frames that the 3x3 kernels span.
     """
-    weights = {"centre": torch.zeros(frames), "average": torch.full((frames,), 1 / frames)}[how]
-    if how == "centre":
-        weights[frames // 2] = 1
+    centre = (torch.arange(frames) == frames // 2).float()
+    weights = {"centre": centre, "average": torch.full((frames,), 1 / frames)}[how]
     inflated = {}
     for name, value in state.items():
         if name.startswith("fc."):

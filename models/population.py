@@ -9,7 +9,6 @@ Only the recurrence U_l h_(l-1) is batched over candidates, layer by layer. Samp
 so that everything that belongs to a pair is contiguous in memory.
 """
 
-import itertools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -41,13 +40,13 @@ class Population(nn.Module):
         self.configurations = [heads[k].configuration for k in order]
         depth = len(self.configurations[0])
         self.alive = [sum(len(c) > layer for c in self.configurations) for layer in range(depth)]  # K_l
-        self.starts = list(itertools.accumulate(self.alive, initial=0))[:-1]  # first pair of each layer
+        self.starts = [sum(self.alive[:layer]) for layer in range(depth)]  # first pair of each layer
         self.pairs = [(layer, k) for layer, count in enumerate(self.alive) for k in range(count)]
         rows = torch.tensor([self.configurations[k][layer] for layer, k in self.pairs])  # (P, modalities + 1)
         self.register_buffer("activation", rows[:, -1].reshape(-1, 1, 1), persistent=False)
         self.others = [(number, other) for number, other in OTHERS if (rows[:, -1] == number).any()]
-        ends = [self.starts[len(c) - 1] + k for k, c in enumerate(self.configurations)]
-        self.register_buffer("ends", torch.tensor(ends), persistent=False)
+        ends = torch.tensor([self.starts[len(c) - 1] + k for k, c in enumerate(self.configurations)])
+        self.register_buffer("ends", ends, persistent=False)
         self.register_buffer("places", torch.tensor(order).argsort(), persistent=False)
         self._add_readers(rows[:, :-1])
         self._add_weights([heads[k].state_dict() for k in order])
@@ -80,14 +79,18 @@ class Population(nn.Module):
         def stack(tensors: list[Tensor]) -> nn.Parameter:
             return nn.Parameter(torch.stack(tensors))
 
-        columns = [self._columns(p, weight) for p, weight in enumerate(layers("0.weight"))]
+        columns = []  # by pair: its weight (S, sum of D), split by modality, then the previous layer; (S, 0) for none
+        for (layer, k), weight in zip(self.pairs, layers("0.weight"), strict=True):
+            chosen = zip(self.layout.widths, self.configurations[k][layer][:-1], strict=True)
+            widths = [0 if i == SKIP else modality[i] for modality, i in chosen]
+            columns.append(weight.split([*widths, weight.shape[1] - sum(widths)], dim=1))
         self.input_weights = nn.ParameterDict()
         for m, readers in enumerate(self.readers):
             for i, pairs in readers.items():
                 self.input_weights[f"{m}_{i}"] = nn.Parameter(torch.cat([columns[p][m] for p in pairs]))  # (R S, D)
         self.biases = stack(layers("0.bias"))  # (P, S)
-        recurrent = [own[-1] for own in columns[self.alive[0] :]]
         size = self.settings.inner_size
+        recurrent = [own[-1] for own in columns[self.alive[0] :]]
         self.recurrent = stack(recurrent) if recurrent else nn.Parameter(torch.empty(0, size, size))  # (P - K, S, S)
         self.classifier_weight = stack([state["central_classifier.weight"] for state in states])  # (K, C, S)
         self.classifier_bias = stack([state["central_classifier.bias"] for state in states])  # (K, C)
@@ -100,23 +103,8 @@ class Population(nn.Module):
                 counted = states[0][f"fusion_layers.{number}.2.num_batches_tracked"]
                 norm.load_state_dict(state | {"num_batches_tracked": counted})
 
-    def _columns(self, pair: int, weight: Tensor) -> tuple[Tensor, ...]:
-        """Split a pair's weight (S, sum of D) by modality, then the previous layer; (S, 0) where it reads nothing."""
-        layer, k = self.pairs[pair]
-        row = self.configurations[k][layer]
-        widths = [0 if i == SKIP else modality[i] for modality, i in zip(self.layout.widths, row[:-1], strict=True)]
-        return weight.split([*widths, weight.shape[1] - sum(widths)], dim=1)
-
-    def layer(self, values: Tensor, number: int) -> Tensor:
-        """One fusion layer's part (K_l, ...) of a tensor over pairs (P, ...)."""
-        return values[self.starts[number] : self.starts[number] + self.alive[number]]
-
-    def recurrent_layer(self, values: Tensor, number: int) -> Tensor:
-        """One fusion layer's part (K_l, ...) of a tensor over the pairs above the first layer (P - K, ...)."""
-        return values[self.starts[number] - self.alive[0] :][: self.alive[number]]
-
     def _first_terms(self, features: Sequence[Sequence[Tensor]]) -> Tensor:
-        """Sum over modalities of W_l x for each pair, (P, S, B)."""
+        """Sum W_l x over modalities for each pair, (P, S, B)."""
         size = self.settings.inner_size
         by_modality = []
         for m, readers in enumerate(self.readers):
@@ -129,26 +117,22 @@ class Population(nn.Module):
             by_modality = [by_modality[0] * share, by_modality[1] * (1 - share)]
         return sum(by_modality[1:], by_modality[0])
 
-    def rectify(self, z: Tensor, number: int) -> Tensor:
-        """Apply ReLU to a layer's z (K_l, S, B), or the candidate's own activation if that is leaky ReLU or GELU."""
+    def rectify(self, z: Tensor, activation: Tensor) -> Tensor:
+        """Apply ReLU to a layer's z (K_l, S, B), or leaky ReLU or GELU where `activation` (K_l, 1, 1) says so."""
         rectified = F.relu(z)
-        for activation, other in self.others:
-            rectified = torch.where(self.layer(self.activation, number) == activation, other(z), rectified)
+        for number, other in self.others:
+            rectified = torch.where(activation == number, other(z), rectified)
         return rectified
 
-    def activate(self, z: Tensor, number: int) -> Tensor:
-        """Apply each candidate's own activation to a layer's z (K_l, S, B)."""
-        return torch.where(self.layer(self.activation, number) == 1, torch.sigmoid(z), self.rectify(z, number))
-
     def fuse(self, features: Sequence[Sequence[Tensor]]) -> Tensor:
-        """Logits (K, B, C) of the members, in the order of the heads given."""
+        """Compute the logits (K, B, C) of the members, in the order of the heads given."""
         first = self._first_terms(features) + self.biases.unsqueeze(2)  # (P, S, B)
+        activations, recurrent = self.activation.split(self.alive), self.recurrent.split(self.alive[1:])
         hidden: list[Tensor] = []  # by layer
-        for number, count in enumerate(self.alive):
-            z = self.layer(first, number)  # (K_l, S, B)
+        for number, (z, activation) in enumerate(zip(first.split(self.alive), activations, strict=True)):
             if number:
-                z = torch.baddbmm(z, self.recurrent_layer(self.recurrent, number), hidden[-1][:count])
-            h = self.activate(z, number)
+                z = torch.baddbmm(z, recurrent[number - 1], hidden[-1][: len(z)])  # (K_l, S, B)
+            h = torch.where(activation == 1, z.sigmoid(), self.rectify(z, activation))
             if self.settings.batchnorm:
                 h = self.norms[number](h.flatten(0, 1).T).T.view_as(h)  # over (B, K_l S)
             if self.settings.dropout > 0:
@@ -159,14 +143,14 @@ class Population(nn.Module):
         return logits.index_select(0, self.places).transpose(1, 2)  # (K, B, C)
 
     def forward(self, rows: Tensor) -> Outputs:
-        """Logits (K, B, C) from rows (B, layout.total); with multitask followed by the unimodal networks' logits."""
+        """Compute logits (K, B, C) from rows (B, layout.total); with multitask the unimodal networks' logits follow."""
         features, logits = self.layout.split(rows)
         fused = self.fuse(features)
         return (fused, *reversed(logits)) if self.settings.multitask else fused
 
     @torch.no_grad()
     def member_state(self, member: int) -> dict[str, Tensor]:
-        """Central weights of one member under their published names, as its own `FusionHead` would hold them."""
+        """Return the central weights of one member under their published names, as its own `FusionHead` holds them."""
         k, size = int(self.places[member]), self.settings.inner_size
         state: dict[str, Tensor] = {}
         for number, (*indices, _) in enumerate(self.configurations[k]):
@@ -195,16 +179,13 @@ class LivePopulation(nn.Module):
     """A population and the unimodal networks that feed it; one pass through them serves all members."""
 
     def __init__(self, population: Population, backbones: Sequence[nn.Module], rows: Callable[..., Tensor]) -> None:
-        """
-        Args:
-            rows: computes rows (B, layout.total) with the backbones; this module sets their mode and holds their state.
-        """
+        """`rows` computes rows (B, layout.total) with the backbones, whose mode and state belong to this module."""
         super().__init__()
         self.population, self.backbones = population, nn.ModuleList(backbones)
         self._rows = (rows,)  # not registered, so that the state's names do not depend on what runs the backbones
 
     def forward(self, *inputs: Tensor) -> Outputs:
-        """Logits (K, B, C) from the inputs of the unimodal networks; see `Population.forward`."""
+        """Compute logits (K, B, C) from the inputs of the unimodal networks; see `Population.forward`."""
         with torch.no_grad():
             rows = self._rows[0](*inputs)  # (B, layout.total)
         return self.population(rows)

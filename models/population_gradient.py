@@ -16,16 +16,13 @@ from models.population import Population
 
 
 class PopulationGradient:
-    """Compute the gradient of the sum of the members' mean losses into `gradient`, laid out as `weights`."""
+    """Compute the gradient of the sum of the members' mean losses into `gradient`, laid out as `weights`.
+
+    Creating one turns the population's parameters into views of one vector on their device.
+    """
 
     def __init__(self, population: Population) -> None:
-        """Turn the population's parameters into views of one vector on their device.
-
-        Raises:
-            ValueError: `supports` is false for the population.
-        """
-        if not self.supports(population):
-            raise ValueError("PopulationGradient supports neither batch norm nor alphas")
+        assert self.supports(population)
         self.population = population
         named = [(name, p) for name, p in population.named_parameters() if name != "alphas"]
         self.weights = nn.Parameter(torch.cat([p.detach().reshape(-1) for _, p in named]))
@@ -37,9 +34,9 @@ class PopulationGradient:
             parameter.data = values.view_as(parameter)
             self.by_name[name] = gradient.view_as(parameter)
         self._buffers: dict[int, _Buffers] = {}  # by batch size
-        above = range(1, len(population.alive))
-        self._recurrent = [population.recurrent_layer(population.recurrent, n) for n in above]
-        self._d_recurrent = [population.recurrent_layer(self.by_name["recurrent"], n) for n in above]
+        self._recurrent = population.recurrent.split(population.alive[1:])
+        self._d_recurrent = self.by_name["recurrent"].split(population.alive[1:])
+        self._activations = population.activation.split(population.alive)
         # 1 where a pair has the activation, else 0: blending by multiplication is faster than torch.where.
         self._sigmoid = (population.activation == 1).to(self.weights.dtype)  # (P, 1, 1)
         self._sigmoid_layers = self._sigmoid.split(population.alive)
@@ -48,7 +45,7 @@ class PopulationGradient:
 
     @staticmethod
     def supports(population: Population) -> bool:
-        """True without batch norm and alphas; multitask does not change the gradient of central weights."""
+        """Return True without batch norm and alphas; multitask does not change the gradient of central weights."""
         return not (population.settings.batchnorm or population.settings.alphas)
 
     @torch.no_grad()
@@ -64,15 +61,15 @@ class PopulationGradient:
             self._buffers[batch] = _Buffers(self.population, batch, like=self.gradient)
         buffers = self._buffers[batch]
         last = self._forward(features, mask, buffers)  # (K, S, B)
-        self._backward(features, targets, mask, last, buffers)
+        d_last = self._classifier_gradient(last, targets)  # (K, S, B)
+        self._backward(features, mask, d_last, buffers)
 
     def _forward(self, features: Sequence[Sequence[Tensor]], mask: Tensor | None, buffers: "_Buffers") -> Tensor:
-        """Last hidden state of each candidate, (K, S, B); fills the buffers that `_backward` reads."""
+        """Return the last hidden state of each candidate, (K, S, B), and fill the buffers that `_backward` reads."""
         population = self.population
-        for m, parts in enumerate(buffers.product_parts):
+        for m, (products, parts) in enumerate(zip(buffers.products, buffers.product_parts, strict=True)):
             for i, part in parts.items():
                 torch.mm(population.input_weights[f"{m}_{i}"], features[m][i].T, out=part)
-        for m, products in enumerate(buffers.products):
             gather = getattr(population, f"gather_{m}")
             if m == 0:
                 torch.index_select(products, 0, gather, out=buffers.first)
@@ -84,31 +81,30 @@ class PopulationGradient:
         for number, (z, activated) in enumerate(zip(buffers.first_layers, buffers.activated_layers, strict=True)):
             if before is not None:
                 z.baddbmm_(self._recurrent[number - 1], before[: len(z)])  # (K_l, S, B)
-            rectified = population.rectify(z, number)
+            rectified = population.rectify(z, self._activations[number])
             torch.lerp(rectified, z.sigmoid(), self._sigmoid_layers[number], out=activated)
             before = activated
             if masks is not None:
                 before = torch.mul(activated, masks[number], out=buffers.hidden_layers[number])
         return (buffers.activated if mask is None else buffers.hidden).index_select(0, population.ends)
 
-    def _backward(
-        self,
-        features: Sequence[Sequence[Tensor]],
-        targets: Tensor,
-        mask: Tensor | None,
-        last: Tensor,
-        buffers: "_Buffers",
-    ) -> None:
-        population, gradients = self.population, self.by_name
+    def _classifier_gradient(self, last: Tensor, targets: Tensor) -> Tensor:
+        """Compute the gradients of the classifiers; return that of the last hidden states, (K, S, B)."""
+        population = self.population
         logits = torch.baddbmm(population.classifier_bias.unsqueeze(2), population.classifier_weight, last)
         if population.settings.multi_label:  # binary cross entropy, averaged over samples and classes
             d_logits = logits.sigmoid().sub_(targets).mul_(1 / targets.numel())  # (K, C, B)
         else:
             d_logits = logits.softmax(1).sub_(targets).mul_(1 / targets.shape[1])
-        torch.bmm(d_logits, last.mT, out=gradients["classifier_weight"])
-        torch.sum(d_logits, 2, out=gradients["classifier_bias"])
-        d_last = torch.bmm(population.classifier_weight.mT, d_logits)  # (K, S, B)
+        torch.bmm(d_logits, last.mT, out=self.by_name["classifier_weight"])
+        torch.sum(d_logits, 2, out=self.by_name["classifier_bias"])
+        return torch.bmm(population.classifier_weight.mT, d_logits)
 
+    def _backward(
+        self, features: Sequence[Sequence[Tensor]], mask: Tensor | None, d_last: Tensor, buffers: "_Buffers"
+    ) -> None:
+        """Compute the gradients of the fusion layers, last layer first."""
+        population = self.population
         slopes = self._slopes(buffers, mask).split(population.alive)
         hidden = buffers.activated_layers if mask is None else buffers.hidden_layers
         deeper = 0  # number of candidates that have the layer above
@@ -121,14 +117,14 @@ class PopulationGradient:
             if number:
                 torch.bmm(d_z, hidden[number - 1][:deeper].mT, out=self._d_recurrent[number - 1])
                 torch.bmm(self._recurrent[number - 1].mT, d_z, out=buffers.d_hidden_layers[number - 1][:deeper])
-        torch.sum(buffers.d_first, 2, out=gradients["biases"])
+        torch.sum(buffers.d_first, 2, out=self.by_name["biases"])
         for m, parts in enumerate(buffers.product_parts):
             torch.index_select(buffers.d_first, 0, getattr(population, f"scatter_{m}"), out=buffers.products[m][:-1])
             for i, part in parts.items():
-                torch.mm(part, features[m][i], out=gradients[f"input_weights.{m}_{i}"])
+                torch.mm(part, features[m][i], out=self.by_name[f"input_weights.{m}_{i}"])
 
     def _slopes(self, buffers: "_Buffers", mask: Tensor | None) -> Tensor:
-        """Derivative of each pair's activation, computed from its output, times the mask: (P, S, B)."""
+        """Compute the derivative of each pair's activation from its output, times the mask: (P, S, B)."""
         a = buffers.activated
         rectified = torch.where(a > 0, 1.0, self._leak) if self.population.others else a.sign()
         if self._gelu is not None:  # the only activation whose output does not determine its slope

@@ -139,7 +139,9 @@ def test_gradients_by_hand_equal_autograd(dropout, monkeypatch):
     population = Population(build_heads(HeadSettings(num_outputs=10, dropout=dropout)), LAYOUT)
     mask = (torch.rand(len(population.pairs), 16, BATCH) >= dropout) / (1 - dropout)
     layers = iter(range(4))
-    monkeypatch.setattr("models.population.F.dropout", lambda h, p, training: h * population.layer(mask, next(layers)))
+    monkeypatch.setattr(
+        "models.population.F.dropout", lambda h, p, training: h * mask.split(population.alive)[next(layers)]
+    )
     losses(population(rows), labels).sum().backward()
     expected = {name: p.grad for name, p in population.named_parameters() if p.grad is not None}
     gradient = PopulationGradient(population)

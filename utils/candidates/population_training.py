@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from models.population import Population
 from models.population_gradient import PopulationGradient
 from utils.candidates.cuda_graph import CapturedStep
-from utils.training.batches import ArrayBatches, SizedBatches
+from utils.training.batches import ArraySplit, Batches
 from utils.training.devices import threads
 from utils.training.loop import EpochResult, TrainingSettings, adam, set_rate
 
@@ -29,27 +29,22 @@ class PopulationTraining:
         self.optimizer = adam([weights], settings, capturable=weights.is_cuda)
         self.step = CapturedStep(self._step) if weights.is_cuda else self._step
 
-    def __call__(self, batches: SizedBatches, rates: Iterator[float]) -> EpochResult:
+    def __call__(self, batches: Batches, rates: Iterator[float]) -> EpochResult:
         """Train one pass; dropout uses torch's global random state."""
-        assert isinstance(batches, ArrayBatches)  # of a feature table
-        # In a small population, waking another thread costs more than it saves.
-        with threads(1 if len(self.gradient.weights) < SMALL else torch.get_num_threads()):
-            return self._pass(batches, rates)
-
-    def _pass(self, batches: ArrayBatches, rates: Iterator[float]) -> EpochResult:
-        (table,), labels = batches.split.inputs, batches.split.labels
+        assert isinstance(batches.split, ArraySplit)  # a feature table
+        (table,), labels, size = batches.split.inputs, batches.split.labels, batches.batch_size
         classes, weights, rate = self.population.layout.num_outputs, self.gradient.weights, None
-        order = torch.arange(len(table)) if batches.order is None else batches.order
-        for chosen in order.to(table.device).split(STEPS_AT_ONCE * batches.batch_size):
-            rows = table[chosen].to(weights.device).split(batches.batch_size)
-            hot = labels[chosen] if labels.ndim == 2 else F.one_hot(labels[chosen], classes)  # (steps B, C)
-            targets = hot.to(weights).split(batches.batch_size)
-            masks = self._masks(len(rows), batches.batch_size)
-            for number, (x, target) in enumerate(zip(rows, targets, strict=True)):
-                rate = next(rates)
-                set_rate(self.optimizer, rate)
-                mask = None if masks is None else masks[number][:, :, : len(x)]
-                self.step(x, target.T, mask)
+        order = torch.arange(len(labels)) if batches.order is None else batches.order
+        # In a small population, waking another thread costs more than it saves.
+        with threads(1 if len(weights) < SMALL else torch.get_num_threads()):
+            for chosen in order.to(table.device).split(STEPS_AT_ONCE * size):
+                rows = table[chosen].to(weights.device).split(size)
+                hot = labels[chosen] if labels.ndim == 2 else F.one_hot(labels[chosen], classes)  # (steps B, C)
+                masks = self._masks(len(rows), size)
+                for number, (x, targets) in enumerate(zip(rows, hot.to(weights).split(size), strict=True)):
+                    rate = next(rates)
+                    set_rate(self.optimizer, rate)
+                    self.step(x, targets.T, None if masks is None else masks[number, :, :, : len(x)])
         return EpochResult(rate=rate)
 
     def _step(self, rows: Tensor, targets: Tensor, mask: Tensor | None) -> None:
@@ -59,7 +54,7 @@ class PopulationTraining:
         self.optimizer.step()
 
     def _masks(self, steps: int, batch: int) -> Tensor | None:
-        """Dropout masks (steps, P, S, B) of 0 and 1 / (1 - p); None without dropout.
+        """Draw dropout masks (steps, P, S, B) of 0 and 1 / (1 - p); None without dropout.
 
         Every random 64-bit number serves four units, so p is rounded to a multiple of 2^-16.
         """

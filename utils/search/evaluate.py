@@ -23,7 +23,7 @@ class CandidateEvaluator(Protocol):
 
     @property
     def at_once(self) -> bool:
-        """True if candidates are evaluated many at a time."""
+        """True if many candidates are evaluated at a time."""
 
     def __call__(self, configurations: Sequence[Configuration], step: int, known: int) -> Iterable[Evaluation]: ...
 
@@ -41,13 +41,9 @@ class Budget:
     candidates: int | None = None
     seconds: float | None = None
 
-    def is_over(self, seconds: float) -> bool:
-        """True if the time is up after so many seconds."""
-        return self.seconds is not None and seconds >= self.seconds
-
     def remaining(self, candidates: int, seconds: float) -> int | None:
         """Number of candidates that may still be trained; None: any number."""
-        if self.is_over(seconds):
+        if self.seconds is not None and seconds >= self.seconds:
             return 0
         return None if self.candidates is None else max(0, self.candidates - candidates)
 
@@ -62,8 +58,7 @@ class JournaledEvaluator:
         self, evaluate: CandidateEvaluator, journal: Journal, progress: Progress, budget: Budget = Budget()
     ) -> None:
         self.evaluate, self.journal, self.progress, self.budget = evaluate, journal, progress, budget
-        self.best = -1.0
-        self.count = 0  # candidates evaluated, replayed ones included
+        self.best, self.count = -1.0, 0  # accuracy on dev, and candidates evaluated, replayed ones included
         spent = journal.seconds("candidate") + journal.seconds("step", "surrogate_seconds")
         self.started = time.perf_counter() - spent
 
@@ -82,14 +77,14 @@ class JournaledEvaluator:
         # Candidates that train together also draw dropout together. All of the step are therefore requested whatever
         # the budget, so that a later, larger budget finds the same results.
         fresh = self.evaluate(configurations, step, known) if known < len(configurations) else ()
-        for evaluation in itertools.islice(fresh, self.budget.remaining(self.count + known, self._seconds)):
+        for evaluation in itertools.islice(fresh, self._remaining(known)):
             place = len(evaluations)
             self._record(configurations[place], step, predicted[place] if predicted else None, evaluation)
             evaluations.append(evaluation)
             if not self.evaluate.at_once:
                 self._show(step, [evaluation])
             interrupts.check()
-            if not self.evaluate.at_once and self.budget.is_over(self._seconds):
+            if not self.evaluate.at_once and self._remaining(len(evaluations)) == 0:
                 break
         if self.evaluate.at_once:  # one by one, all but the first would seem to take no time
             self._show(step, evaluations[known:])
@@ -98,12 +93,12 @@ class JournaledEvaluator:
             raise BudgetSpent
         return evaluations
 
-    @property
-    def _seconds(self) -> float:
-        return time.perf_counter() - self.started
+    def _remaining(self, evaluated: int) -> int | None:
+        """Number of candidates that the budget still allows, after so many of this step; None: any number."""
+        return self.budget.remaining(self.count + evaluated, time.perf_counter() - self.started)
 
     def _replay(self, configurations: Sequence[Configuration], step: int) -> list[Evaluation]:
-        """Evaluations of the step that the journal already holds."""
+        """Return the evaluations of the step that the journal already holds."""
         lines = [line for line in self.journal.of_kind("candidate") if line["step"] == step]
         before = [as_configuration(line["configuration"]) for line in lines]
         if before != list(configurations[: len(before)]):
@@ -114,8 +109,12 @@ class JournaledEvaluator:
         return [Evaluation(line["accuracies"], line["seconds"], line.get("failed")) for line in lines]
 
     def _record(self, configuration: Configuration, step: int, predicted: float | None, evaluation: Evaluation) -> None:
-        if evaluation.accuracy > self.best:  # never true of a failed candidate, which has no accuracy
-            self._write_correct(evaluation)
+        if evaluation.accuracy > self.best:  # NaN, and so never true, if the candidate failed
+            assert evaluation.correct is not None
+            content = io.BytesIO()
+            np.save(content, evaluation.correct.numpy())
+            with whole_file(self.journal.path.with_name("best_dev.npy")) as file:
+                file.write(content.getbuffer())
             self.best = evaluation.accuracy
         line = {
             "step": step,
@@ -125,13 +124,6 @@ class JournaledEvaluator:
             "seconds": evaluation.seconds,
         }
         self.journal.append("candidate", line | ({"failed": evaluation.failed} if evaluation.failed else {}))
-
-    def _write_correct(self, evaluation: Evaluation) -> None:
-        assert evaluation.correct is not None
-        content = io.BytesIO()
-        np.save(content, evaluation.correct.numpy())
-        with whole_file(self.journal.path.with_name("best_dev.npy")) as file:
-            file.write(content.getbuffer())
 
     def _show(self, step: int, evaluations: Sequence[Evaluation]) -> None:
         self.best = max([self.best, *(e.accuracy for e in evaluations if not e.failed)])

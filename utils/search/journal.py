@@ -4,6 +4,7 @@ The first line is a header with the version of the format. A `features` line rec
 `candidate` line each trained candidate, and a `step` line the end of each step. A resumed search replays the journal.
 """
 
+import contextlib
 import csv
 import io
 import json
@@ -11,61 +12,54 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 
 from utils.errors import UsageError
 from utils.files import errors_name, write_text
 from utils.search.space import Configuration, as_configuration, format_configuration
 
 FORMAT = 1
-NUMBERS: dict[str, dict[str, tuple[type, ...]]] = {  # required numbers, by kind of line
-    "features": {"seconds": (int, float)},
-    "candidate": {"step": (int,), "seconds": (int, float)},
-    "step": {"step": (int,), "seconds": (int, float)},
-}
+NUMBERS = {"features": ("seconds",), "candidate": ("step", "seconds"), "step": ("step", "seconds")}  # by kind of line
 
 
 def read_journal(path: Path) -> tuple[list[dict], int]:
-    """Read the lines of a journal, and the number of bytes they take; an incomplete last line is left out.
+    """Read the lines of a journal and return them with their size in bytes; an incomplete last line is left out.
 
     Raises:
         UsageError: another line is damaged, or the format is unknown.
     """
     content = path.read_bytes()
     end = content.rfind(b"\n") + 1
-    lines = [_parse(path, number, line) for number, line in enumerate(content[:end].split(b"\n")[:-1], 1)]
+    lines: list[dict] = []
+    for number, line in enumerate(content[:end].split(b"\n")[:-1], 1):
+        try:
+            lines.append(_parse(line))
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"{path} is damaged: line {number} cannot be read ({error})") from None
     if lines and (lines[0]["kind"] != "header" or lines[0].get("format") != FORMAT):
         raise UsageError(f"{path} is not a journal of format {FORMAT}: it begins with {str(lines[0])[:80]}")
     return lines, end
 
 
-def _parse(path: Path, number: int, line: bytes) -> dict:
-    try:
-        content = json.loads(line, parse_constant=lambda name: None)  # NaN: unknown
-        if not isinstance(content, dict) or not isinstance(content.get("kind"), str):
-            raise ValueError("it is no object with a kind")
-        for name, wanted in NUMBERS.get(content["kind"], {}).items():
-            if type(content.get(name)) not in wanted:
-                raise ValueError(f"a {content['kind']} needs a number {name}")
-        if content["kind"] == "candidate":
-            _check_candidate(content)
-        return content
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is damaged: line {number} cannot be read ({error})") from None
-
-
-def _check_candidate(line: dict) -> None:
-    """Raise ValueError if a candidate's line lacks what a resumed search needs."""
-    as_configuration(line.get("configuration"))
-    accuracies = line.get("accuracies")
-    if not isinstance(accuracies, list) or not all(type(a) in (int, float) and 0 <= a <= 1 for a in accuracies):
-        raise ValueError("a candidate needs accuracies from 0 to 1")
-    if not accuracies and not line.get("failed"):
-        raise ValueError("a candidate without accuracies must have failed")
+def _parse(line: bytes) -> dict:
+    """Parse a line; raise ValueError if it lacks what a resumed search needs."""
+    content = json.loads(line, parse_constant=lambda name: None)  # NaN: unknown
+    if not isinstance(content, dict) or not isinstance(content.get("kind"), str):
+        raise ValueError("it is not an object with a kind")
+    for name in NUMBERS.get(content["kind"], ()):
+        if type(content.get(name)) not in ((int,) if name == "step" else (int, float)):
+            raise ValueError(f"a {content['kind']} needs a number {name}")
+    if content["kind"] == "candidate":
+        as_configuration(content.get("configuration"))
+        accuracies = content.get("accuracies")
+        if not isinstance(accuracies, list) or not all(type(a) in (int, float) and 0 <= a <= 1 for a in accuracies):
+            raise ValueError("a candidate needs accuracies from 0 to 1")
+        if not accuracies and not content.get("failed"):
+            raise ValueError("a candidate without accuracies must have failed")
+    return content
 
 
 def best_of(candidates: Iterable[Mapping], count: int = 5) -> list[dict]:
-    """Best {configuration, accuracy} among candidates' lines, best first; ties keep the order of training."""
+    """Return the best {configuration, accuracy} among candidates' lines; ties keep the order of training."""
     best: dict[Configuration, float] = {}
     for line in candidates:
         if not line.get("failed"):
@@ -75,7 +69,7 @@ def best_of(candidates: Iterable[Mapping], count: int = 5) -> list[dict]:
     return [{"configuration": configuration, "accuracy": accuracy} for configuration, accuracy in ranked]
 
 
-class Journal:
+class Journal(contextlib.AbstractContextManager):
     """Append lines to a new or existing journal."""
 
     def __init__(self, path: Path, header: Mapping[str, object]) -> None:
@@ -94,30 +88,25 @@ class Journal:
             with errors_name(path):
                 self._file.truncate(size)
         if not self.lines:
-            self._write(header)
+            self.append("header", header)
 
     def of_kind(self, kind: str) -> Iterator[dict]:
         return (line for line in self.lines if line["kind"] == kind)
 
     def seconds(self, kind: str, name: str = "seconds") -> float:
-        """Sum of a duration over all lines of a kind."""
+        """Sum a duration over all lines of a kind."""
         return sum(line.get(name, 0) for line in self.of_kind(kind))
 
     def append(self, kind: str, values: Mapping[str, object]) -> None:
-        self._write({"kind": kind, **values})
-
-    def _write(self, line: Mapping[str, object]) -> None:
+        line = {"kind": kind, **values}
         rest = json.dumps(line, allow_nan=False).encode() + b"\n"
         with errors_name(self.path):
             while rest:  # a disk that fills up writes only a part at first
                 rest = rest[self._file.write(rest) :]
             os.fsync(self._file.fileno())
-        self.lines.append(dict(line))
+        self.lines.append(line)
 
-    def __enter__(self) -> "Journal":
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
 

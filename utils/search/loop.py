@@ -1,14 +1,14 @@
 """The search loop: sequential model-based (MFAS, algorithm 1) and random.
 
-Both are generators that yield one `Step` at a time; the caller records it and may stop at any time. The evaluator that
-they are given maps configurations to accuracies, so they run on networks, on a table, and on toy functions alike.
+Both are generators that yield one `Step` at a time; the caller records it and may stop at any time. The evaluator maps
+configurations to accuracies, so the same loop searches networks, a table, or a toy function.
 """
 
 import dataclasses
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
 
 import numpy as np
 import scipy
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from utils.errors import ProjectError
 from utils.search.space import Configuration, Space, random_configuration, sample, temperature, unfold
+from utils.search.surrogate import AccuracyPredictor
 from utils.seeds import derive_seed
 
 
@@ -42,14 +43,6 @@ class SearchError(ProjectError):
     """The search cannot continue."""
 
 
-class Predictor(Protocol):
-    """A surrogate; see `utils.search.surrogate.AccuracyPredictor`."""
-
-    def predict(self, configurations: Sequence[Configuration]) -> np.ndarray: ...
-
-    def update(self, configurations: Sequence[Configuration], accuracies: Sequence[float]) -> float: ...
-
-
 @dataclasses.dataclass(frozen=True)
 class SearchSettings:
     """Settings of a search (published names and defaults)."""
@@ -70,10 +63,9 @@ class SearchSettings:
 
     def trainings(self, space: Space) -> int:
         """Number of candidates that a whole search trains: all rows in the first step, then `num_samples` per step."""
-        rows, depth = len(space.rows()), self.max_fusions
+        rows, later = len(space.rows()), range(1, len(self.steps()))
         # Step n samples layers up to n, so in a small space there may be fewer than num_samples.
-        later = (min(self.num_samples, rows ** min(n + 1, depth)) for n in range(1, len(self.steps())))
-        return rows + sum(later)
+        return rows + sum(min(self.num_samples, rows ** min(n + 1, self.max_fusions)) for n in later)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +98,7 @@ class Step:
 
 
 def sequential_search(
-    space: Space, evaluate: Evaluator, surrogate: Predictor, settings: SearchSettings
+    space: Space, evaluate: Evaluator, surrogate: AccuracyPredictor, settings: SearchSettings
 ) -> Iterator[Step]:
     """Run the published search: train every one-layer configuration, then samples of ever deeper ones."""
     rng = np.random.default_rng(derive_seed(settings.seed, "sampling"))
@@ -135,7 +127,7 @@ def sequential_search(
         loss = surrogate.update(trained, accuracies)
         ended = time.perf_counter()
 
-        # The next step unfolds the trained configurations; after the first step, which trained all, a sample of them
+        # The next step unfolds the trained configurations, or a sample of them after the first step, which trained all
         sampled = trained
         if index == 0:
             sampled = [trained[i] for i in sample(trained, accuracies, settings.num_samples, current, rng)]
@@ -143,7 +135,7 @@ def sequential_search(
             index=index,
             search_iteration=iteration,
             level=level,
-            candidates=_candidates(chosen, evaluations, predicted),
+            candidates=list(map(Candidate, chosen, evaluations, predicted or itertools.repeat(None))),
             temperature=current,
             surrogate_loss=loss,
             rank_correlation=rank_correlation(predicted, [e.accuracy for e in evaluations]),
@@ -152,61 +144,47 @@ def sequential_search(
         )
 
         # Cool down
-        current = temperature(
-            iteration * settings.search_iterations + level,
-            settings.initial_temperature,
-            settings.final_temperature,
-            settings.temperature_decay,
-        )
+        cooled, final = iteration * settings.search_iterations + level, settings.final_temperature
+        current = temperature(cooled, settings.initial_temperature, final, settings.temperature_decay)
 
 
 def random_search(space: Space, evaluate: Evaluator, settings: SearchSettings) -> Iterator[Step]:
     """Train as many configurations as the sequential search, drawn at random without repetition."""
     rng = np.random.default_rng(derive_seed(settings.seed, "sampling"))
-    remaining, seen, index = settings.trainings(space), set[Configuration](), 0
     existing = sum(len(space.rows()) ** (n + 1) for n in range(settings.max_fusions))
-    while remaining and len(seen) < existing:
+    remaining, seen, index = min(settings.trainings(space), existing), set[Configuration](), 0
+    while remaining:
         started = time.perf_counter()
         chosen: list[Configuration] = []
-        while len(chosen) < min(settings.num_samples, remaining) and len(seen) < existing:
+        while len(chosen) < min(settings.num_samples, remaining):
             configuration = random_configuration(space, settings.max_fusions, rng)
             if configuration not in seen:
                 seen.add(configuration)
                 chosen.append(configuration)
         evaluations = evaluate(chosen, index, None)
         _without_failed(chosen, evaluations, index)
-        yield Step(index, _candidates(chosen, evaluations, None), time.perf_counter() - started)
+        candidates = list(map(Candidate, chosen, evaluations, itertools.repeat(None)))
+        yield Step(index, candidates, time.perf_counter() - started)
         remaining, index = remaining - len(chosen), index + 1
 
 
 def _without_failed(
     configurations: Sequence[Configuration], evaluations: Sequence[Evaluation], step: int
 ) -> tuple[list[Configuration], list[float]]:
-    """Return the candidates that did not fail, and their accuracies.
-
-    Raises:
-        SearchError: all of them failed.
-    """
+    """Return the candidates that did not fail, and their accuracies; raise SearchError if all failed."""
     pairs = [(c, e.accuracy) for c, e in zip(configurations, evaluations, strict=True) if not e.failed]
     if not pairs:
         raise SearchError(
             f"all {len(evaluations)} candidates of step {step} failed, the first because {evaluations[0].failed}; "
             "a smaller --eta_max may help"
         )
-    trained, accuracies = zip(*pairs, strict=True)
-    return list(trained), list(accuracies)
-
-
-def _candidates(
-    configurations: Sequence[Configuration], evaluations: Sequence[Evaluation], predicted: Sequence[float] | None
-) -> list[Candidate]:
-    guesses: Sequence[float | None] = predicted or [None] * len(configurations)
-    return [Candidate(*parts) for parts in zip(configurations, evaluations, guesses, strict=True)]
+    return [c for c, _ in pairs], [accuracy for _, accuracy in pairs]
 
 
 def rank_correlation(predicted: Sequence[float] | None, accuracies: Sequence[float]) -> float | None:
     """Spearman's rank correlation over the finite accuracies; None if there is nothing to rank."""
     pairs = [(p, a) for p, a in zip(predicted or (), accuracies, strict=predicted is not None) if math.isfinite(a)]
-    if any(len(set(values)) < 2 for values in zip(*pairs, strict=True)) or not pairs:
+    columns = list(zip(*pairs, strict=True))
+    if not columns or min(len(set(values)) for values in columns) < 2:
         return None
-    return float(scipy.stats.spearmanr(*zip(*pairs, strict=True)).statistic)  # scipy imports its parts on access
+    return float(scipy.stats.spearmanr(*columns).statistic)  # scipy imports its parts on access

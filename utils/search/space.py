@@ -35,15 +35,14 @@ class Space:
         return SKIP if self.allow_skip else 0
 
     def rows(self) -> list[Row]:
-        """Every possible row, last index fastest."""
+        """Return every possible row, last index fastest."""
         rows = itertools.product(*(range(self._first, n) for n in self.sizes), self.activations)
         return [row for row in rows if max(row[:-1]) != SKIP]
 
     def check(self, configuration: Configuration, legal_activations: int) -> None:
         """Raise UsageError unless every row has one existing feature per modality and an existing activation.
 
-        Args:
-            legal_activations: number of activations that exist, which may be more than those searched.
+        More activations may exist (`legal_activations`) than are searched.
         """
         limits = [*self.sizes, legal_activations]
         skips = f", or {SKIP} for modalities to skip (not all)" if self.allow_skip else ""
@@ -146,26 +145,16 @@ def parse_configuration(text: str, published: Sequence[Configuration]) -> Config
 
 
 def read_search(text: str) -> dict:
-    """The best.json that `--conf` names, see `read_best`; empty if `--conf` gives the configuration itself."""
-    if _is_number(text) or _is_list(text):
-        return {}
-    return read_best(Path(text))
+    """Read the best.json that `--conf` names, itself or by its run folder; configurations become tuples, best first.
 
-
-def _is_number(text: str) -> bool:
-    return text.removeprefix("-").isdecimal() and len(text) < 10
-
-
-def _is_list(text: str) -> bool:
-    return text.lstrip().startswith("[")
-
-
-def read_best(path: Path) -> dict:
-    """Read a search's best.json, given its path or its run folder; configurations become tuples, best first.
+    The result is empty if `--conf` gives the configuration itself.
 
     Raises:
         UsageError: The file is missing or not a best.json.
     """
+    if _is_number(text) or _is_list(text):
+        return {}
+    path = Path(text)
     try:
         path = path / "best.json" if path.is_dir() else path
         content = json.loads(path.read_text())
@@ -187,6 +176,14 @@ def read_best(path: Path) -> dict:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(f"{_named(path)} is not a search's best.json: {error}") from None
     return content
+
+
+def _is_number(text: str) -> bool:
+    return text.removeprefix("-").isdecimal() and len(text) < 10
+
+
+def _is_list(text: str) -> bool:
+    return text.lstrip().startswith("[")
 
 
 def format_configuration(configuration: Iterable[Iterable[int]]) -> str:

@@ -1,6 +1,5 @@
 """Fit the surrogate to the candidates trained so far and predict the accuracy of others."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,16 +13,14 @@ from utils.training.devices import threads
 
 
 def _rows(configurations: Sequence[Configuration]) -> torch.Tensor:
-    """Input of the surrogate, (L, B, row size), from B configurations of L rows."""
+    """Return the surrogate's input, (L, B, row size), for B configurations of L rows."""
     return torch.tensor(configurations, dtype=torch.float32).transpose(0, 1).contiguous()
 
 
 def _by_length(configurations: Sequence[Configuration]) -> dict[int, list[int]]:
-    """Indices of the configurations of each length, shortest first."""
-    groups: dict[int, list[int]] = defaultdict(list)
-    for i, configuration in enumerate(configurations):
-        groups[len(configuration)].append(i)
-    return dict(sorted(groups.items()))
+    """Return the indices of the configurations of each length, shortest first."""
+    lengths = [len(configuration) for configuration in configurations]
+    return {length: [i for i, own in enumerate(lengths) if own == length] for length in sorted(set(lengths))}
 
 
 class AccuracyPredictor:
@@ -38,7 +35,7 @@ class AccuracyPredictor:
 
     @torch.no_grad()
     def predict(self, configurations: Sequence[Configuration]) -> np.ndarray:
-        """Predicted accuracies (N,) in (0, 1)."""
+        """Predict accuracies, (N,) in (0, 1)."""
         predicted = np.empty(len(configurations))
         for places in _by_length(configurations).values():
             predicted[places] = self.network(_rows([configurations[i] for i in places]))[:, 0].numpy()

@@ -1,7 +1,8 @@
 """Splits and their batches: whole arrays in memory, sliced; or samples read from disk by worker processes."""
 
+import abc
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -12,68 +13,68 @@ from utils.errors import ProjectError
 from utils.seeds import derive_seed, generator
 
 Batch = tuple[tuple[Tensor, ...], Tensor]
+Part = slice | Tensor  # samples of a batch: a slice of the split, or indices (B,)
 CPU = torch.device("cpu")
 
 
-class SizedBatches(Protocol):
-    """Batches in order, and how many there are."""
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[Batch]: ...
-
-
-class EvaluationSplit(Protocol):
-    """A split to evaluate on, in order."""
-
-    @property
-    def evaluation_batch(self) -> int:
-        """Most samples that go through the networks at once."""
-
-    @property
-    def labels(self) -> Tensor: ...
-
-    def batches(self, batch_size: int) -> Iterable[Batch]: ...
-
-
-class Split(Protocol):
+class Split(abc.ABC):
     """A split of a data set, to train on, to evaluate on, and to extract features from."""
 
-    @property
-    def evaluation_batch(self) -> int:
-        """Most samples that go through the networks at once."""
+    evaluation_batch: ClassVar[int]  # most samples that go through the networks at once
+    small: ClassVar[bool]  # on CPUs, batches side by side are faster than threads within one
+    labels: Tensor  # (N,), or (N, C) if multi-label
 
-    @property
-    def small(self) -> bool:
-        """True if samples are so small that, on CPUs, batches side by side are faster than threads within one."""
+    def __len__(self) -> int:
+        return len(self.labels)
 
-    @property
-    def labels(self) -> Tensor: ...
-
-    def __len__(self) -> int: ...
-
+    @abc.abstractmethod
     def to(self, device: torch.device) -> "Split":
-        """The split on `device`: arrays are moved there."""
+        """Return the split on `device`, where arrays are moved."""
 
+    @abc.abstractmethod
     def to_batches(self, device: torch.device) -> "Split":
-        """The split where it is, with batches on `device`."""
+        """Return the split with only its batches on `device`."""
 
     def at_pass(self, number: int) -> "Split":
-        """The split as the training pass `number` sees it; random crops differ from pass to pass."""
+        """Return the split for the training pass `number`; random crops differ from pass to pass."""
+        return self
 
+    @abc.abstractmethod
     def tail(self, start: int) -> "Split":
-        """The samples from `start` on."""
+        """Return the samples from `start` on."""
 
-    def release(self) -> None:
+    def release(self) -> None:  # noqa: B027 - most splits map no files
         """Free the memory of mapped files that have been read."""
 
-    def batches(self, batch_size: int, shuffle: Sequence[int | str] | None = None) -> SizedBatches:
-        """One pass; `shuffle` names the place in the run from which the order derives (None: in order)."""
+    def batches(self, batch_size: int, shuffle: Sequence[int | str] | None = None) -> "Batches":
+        """Return one pass; `shuffle` is the place in the run from which the order derives (None: in order)."""
+        order = None if shuffle is None else torch.randperm(len(self), generator=generator(*shuffle))
+        return Batches(self, batch_size, order)
+
+    @abc.abstractmethod
+    def read(self, parts: Sequence[Part]) -> Iterator[Batch]:
+        """Yield one batch per part."""
 
 
 @dataclasses.dataclass(frozen=True)
-class ArraySplit:
-    """A split as input arrays, aligned along their first dimension, and labels (N,).
+class Batches:
+    """The batches of one pass over a split; the last may be smaller."""
+
+    split: Split
+    batch_size: int
+    order: Tensor | None
+
+    def __len__(self) -> int:
+        return -(-len(self.split) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        parts = [slice(start, start + self.batch_size) for start in range(0, len(self.split), self.batch_size)]
+        return self.split.read(parts if self.order is None else [self.order[part] for part in parts])
+
+
+@dataclasses.dataclass(frozen=True)
+class ArraySplit(Split):
+    """A split as input arrays, aligned along their first dimension, and labels.
 
     Inputs become floats batch by batch, so that uint8 spectrograms stay a quarter of the size.
     """
@@ -85,9 +86,6 @@ class ArraySplit:
     evaluation_batch: ClassVar[int] = 64  # on CPUs the maps stay in cache
     small: ClassVar[bool] = True
 
-    def __len__(self) -> int:
-        return len(self.labels)
-
     @property
     def nbytes(self) -> int:
         return sum(x.nbytes for x in self.inputs)
@@ -98,36 +96,13 @@ class ArraySplit:
     def to_batches(self, device: torch.device) -> "ArraySplit":
         return dataclasses.replace(self, device=device)
 
-    def at_pass(self, number: int) -> "ArraySplit":
-        return self
-
     def tail(self, start: int) -> "ArraySplit":
         return dataclasses.replace(self, inputs=tuple(x[start:] for x in self.inputs), labels=self.labels[start:])
 
-    def batches(self, batch_size: int, shuffle: Sequence[int | str] | None = None) -> "ArrayBatches":
-        order = None if shuffle is None else torch.randperm(len(self), generator=generator(*shuffle))
-        return ArrayBatches(self, batch_size, order)
-
-
-@dataclasses.dataclass(frozen=True)
-class ArrayBatches:
-    """The batches of an `ArraySplit`; the last may be smaller."""
-
-    split: ArraySplit
-    batch_size: int
-    order: Tensor | None = None
-
-    def __len__(self) -> int:
-        return -(-len(self.split) // self.batch_size)
-
-    def __iter__(self) -> Iterator[Batch]:
-        split = self.split
-        order = None if self.order is None else self.order.to(split.inputs[0].device)
-        for start in range(0, len(split), self.batch_size):
-            part = slice(start, start + self.batch_size)
-            chosen = part if order is None else order[part]
-            inputs = (x[chosen].to(split.device or x.device) for x in split.inputs)
-            yield tuple(x.to(torch.get_default_dtype()) for x in inputs), split.labels[chosen]
+    def read(self, parts: Sequence[Part]) -> Iterator[Batch]:
+        for part in parts:
+            inputs = (x[part].to(self.device or x.device) for x in self.inputs)
+            yield tuple(x.to(torch.get_default_dtype()) for x in inputs), self.labels[part]
 
 
 class WorkerError(ProjectError):
@@ -135,19 +110,17 @@ class WorkerError(ProjectError):
 
 
 class SampleSource(Protocol):
-    """Samples on disk, such as `datasets.ntu.folder.NTUSplit`."""
+    """Samples on disk, such as `datasets.ntu.samples.NTUSplit`."""
 
     @property
     def labels(self) -> Tensor: ...
-
-    def __len__(self) -> int: ...
 
     def load(self, index: int, modality: str, crop: int | None) -> Tensor:
         """Load one input of one sample; `crop` is the seed of its random crops (None: not cropped)."""
 
 
 @dataclasses.dataclass(frozen=True)
-class LoadedSplit:
+class LoadedSplit(Split):
     """A split whose samples are read by worker processes while the networks compute.
 
     Crops derive from (crop_seed, pass, sample), so they do not depend on the number of workers.
@@ -164,11 +137,8 @@ class LoadedSplit:
     evaluation_batch: ClassVar[int] = 16  # a video takes 100 MB of maps
     small: ClassVar[bool] = False
 
-    def __len__(self) -> int:
-        return len(self.source) - self.start
-
     @property
-    def labels(self) -> Tensor:
+    def labels(self) -> Tensor:  # type: ignore[override]  # nothing assigns the labels of a split
         return self.source.labels[self.start :].to(self.device)
 
     def to(self, device: torch.device) -> "LoadedSplit":
@@ -177,51 +147,27 @@ class LoadedSplit:
     to_batches = to  # samples are on disk
 
     def at_pass(self, number: int) -> "LoadedSplit":
-        if self.crop_seed is None:
-            return self
-        return dataclasses.replace(self, crop=derive_seed(self.crop_seed, "crops", number))
+        crop = None if self.crop_seed is None else derive_seed(self.crop_seed, "crops", number)
+        return dataclasses.replace(self, crop=crop)
 
     def tail(self, start: int) -> "LoadedSplit":
         return dataclasses.replace(self, start=self.start + start)
 
-    def release(self) -> None:
-        """Nothing is mapped."""
-
-    def batches(self, batch_size: int, shuffle: Sequence[int | str] | None = None) -> "_Loaded":
-        count = len(self)
-        order = torch.arange(count) if shuffle is None else torch.randperm(count, generator=generator(*shuffle))
-        return _Loaded(self, batch_size, order)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Loaded:
-    """The batches of a `LoadedSplit`."""
-
-    split: LoadedSplit
-    batch_size: int
-    order: Tensor
-
-    def __len__(self) -> int:
-        return -(-len(self.order) // self.batch_size)
-
-    def __iter__(self) -> Iterator[Batch]:
-        split = self.split
-        if not len(self.order):
-            return
+    def read(self, parts: Sequence[Part]) -> Iterator[Batch]:
+        places = torch.arange(self.start, self.start + len(self))
         loader = DataLoader(
-            _Samples(split),
-            batch_sampler=[part.tolist() for part in self.order.split(self.batch_size)],
-            num_workers=split.workers,
-            collate_fn=_collate,
-            pin_memory=split.device.type == "cuda",
+            _BatchesOnDisk(self, [places[part] for part in parts]),
+            batch_size=None,  # an item is a batch already
+            num_workers=self.workers,
+            pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # not the global one, whose draws belong to dropout
         )
         try:
             for loaded in loader:
                 if isinstance(loaded, Exception):
                     raise loaded
-                *inputs, labels = (x.to(split.device, non_blocking=True) for x in loaded)
-                yield tuple(split.prepare(x) if x.dtype == torch.uint8 else x for x in inputs), labels
+                *inputs, labels = (x.to(self.device, non_blocking=True) for x in loaded)
+                yield tuple(self.prepare(x) if x.dtype == torch.uint8 else x for x in inputs), labels
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
@@ -232,22 +178,25 @@ class _Loaded:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Samples(Dataset):
+class _BatchesOnDisk(Dataset):
     split: LoadedSplit
+    places: list[Tensor]  # samples of each batch, (B,)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, ...] | Exception:
-        """Inputs and label of a sample, or a data error as a value: raised, it would arrive wrapped in a traceback."""
-        split, place = self.split, self.split.start + index
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, number: int) -> tuple[Tensor, ...] | Exception:
+        """Read the inputs and labels of a batch.
+
+        A data error is returned instead: raised, it would arrive from a worker wrapped in a traceback.
+        """
+        source, modalities, crop = self.split.source, self.split.modalities, self.split.crop
+        places = self.places[number]
         try:
-            inputs = (split.source.load(place, name, split.crop) for name in split.modalities)
-            return *inputs, split.source.labels[place]
+            samples = [[source.load(place, name, crop) for name in modalities] for place in places.tolist()]
         except (OSError, ProjectError) as error:
             return error
-
-
-def _collate(samples: list[tuple[Tensor, ...] | Exception]) -> tuple[Tensor, ...] | Exception:
-    errors = [sample for sample in samples if isinstance(sample, Exception)]
-    return errors[0] if errors else tuple(torch.stack(parts) for parts in zip(*samples, strict=True))
+        return *map(torch.stack, zip(*samples, strict=True)), source.labels[places]
 
 
 def loaded_splits(

@@ -4,7 +4,6 @@ import contextlib
 import errno
 import hashlib
 import io
-import os
 import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +23,7 @@ SEALED = 2 + len(SEAL) + 64  # bytes of the comment and its length, which the ch
 
 
 def save_state(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Write a state_dict that torch, and so the published code, can read; see `write_checkpoint`."""
+    """Write a state_dict that torch, and thus the published code, can read; see `write_checkpoint`."""
     write_checkpoint(path, {name: value.cpu() for name, value in state.items()})
 
 
@@ -39,12 +38,12 @@ def write_checkpoint(path: Path, values: Mapping[str, object]) -> None:
     whole = content.getbuffer()[:-2]  # without the length of the archive's comment, which is empty
     with whole_file(path) as file:
         file.write(whole)
-        file.write(_seal(hashlib.sha256(whole).hexdigest()))
+        file.write(_seal(whole))
 
 
-def _seal(digest: str) -> bytes:
-    """The end of an archive: the length of its comment, then the comment."""
-    comment = SEAL + digest.encode()
+def _seal(whole: memoryview) -> bytes:
+    """Return the end of an archive: the length of its comment, then the comment, which is a checksum of the rest."""
+    comment = SEAL + hashlib.sha256(whole).hexdigest().encode()
     return len(comment).to_bytes(2, "little") + comment
 
 
@@ -81,26 +80,15 @@ def read_checkpoint(path: Path) -> object:
 
 
 def _check_whole(path: Path) -> None:
-    """Verify checksums, which torch ignores: our seal of the whole file, or else the CRC-32 of each zip record.
-
-    Raises:
-        UsageError: A checksum is wrong.
-    """
-    with open(path, "rb") as file:
-        if file.read(2) != b"PK":
-            return  # torch's old format, which has no checksums
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - SEALED))
-        sealed = file.read()
-        if sealed[2:].startswith(SEAL):
-            file.seek(0)
-            digest, left = hashlib.sha256(), size - SEALED
-            while block := file.read(min(left, 1 << 20)):
-                digest.update(block)
-                left -= len(block)
-            if sealed != _seal(digest.hexdigest()):
-                raise UsageError(f"{path} is damaged: its checksum is wrong")
-            return
+    """Verify checksums, which torch ignores: our seal of the whole file, or else the CRC-32 of each zip record."""
+    content = memoryview(path.read_bytes())
+    if content[:2] != b"PK":
+        return  # torch's old format, which has no checksums
+    whole, sealed = content[:-SEALED], bytes(content[-SEALED:])
+    if sealed[2:].startswith(SEAL):
+        if sealed != _seal(whole):
+            raise UsageError(f"{path} is damaged: its checksum is wrong")
+        return
     if not zipfile.is_zipfile(path):
         raise UsageError(f"{path} is damaged: it begins as an archive, but does not end as one")
     with zipfile.ZipFile(path) as archive:
@@ -125,13 +113,10 @@ def load_state(path: Path) -> dict[str, Tensor]:
 
 
 def _is_plain(value: object) -> bool:
-    """True for a dense, unquantized tensor in memory."""
-    return (
-        isinstance(value, Tensor)
-        and value.device.type == "cpu"
-        and value.layout == torch.strided
-        and not value.is_quantized
-    )
+    """Return True for a dense, unquantized tensor in memory."""
+    if not isinstance(value, Tensor):
+        return False
+    return value.device.type == "cpu" and value.layout == torch.strided and not value.is_quantized
 
 
 def load_into(module: nn.Module, path: Path) -> None:
@@ -141,24 +126,17 @@ def load_into(module: nn.Module, path: Path) -> None:
         UsageError: See `load_state`; or a name or a shape differs. The message names the first difference.
     """
     state, own = load_state(path), module.state_dict()
-    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    missing = [f"lacks {name}" for name in sorted(own.keys() - state.keys())]
+    unexpected = [f"holds {name}, which the network lacks" for name in sorted(state.keys() - own.keys())]
     shapes = [
         f"holds {name} of shape {tuple(state[name].shape)} where the network has {tuple(value.shape)}"
         for name, value in own.items()
         if name in state and state[name].shape != value.shape
     ]
-    problems = (
-        [f"lacks {name}" for name in missing[:1]]
-        + [f"holds {name}, which the network lacks" for name in unexpected[:1]]
-        + shapes[:1]
-    )
-    if problems:
-        flags = flags_that_fit(module, state)
-        advice = (
-            f"it was trained with {', '.join(flags)}"
-            if flags
-            else "it may be the checkpoint of another network; name this network's own"
-        )
+    if problems := missing[:1] + unexpected[:1] + shapes[:1]:
+        advice = "it may be the checkpoint of another network; name this network's own"
+        if flags := flags_that_fit(module, state):
+            advice = f"it was trained with {', '.join(flags)}"
         raise UsageError(
             f"{path} does not fit this {type(module).__name__}: it {'; '.join(problems)} "
             f"({len(missing)} missing, {len(unexpected)} unexpected, {len(shapes)} of another shape); {advice}"
@@ -173,10 +151,9 @@ def load_backbones(network: FusionNetwork, paths: Sequence[Path]) -> None:
 
 
 def find_checkpoint(folder: Path, named: str, flag: str, kind: str, frames: int, published: str) -> Path:
-    """Find the checkpoint of one of NTU's unimodal networks.
+    """Find the checkpoint of one of NTU's unimodal networks: the named, the published, or the only one in the folder.
 
-    This is the file that the flag names; otherwise the published one; otherwise the only one in the folder. A name may
-    come with or without the suffix `.checkpoint`, because the published scripts spell it both ways.
+    A name may come with or without the suffix `.checkpoint`, because the published scripts spell it both ways.
 
     Args:
         named: value of the flag, a name in the folder or a path; may be empty.
@@ -194,8 +171,8 @@ def find_checkpoint(folder: Path, named: str, flag: str, kind: str, frames: int,
                 return path
         if name == named:
             return folder / named  # reading it reports that it does not exist
-    pattern = re.compile(rf"{prefix}(.*\{SUFFIX}|[\d.]*\d)")
-    found = sorted(path for path in folder.glob(f"{prefix}*") if pattern.fullmatch(path.name))
+    pattern = rf"{prefix}(.*\{SUFFIX}|[\d.]*\d)"
+    found = sorted(path for path in folder.glob(f"{prefix}*") if re.fullmatch(pattern, path.name))
     if not found:
         raise UsageError(
             f"{folder} holds no {prefix}*{SUFFIX}; train one with train_{kind}_ntu.py, or name a file with --{flag}"

@@ -30,7 +30,7 @@ def resolve_device(name: str) -> torch.device:
     """Return the device that `auto`, `cpu` or `cuda` names; `auto` prefers CUDA.
 
     Raises:
-        UsageError: `cuda` was asked for, but this machine or this build of torch has none.
+        UsageError: `cuda` is requested, but this machine or this build of torch has none.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda needs a CUDA device, but torch sees none; use --device cpu or auto")
@@ -55,7 +55,7 @@ def autocast(device: torch.device, enabled: bool) -> contextlib.AbstractContextM
 
 
 def on_device(network: nn.Module, device: torch.device) -> nn.Module:
-    """Move a network, and give the weights of its parts the memory layout in which they are fastest."""
+    """Move a network, and give the weights of its unimodal networks the memory layout in which they are fastest."""
     network.to(device)
     for module in network.modules():
         if isinstance(module, UnimodalNetwork):
@@ -88,7 +88,6 @@ class KeepsBfloat16(nn.Module):
 
 
 def data_parallel(network: nn.Module, wanted: bool) -> nn.Module:
-    """Wrap a network in DataParallel if wanted (`--use_dataparallel`), it is on a GPU, and there are several."""
-    on_gpu = next(network.parameters()).device.type == "cuda"
-    several = wanted and on_gpu and torch.cuda.device_count() > 1
+    """Wrap a network in DataParallel if wanted (`--use_dataparallel`) and the machine has several GPUs."""
+    several = wanted and next(network.parameters()).is_cuda and torch.cuda.device_count() > 1
     return nn.DataParallel(KeepsBfloat16(network)) if several else network

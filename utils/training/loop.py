@@ -17,16 +17,16 @@ from models.fusion import FusionNetwork
 from utils.errors import ProjectError
 from utils.progress import show_batches
 from utils.seeds import derive_seed
-from utils.training.batches import Batch, EvaluationSplit, SizedBatches, Split
+from utils.training.batches import Batch, Batches, Split
 from utils.training.devices import autocast
-from utils.training.metrics import accuracy, correct, losses, scores, weighted_f1
+from utils.training.metrics import correct, losses, scores, weighted_f1
 from utils.training.rates import cosine_rates
 
-CHECK_EVERY = 64  # batches between two looks at their losses: a look waits for the device
+CHECK_EVERY = 64  # batches between two checks of their losses: a check waits for the device
 
 
 class Diverged(ProjectError):
-    """The numbers of a training are no longer finite."""
+    """A loss or an output is not finite."""
 
     def __init__(self, what: str, batch: int, rate: float | None, epoch: int = 0) -> None:
         super().__init__(
@@ -115,7 +115,7 @@ def _check_finite(seen: Sequence[tuple[int, float, Tensor]]) -> None:
 
 
 @torch.no_grad()
-def predict(model: nn.Module, split: EvaluationSplit, batch_size: int | None = None) -> Tensor:
+def predict(model: nn.Module, split: Split, batch_size: int | None = None) -> Tensor:
     """Predict scores (..., N, C) of all samples in order, in eval mode and float32."""
     with eval_mode(model):
         parts = [scores(model(*inputs)) for inputs, _ in split.batches(batch_size or split.evaluation_batch)]
@@ -123,14 +123,12 @@ def predict(model: nn.Module, split: EvaluationSplit, batch_size: int | None = N
 
 
 @torch.no_grad()
-def judge(model: nn.Module, split: EvaluationSplit, batch_size: int | None = None) -> tuple[Tensor, Tensor]:
+def judge(model: nn.Module, split: Split, batch_size: int | None = None) -> tuple[Tensor, Tensor]:
     """Return `accuracy` (...) and `correct` (..., N) on a split.
 
     Computed batch by batch, since the scores of a population may be large.
     """
-    right: list[Tensor] = []
-    chosen: list[Tensor] = []
-    finite: list[Tensor] = []
+    right, chosen, finite = list[Tensor](), list[Tensor](), list[Tensor]()
     with eval_mode(model):
         for inputs, labels in split.batches(batch_size or split.evaluation_batch):
             predicted = scores(model(*inputs))
@@ -155,13 +153,13 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def evaluate(model: nn.Module, split: EvaluationSplit, batch_size: int | None = None) -> Tensor:
+def evaluate(model: nn.Module, split: Split, batch_size: int | None = None) -> Tensor:
     """Compute the accuracy on a split, shape () or (K,)."""
-    return accuracy(predict(model, split, batch_size), split.labels)
+    return judge(model, split, batch_size)[0]
 
 
 @torch.no_grad()
-def unimodal_logits(network: FusionNetwork, split: EvaluationSplit) -> list[Tensor]:
+def unimodal_logits(network: FusionNetwork, split: Split) -> list[Tensor]:
     """Logits (N, C) of each unimodal network, first modality first, in eval mode; empty if there are none."""
     with eval_mode(network):
         parts = [network.unimodal(*inputs)[1] for inputs, _ in split.batches(split.evaluation_batch)]
@@ -184,12 +182,12 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 class TrainPass(Protocol):
-    """Train a model for one pass."""
+    """One pass over the training split."""
 
     @property
     def optimizer(self) -> torch.optim.Optimizer: ...
 
-    def __call__(self, batches: SizedBatches, rates: Iterator[float]) -> EpochResult: ...
+    def __call__(self, batches: Batches, rates: Iterator[float]) -> EpochResult: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,7 +200,7 @@ class ModelTraining:
     amp: bool = False
     verbose: bool = False  # long passes show their progress
 
-    def __call__(self, batches: SizedBatches, rates: Iterator[float]) -> EpochResult:
+    def __call__(self, batches: Batches, rates: Iterator[float]) -> EpochResult:
         self.prepare()
         return train_epoch(self.model, show_batches(batches, self.verbose), self.optimizer, rates, self.amp)
 

@@ -8,14 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Outputs = Tensor | tuple[Tensor, ...]
+from models.fusion import Outputs
 
 
 def losses(outputs: Outputs, labels: Tensor) -> Tensor:
-    """Mean loss of every member, shape (...); with multitask the sum over the outputs.
+    """Compute the mean loss of every member, shape (...); with multitask the sum over the outputs.
 
-    Cross entropy for labels (B,), binary cross entropy for multi-label labels (B, C); in float32, or in float64 for
-    outputs in float64.
+    It is cross entropy for labels (B,) and binary cross entropy for multi-label labels (B, C), in float32 or float64.
     """
     if isinstance(outputs, tuple):
         return sum((losses(out, labels) for out in outputs[1:]), losses(outputs[0], labels))
@@ -30,34 +29,31 @@ def losses(outputs: Outputs, labels: Tensor) -> Tensor:
 
 
 def scores(outputs: Outputs) -> Tensor:
-    """Scores (..., B, C) that predictions use: the logits, with multitask the sum of all outputs (published)."""
+    """Return the scores (..., B, C) of predictions: the logits, with multitask the sum of all outputs (published)."""
     return sum(outputs[1:], outputs[0]) if isinstance(outputs, tuple) else outputs
 
 
 def correct(predicted: Tensor, labels: Tensor) -> Tensor:
-    """Correctness of each sample, (..., N), from scores (..., N, C); if multi-label, its share of correct classes."""
+    """Judge each sample, (..., N), from scores (..., N, C); if multi-label, by its share of correct classes."""
     if labels.ndim == 2:
         return ((predicted > 0) == (labels > 0)).float().mean(-1)
     return predicted.argmax(-1) == labels
 
 
 def accuracy(predicted: Tensor, labels: Tensor) -> Tensor:
-    """Share of correct predictions, shape (...), from scores (..., N, C); NaN if a score is not finite.
+    """Compute the share of correct predictions, shape (...), from scores (..., N, C); NaN if a score is not finite.
 
     For multi-label samples this is the weighted F1.
     """
-    reached = (
-        weighted_f1(predicted > 0, labels > 0) if labels.ndim == 2 else correct(predicted, labels).float().mean(-1)
-    )
+    if labels.ndim == 2:
+        reached = weighted_f1(predicted > 0, labels > 0)
+    else:
+        reached = correct(predicted, labels).float().mean(-1)
     return reached.where(predicted.isfinite().flatten(-2).all(-1), torch.nan)
 
 
 def weighted_f1(predicted: Tensor, labels: Tensor) -> Tensor:
-    """Mean over classes of F1, weighted by class frequency, shape (...), from booleans (..., N, C) and (N, C)."""
+    """Average F1 over classes, weighted by class frequency, shape (...), from booleans (..., N, C) and (N, C)."""
     occurring = labels.sum(-2)  # (C,)
-    return (_f1_by_class(predicted, labels) * occurring).sum(-1) / occurring.sum().clamp(min=1)
-
-
-def _f1_by_class(predicted: Tensor, labels: Tensor) -> Tensor:
-    """F1 of each class, (..., C); 0 for a class that neither occurs nor is predicted."""
-    return 2 * (predicted & labels).sum(-2) / (predicted.sum(-2) + labels.sum(-2)).clamp(min=1)
+    by_class = 2 * (predicted & labels).sum(-2) / (predicted.sum(-2) + occurring).clamp(min=1)  # (..., C)
+    return (by_class * occurring).sum(-1) / occurring.sum().clamp(min=1)

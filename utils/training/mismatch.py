@@ -1,81 +1,65 @@
 """Name the flags that would make a checkpoint fit a network, from the shapes of the parameters that it holds."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from models.fusion import FusionHead, FusionNetwork
+from models.fusion import CentralWeights
 from models.hcn import SkeletonNet
 from models.inflated_resnet import InflatedResNet50
 from models.lenet import LeNet
 
 LAYER = re.compile(r"fusion_layers\.(\d+)\.0\.weight")
 NORM = re.compile(r"fusion_layers\.\d+\.2\.running_mean")
-CENTRAL = {
-    "--num_outputs {}": ("central_classifier.weight", 0),
-    "--inner_representation_size {}": ("central_classifier.weight", 1),
-}
-# By class of network: the parameter, and its dimension, whose size a flag sets.
-SIZES: dict[type[nn.Module], dict[str, tuple[str, int]]] = {
-    LeNet: {"--channels {}": ("conv1.weight", 0), "--num_outputs {}": ("classifier.0.weight", 0)},
-    InflatedResNet50: {"--num_outputs {}": ("classifier.weight", 0)},
-    SkeletonNet: {  # the first number of --vid_len counts the frames of clips, which no shape depends on
-        "--vid_len 8 {}": ("conv2.weight", 0),
-        "--num_outputs {}": ("fc8.weight", 0),
-    },
-    FusionHead: CENTRAL,
-    FusionNetwork: CENTRAL,
-}
+SIZES: tuple[tuple[type[nn.Module], str, str, int], ...] = (  # network, parameter and dimension whose size a flag sets
+    (LeNet, "--channels {}", "conv1.weight", 0),
+    (LeNet, "--num_outputs {}", "classifier.0.weight", 0),
+    (InflatedResNet50, "--num_outputs {}", "classifier.weight", 0),
+    (SkeletonNet, "--vid_len 8 {}", "conv2.weight", 0),  # the first number counts frames of clips: no shape shows it
+    (SkeletonNet, "--num_outputs {}", "fc8.weight", 0),
+    (CentralWeights, "--num_outputs {}", "central_classifier.weight", 0),
+    (CentralWeights, "--inner_representation_size {}", "central_classifier.weight", 1),
+)
 
 
 def flags_that_fit(network: nn.Module, held: Mapping[str, Tensor]) -> list[str]:
-    """Flags, with the checkpoint's values, in which a checkpoint differs from a network.
+    """Return the flags, with the values of the state_dict `held`, in which a checkpoint differs from a network.
 
-    Args:
-        held: state_dict of the checkpoint.
-
-    Returns:
-        Flags such as "--channels 4"; empty if no flag explains the difference.
+    For example, ["--channels 4"]; empty if no flag explains the difference.
     """
-    own = network.state_dict()
-    flags = []
-    for flag, name, dimension in _sizes(network):
-        if name in held and held[name].ndim == own[name].ndim:
-            size = held[name].shape[dimension]
-            if size != own[name].shape[dimension]:
-                flags.append(flag.format(size))
-    reads, holds = _inputs(own), _inputs(held)
-    if reads and holds:
-        normalized = [any(NORM.match(name) for name in state) for state in (own, held)]
-        if normalized[0] != normalized[1]:
-            flags.append("--batchnorm" if normalized[1] else "no --batchnorm")
+    own, flags = network.state_dict(), list[str]()
+    for prefix, module in network.named_modules():
+        for kind, flag, parameter, dimension in SIZES:
+            name = f"{prefix}.{parameter}".removeprefix(".")
+            if isinstance(module, kind) and name in held and held[name].ndim == own[name].ndim:
+                size = held[name].shape[dimension]
+                if size != own[name].shape[dimension]:
+                    flags.append(flag.format(size))
+    mine, theirs = _inputs(own), _inputs(held)
+    if mine is not None and theirs is not None:
+        trained = any(NORM.fullmatch(name) for name in held)
+        if trained != any(NORM.fullmatch(name) for name in own):
+            flags.append("--batchnorm" if trained else "no --batchnorm")
         # Other backbones have features of other widths, so widths identify the rows only if the backbones agree.
         others = any(flag.startswith(("--channels", "--vid_len")) for flag in flags)
-        if len(reads) != len(holds) or (not others and reads != holds):
-            flags.append(f"a --conf of {_describe(holds)} features, not {_describe(reads)}")
+        if len(mine) != len(theirs) or (not others and mine != theirs):
+            flags.append(f"a --conf of {_describe(theirs)} features, not {_describe(mine)}")
     return list(dict.fromkeys(flags))
 
 
-def _sizes(network: nn.Module) -> Iterator[tuple[str, str, int]]:
-    """(flag, parameter, dimension whose size the flag sets) of a network and the networks in it."""
-    for prefix, module in network.named_modules():
-        for known, sizes in SIZES.items():
-            if isinstance(module, known):
-                for flag, (name, dimension) in sizes.items():
-                    yield flag, f"{prefix}.{name}" if prefix else name, dimension
-
-
-def _inputs(state: Mapping[str, Tensor]) -> list[int]:
+def _inputs(state: Mapping[str, Tensor]) -> list[int] | None:
     """Number of features that each fusion layer reads, without the previous layer's output.
 
-    Empty if the state holds no central weights, or some of other than two dimensions.
+    None if the state holds no central weights, or they are not matrices.
     """
-    layers = {int(match[1]): value for name, value in state.items() if (match := LAYER.fullmatch(name))}
-    classifier = state.get("central_classifier.weight")
-    if classifier is None or any(weight.ndim != 2 for weight in (classifier, *layers.values())):
-        return []
-    return [layers[n].shape[1] - classifier.shape[1] * (n > 0) for n in sorted(layers)]
+    layers = [match for match in map(LAYER.fullmatch, state) if match]
+    names = ["central_classifier.weight", *(match[0] for match in layers)]
+    if not all(name in state and state[name].ndim == 2 for name in names):
+        return None
+    inner = state["central_classifier.weight"].shape[1]
+    widths = sorted((int(match[1]), state[match[0]].shape[1]) for match in layers)
+    return [width - inner * (layer > 0) for layer, width in widths]
 
 
 def _describe(inputs: list[int]) -> str:

@@ -38,7 +38,7 @@ class SavedTraining:
 
     @property
     def seconds(self) -> float:
-        """Training time so far, including that of earlier processes."""
+        """Training time so far, that of earlier processes included."""
         return time.perf_counter() - self._started
 
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -62,7 +62,7 @@ class SavedTraining:
         os.replace(fresh, path)
 
     def _load(self) -> dict[str, Any]:
-        """The last saved values, or those before if the last are damaged; empty if there are none."""
+        """Return the last saved values, or those before if the last are damaged; empty if there are none."""
         paths = [] if self.folder is None else [self.folder / f"state{part}.checkpoint" for part in ("", ".previous")]
         for path in filter(Path.exists, paths):
             try:
