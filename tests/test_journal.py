@@ -23,7 +23,7 @@ SETTINGS = SearchSettings(max_fusions=2, search_iterations=2, num_samples=4)
 class Trains:
     """Trains nothing, but notes what it should have: the steps, and how many of their candidates were known."""
 
-    at_once = True
+    together = 256
 
     def __init__(self):
         self.asked = []

@@ -65,7 +65,7 @@ def test_a_candidate_that_overflows_leaves_the_others_as_they_would_be_without_i
 class FailsSometimes:
     """Every third candidate fails."""
 
-    at_once = True
+    together = 256
 
     def __call__(self, configurations, step, known):
         for place, configuration in enumerate(configurations[known:], known):

@@ -128,11 +128,6 @@ class PopulationEvaluator(abc.ABC):
     def dev_logits(self) -> list[Tensor]:
         """Logits (N, C) of each unimodal network on the dev split; empty if they are not known."""
 
-    @property
-    def at_once(self) -> bool:
-        """True if candidates are evaluated many at a time."""
-        return self.together > 1
-
     def __call__(self, configurations: Sequence[Configuration], step: int, known: int = 0) -> Iterator[Evaluation]:
         """Evaluate the candidates of a step, except for the first `known`."""
         for place, group in self._groups(configurations):

@@ -130,19 +130,20 @@ class FoundRun:
         self.rows: list[Row] = []  # of the baselines
         self.scores: dict[str, dict[str, Tensor]] = {}  # of the baselines, by split and name
         self.lines: list[dict[str, Any]] = []  # one per epoch
+        self.seconds: list[float | None] = []  # of all training that the network needs; None if not known
 
     def measure_baselines(self, checkpoints: Sequence[Path]) -> None:
         """Evaluate each unimodal network and late fusion; called before training changes their weights."""
         seconds = recorded_seconds(checkpoints)
         self.scores = baselines(self.network, self.splits, self.modalities)
         self.rows = baseline_rows(self.scores, self.splits, self.modalities, seconds)
-        self.row.seconds = sum(value or 0 for value in seconds)
+        self.seconds += seconds
 
     def add_search(self, searched: Mapping[str, Any], inputs: Mapping[str, object]) -> None:
         """Add the cost of a search from its best.json; warn if it fused other unimodal networks."""
         if searched.get("inputs", {}).get("checkpoints", inputs["checkpoints"]) != inputs["checkpoints"]:
             print("warning: the search in --conf fused other unimodal networks than these", file=sys.stderr)
-        self.row.seconds = (self.row.seconds or 0) + searched.get("seconds", 0)
+        self.seconds.append(searched.get("seconds", 0))
         self.row.candidates_trained = searched.get("candidates_trained")
 
     def train(self, training: TrainingSettings) -> None:
@@ -179,7 +180,8 @@ class FoundRun:
                     progress.update()
                 first += epochs
         record.load_best()
-        self.row.seconds = (self.row.seconds or 0) + record.seconds
+        self.seconds.append(record.seconds)
+        self.row.seconds = None if None in self.seconds else sum(filter(None, self.seconds))
 
     def _phases(self, epochs: int) -> list[tuple[str, list[nn.Parameter], int]]:
         """Name, trained weights and epochs of each phase; without backbones there is only the last."""

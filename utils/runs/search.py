@@ -79,7 +79,9 @@ class SearchRun:
                     if self.run.tensorboard:
                         write_search(self.folder)
                     if step.index == 0 and self.run.verbose:
-                        steps_like_it = len(settings.steps()) if evaluator.at_once else total / len(step.candidates)
+                        steps_like_it = (
+                            len(settings.steps()) if evaluator.together > 1 else total / len(step.candidates)
+                        )
                         about = f"{step.seconds:.1f} s, so all may take about {steps_like_it * step.seconds:.0f} s"
                         bar.write(f"the first step took {about}")
             except BudgetSpent:

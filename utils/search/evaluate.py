@@ -22,8 +22,8 @@ class CandidateEvaluator(Protocol):
     """Train candidates; see `utils.candidates.evaluators`."""
 
     @property
-    def at_once(self) -> bool:
-        """True if many candidates are evaluated at a time."""
+    def together(self) -> int:
+        """Number of candidates that train together."""
 
     def __call__(self, configurations: Sequence[Configuration], step: int, known: int) -> Iterable[Evaluation]: ...
 
@@ -71,7 +71,7 @@ class JournaledEvaluator:
             BudgetSpent: the budget ended before all candidates were trained.
         """
         evaluations = self._replay(configurations, step)
-        known = len(evaluations)
+        known = shown = len(evaluations)
         self.evaluate.restore_shared(configurations, step, known)
         self._show(step, evaluations)
         # Candidates that train together also draw dropout together. All of the step are therefore requested whatever
@@ -81,13 +81,13 @@ class JournaledEvaluator:
             place = len(evaluations)
             self._record(configurations[place], step, predicted[place] if predicted else None, evaluation)
             evaluations.append(evaluation)
-            if not self.evaluate.at_once:
-                self._show(step, [evaluation])
             interrupts.check()
-            if not self.evaluate.at_once and self._remaining(len(evaluations)) == 0:
-                break
-        if self.evaluate.at_once:  # one by one, all but the first would seem to take no time
-            self._show(step, evaluations[known:])
+            if len(evaluations) % self.evaluate.together == 0:  # within a group, all but the first seem to take no time
+                self._show(step, evaluations[shown:])
+                shown = len(evaluations)
+                if self._remaining(shown) == 0:
+                    break
+        self._show(step, evaluations[shown:])
         self.count += len(evaluations)
         if len(evaluations) < len(configurations):
             raise BudgetSpent

@@ -63,8 +63,10 @@ def best_of(candidates: Iterable[Mapping], count: int = 5) -> list[dict]:
     best: dict[Configuration, float] = {}
     for line in candidates:
         if not line.get("failed"):
-            configuration = as_configuration(line["configuration"])
-            best[configuration] = max(best.get(configuration, 0.0), *line["accuracies"])
+            configuration, accuracy = as_configuration(line["configuration"]), max(line["accuracies"])
+            if accuracy > best.get(configuration, -1.0):
+                best.pop(configuration, None)  # its place is that of the candidate that reached the accuracy
+                best[configuration] = accuracy
     ranked = sorted(best.items(), key=lambda item: -item[1])[:count]
     return [{"configuration": configuration, "accuracy": accuracy} for configuration, accuracy in ranked]
 
