@@ -71,71 +71,47 @@ class Layout:
     names: tuple[Name, ...]
 
 
-@dataclass(frozen=True)
-class Frame:
-    """Where columns and rows lie."""
-
-    lefts: tuple[float, ...]  # of the columns
-    box: float  # width of a feature
-    gap: float  # between columns
-    on_left: int  # number of columns left of the fusion layers
-    center: float  # x of the fusion layers
-    top: float
-    pitch: float
-
-    def row(self, i: float) -> float:
-        return self.top + self.pitch * i
-
-
-def _frame(modalities: int) -> Frame:
-    box, gap, top, pitch = (46, 12, 42, 34) if modalities <= 2 else (30, 18, 56, 42)
-    on_left = (modalities + 1) // 2
-    center = 4 + on_left * (box + gap) - gap + READING + REACH
-    starts = (4 if m < on_left else center + REACH + READING - on_left * (box + gap) for m in range(modalities))
-    lefts = tuple(start + m * (box + gap) for m, start in enumerate(starts))
-    return Frame(lefts, box, gap, on_left, center, top, pitch)
-
-
 def lay_out(configuration: Sequence[Sequence[int]], modalities: Sequence[str], sizes: Sequence[int]) -> Layout:
     """Place the features, the fusion layers below each other, the classifier, and the lines between them."""
-    frame, layers, depth = _frame(len(modalities)), len(configuration), max(*sizes, len(configuration) + 1)
-    heights = [frame.row((depth - layers - 1) / 2 + i) for i in range(layers + 1)]
-    curves, boxes = [], []
-    for m, (left, size) in enumerate(zip(frame.lefts, sizes, strict=True)):
+    crowded, last = len(modalities) > 2, len(modalities) - 1
+    box, gap, top, pitch, below = (30, 18, 56, 42, 26) if crowded else (46, 12, 42, 34, 18)
+    on_left = (len(modalities) + 1) // 2  # columns left of the fusion layers
+    center = 4 + on_left * (box + gap) - gap + READING + REACH
+    starts = [4 if m < on_left else center + REACH + READING - on_left * (box + gap) for m in range(len(modalities))]
+    lefts = [start + m * (box + gap) for m, start in enumerate(starts)]
+    layers, depth = len(configuration), max(*sizes, len(configuration) + 1)
+
+    def height(i: float) -> float:
+        return top + pitch * i
+
+    def reading(m: int, feature: int, y: float) -> Curve:
+        """The line from a feature to the layer at height y; it passes inner columns below the feature's row."""
+        side, columns_between = (1, on_left - 1 - m) if m < on_left else (-1, m - on_left)
+        x, end = lefts[m] + box * (side > 0), center - side * REACH
+        way: list[Point] = [(x, height(feature))]
+        if columns_between:
+            passing = height(feature) + 18 + 6 * (m % 2)  # neighboring columns at heights of their own
+            way += [(x + side * gap, passing), (end - side * READING, passing)]
+        return Curve((*way, (end, y)), m % KINDS)
+
+    curves, boxes, names = [], [], []
+    for m, (left, words, size) in enumerate(zip(lefts, modalities, sizes, strict=True)):
         used = {row[m] for row in configuration}
-        middle = left + frame.box / 2
-        curves.append(Curve(((middle, frame.row(0)), (middle, frame.row(size - 1)))))
+        curves.append(Curve(((left + box / 2, height(0)), (left + box / 2, height(size - 1)))))
         for i in range(size):
-            boxes.append(Box(left, frame.row(i), frame.box, str(i), "bar" if i in used else "box", m % KINDS))
-    curves.append(Curve(((frame.center, heights[0]), (frame.center, heights[-1]))))
-    for i, (row, y) in enumerate(zip(configuration, heights, strict=False), 1):
-        curves += [_reading(frame, m, feature, y) for m, feature in enumerate(row[:-1]) if feature >= 0]
-        boxes.append(Box(frame.center - REACH, y, 2 * REACH, f"{i} · {activation_name(row[-1])}", "box layer"))
-    boxes.append(Box(frame.center - REACH, heights[-1], 2 * REACH, "classifier", "box"))
-    width = max(frame.lefts[-1] + frame.box, frame.center + REACH) + 4
-    height = frame.row(depth - 1) + (18 if len(modalities) <= 2 else 26)
-    return Layout(width, height, tuple(curves), tuple(boxes), _names(frame, modalities))
-
-
-def _reading(frame: Frame, m: int, feature: int, y: float) -> Curve:
-    """The line from a feature to the layer at height y; it passes inner columns below the feature's row."""
-    side, columns_between = (1, frame.on_left - 1 - m) if m < frame.on_left else (-1, m - frame.on_left)
-    x, height, end = frame.lefts[m] + frame.box * (side > 0), frame.row(feature), frame.center - side * REACH
-    way: list[Point] = [(x, height)]
-    if columns_between:
-        below = height + 18 + 6 * (m % 2)  # neighboring columns at heights of their own
-        way += [(x + side * frame.gap, below), (end - side * READING, below)]
-    return Curve((*way, (end, y)), m % KINDS)
-
-
-def _names(frame: Frame, modalities: Sequence[str]) -> tuple[Name, ...]:
-    """Names of the columns; the outer ones start or end with their column, many alternate in height."""
-    last, crowded, names = len(modalities) - 1, len(modalities) > 2, []
-    for m, (left, words) in enumerate(zip(frame.lefts, modalities, strict=True)):
+            boxes.append(Box(left, height(i), box, str(i), "bar" if i in used else "box", m % KINDS))
+        # Outer names start or end with their column; many alternate in height.
         share, anchor = (0.0, "start") if m == 0 else (1.0, "end") if m == last else (0.5, "middle")
         short = f"{words[:9]}…" if crowded and len(words) > 10 else words
-        names.append(Name(left + share * frame.box, 34 if crowded and m % 2 else 16, short, anchor, m % KINDS))
-    return tuple(names)
+        names.append(Name(left + share * box, 34 if crowded and m % 2 else 16, short, anchor, m % KINDS))
+    heights = [height((depth - layers - 1) / 2 + i) for i in range(layers + 1)]
+    curves.append(Curve(((center, heights[0]), (center, heights[-1]))))
+    for i, (row, y) in enumerate(zip(configuration, heights, strict=False), 1):
+        curves += [reading(m, feature, y) for m, feature in enumerate(row[:-1]) if feature >= 0]
+        boxes.append(Box(center - REACH, y, 2 * REACH, f"{i} · {activation_name(row[-1])}", "box layer"))
+    boxes.append(Box(center - REACH, heights[-1], 2 * REACH, "classifier", "box"))
+    width = max(lefts[-1] + box, center + REACH) + 4
+    return Layout(width, height(depth - 1) + below, tuple(curves), tuple(boxes), tuple(names))
 
 
 def activation_name(index: int) -> str:

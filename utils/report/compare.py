@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from statistics import mean
+from string import ascii_uppercase
 
 from utils.report import plots
 from utils.report.contents import FREE, UNIMODAL, RunFiles
@@ -13,7 +14,6 @@ from utils.report.plots import Figure
 # Settings in which the runs of a group may differ.
 APART = FREE - {"device"} | {"seed", "with_random", "evaluate_missing", "export"}
 CANDIDATES = "candidates trained"
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Group:
 
     @property
     def letter(self) -> str:
-        return LETTERS[self.number % len(LETTERS)] + str(self.number // len(LETTERS) or "")
+        return ascii_uppercase[self.number % 26] + str(self.number // 26 or "")
 
     @property
     def color(self) -> int:
@@ -60,7 +60,7 @@ class Group:
 
 def outcome(name: str, files: RunFiles) -> Outcome:
     """Collect the figures of one run."""
-    results, best = files.results, files.best
+    results, best, row = files.results, files.best, files.found_row
     if files.kind == "search":
         scores = [candidate["accuracy"] for candidate in files.candidates]
         reached = best["configurations"][0]["accuracy"] if best.get("configurations") else max(scores, default=None)
@@ -69,11 +69,13 @@ def outcome(name: str, files: RunFiles) -> Outcome:
         return Outcome(name, reached, None, seconds, trained, list(accumulate(scores, max)))
     curve = list(accumulate((epoch["dev_accuracy"] for epoch in results.get("epochs") or ()), max))
     if files.kind == UNIMODAL:
-        dev, test = results.get("dev_accuracy"), results.get("test_accuracy")
-        return Outcome(name, dev, test, results.get("seconds"), None, curve)
-    row = files.found_row
-    trained = row.get("candidates_trained")
-    return Outcome(name, row.get("dev"), row.get("test"), row.get("seconds"), trained, curve)
+        row = {
+            "dev": results.get("dev_accuracy"),
+            "test": results.get("test_accuracy"),
+            "seconds": results.get("seconds"),
+        }
+    dev, test, seconds, trained = map(row.get, ("dev", "test", "seconds", "candidates_trained"))
+    return Outcome(name, dev, test, seconds, trained, curve)
 
 
 def kind_of(files: RunFiles) -> str:
