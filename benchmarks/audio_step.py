@@ -11,16 +11,13 @@ the same weights on the same batches, to compare training accuracy of the last e
 import argparse
 import functools
 import itertools
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
+from measure import plain_pooled, ratios, seconds_of, spread
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from benchmarks.measure import plain_pooled, ratios, seconds_of, spread
 from datasets.avmnist.load import load_avmnist
 from models.lenet import AudioLeNet
 from utils import cli

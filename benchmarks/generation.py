@@ -7,13 +7,11 @@ Unknown flags are passed on to avmnist_gen.py.
 """
 
 import functools
-import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+from measure import run_script, seconds_of, spread
 
-from benchmarks.measure import ROOT, run_script, seconds_of, spread
 from utils import cli
 from utils.files import write_json
 
@@ -26,8 +24,8 @@ def main() -> None:
     seconds = []
     for _ in range(args.repeats):
         with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, ROOT / "avmnist_gen.py", "--datadir", f"{folder}/data", "--no-verbose", *flags]
-            seconds += seconds_of(functools.partial(run_script, command), 1)
+            given = ["--datadir", f"{folder}/data", "--no-verbose", *flags]
+            seconds += seconds_of(functools.partial(run_script, "avmnist_gen.py", given), 1)
     figures = spread(seconds)
     print("seconds: median {median:.1f}, lowest {lowest:.1f}, highest {highest:.1f}".format(**figures))
     if args.out:

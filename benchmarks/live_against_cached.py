@@ -10,18 +10,15 @@ and the mean difference (live minus cached) with its standard deviation.
 """
 
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from measure import random_configurations
 from scipy import stats
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from benchmarks.measure import random_configurations
 from datasets.avmnist.load import load_avmnist
 from models.fusion import AudioImageNetwork
 from models.lenet import AudioLeNet, ImageLeNet

@@ -3,6 +3,7 @@
 import dataclasses
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,12 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # also for the scripts, which import this module first
+
 from models.lenet import LeNet
 from utils.errors import UsageError
 from utils.search.space import Configuration, Space
 from utils.training.batches import CPU, ArrayBatches, ArraySplit
-
-ROOT = Path(__file__).parents[1]
 
 
 def seconds_of(work: Callable[[], object], repeats: int, device: torch.device = CPU) -> list[float]:
@@ -46,15 +47,19 @@ def machine_name(device: torch.device) -> str:
     return torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
 
 
-def run_script(command: Sequence[object]) -> None:
+def run_script(script: str, flags: Sequence[object], through: Sequence[object] = ()) -> None:
     """Run one of the project's scripts, which prints its own errors.
+
+    Args:
+        through: arguments of Python before the script.
 
     Raises:
         UsageError: it failed.
     """
-    parts = [str(part) for part in command]
-    if subprocess.run(parts, stdout=subprocess.DEVNULL).returncode:
-        raise UsageError(f"{next(part for part in parts if part.endswith('.py'))} failed; see above")
+    path = Path(__file__).parents[1] / script
+    command = [sys.executable, *through, path, *flags]
+    if subprocess.run(list(map(str, command)), stdout=subprocess.DEVNULL).returncode:
+        raise UsageError(f"{path} failed; see above")
 
 
 def plain_pooled(net: LeNet, x: Tensor) -> tuple[list[Tensor], Tensor]:

@@ -18,18 +18,15 @@ import argparse
 import dataclasses
 import functools
 import os
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from measure import ClockedSplit, machine_name, random_configurations, seconds_of, spread
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from benchmarks.measure import ClockedSplit, machine_name, random_configurations, seconds_of, spread
 from datasets.ntu.folder import SUBJECTS, NTUSettings, normalise_clips
 from datasets.ntu.pack import TEXT_FOLDER, SkeletonPack, write_pack
 from datasets.ntu.skeleton import parse_skeleton, prepare_skeleton

@@ -19,17 +19,14 @@ import argparse
 import dataclasses
 import functools
 import itertools
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from measure import ClockedSplit, machine_name, random_configurations, spread
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from benchmarks.measure import ClockedSplit, machine_name, random_configurations, spread
 from models.fusion import FeatureLayout, HeadSettings
 from models.lenet import AudioLeNet, ImageLeNet
 from utils import cli

@@ -17,7 +17,6 @@ import argparse
 import dataclasses
 import json
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -25,11 +24,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from measure import plain_pooled, ratios, run_script, seconds_of, spread
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from benchmarks.measure import ROOT, plain_pooled, ratios, run_script, seconds_of, spread
 from datasets.avmnist.load import load_avmnist
 from models.fusion import AudioImageNetwork, FusionHead, HeadSettings
 from models.lenet import AudioLeNet, ImageLeNet
@@ -136,10 +133,10 @@ def run_search(datadir: Path, checkpointdir: Path, flags: Sequence[object]) -> R
         folder = Path(name)
         for checkpoint in CHECKPOINTS:
             (folder / checkpoint).write_bytes((checkpointdir / checkpoint).read_bytes())
-        script = [ROOT / "main_searchable_avmnist.py", "--datadir", datadir, "--no-verbose", *flags]
-        folders = ["--checkpointdir", folder, "--run_dir", folder / "run"]
+        folders = ["--datadir", datadir, "--checkpointdir", folder, "--run_dir", folder / "run"]
         started = time.perf_counter()
-        run_script([sys.executable, "-c", WATCHED, folder / "memory", *script, *folders])
+        through = ["-c", WATCHED, folder / "memory"]
+        run_script("main_searchable_avmnist.py", [*folders, "--no-verbose", *flags], through)
         seconds = time.perf_counter() - started
         best = json.loads((folder / "run/best.json").read_text())
         journal = map(json.loads, (folder / "run/journal.jsonl").read_text().splitlines())

@@ -8,8 +8,8 @@ Lengths are in SVG units, y grows downward.
 import functools
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from markupsafe import Markup
@@ -22,8 +22,7 @@ from utils.search.space import format_configuration
 HEIGHT, REACH, READING = 24, 54, 56  # height of a box, half the width of a layer, room for the lines into it
 
 
-@dataclass(frozen=True)
-class Box:
+class Box(NamedTuple):
     """A feature, a fusion layer or the classifier; (x, y) is the middle of the left side."""
 
     x: float
@@ -34,8 +33,7 @@ class Box:
     kind: int = 0  # color of a filled box
 
 
-@dataclass(frozen=True)
-class Curve:
+class Curve(NamedTuple):
     """A smooth line through points, horizontal at each of them (vertical where two have the same x)."""
 
     way: tuple[Point, ...]
@@ -49,8 +47,7 @@ class Curve:
         return points
 
 
-@dataclass(frozen=True)
-class Name:
+class Name(NamedTuple):
     """The name of a modality above its column."""
 
     x: float
@@ -60,8 +57,7 @@ class Name:
     kind: int
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(NamedTuple):
     """Everything in a drawing of a fusion network, in the order of painting."""
 
     width: float

@@ -138,13 +138,13 @@ def choices(files: RunFiles) -> dict[str, object] | None:
     possible = Space(tuple(files.header["sizes"]), activations, skips).rows()
     figures = []
     for column, name in enumerate([*files.modalities, "activation"]):
-        feature, bars, usual = column < len(files.modalities), [], []
+        feature, bars = column < len(files.modalities), []
         for i in sorted({row[column] for row in possible}):
             label = "left out" if i == SKIP else f"{name} {i}" if feature else activation_name(i)
-            uses = sum(row[column] == i for row in layers)
-            bars.append(Bar(label if len(label) <= 12 else str(i), uses / len(layers), f"{uses} of {len(layers)}"))
-            usual.append(sum(row[column] == i for row in possible) / len(possible))
-        picture = plots.bars(f"{name} of the best", bars, column % plots.KINDS, usual)
+            uses, chance = (sum(row[column] == i for row in rows) for rows in (layers, possible))
+            short, words = label if len(label) <= 12 else str(i), f"{uses} of {len(layers)}"
+            bars.append(Bar(short, uses / len(layers), words, chance / len(possible)))
+        picture = plots.bars(f"{name} of the best", bars, column % plots.KINDS)
         figures.append(Figure(picture, f"{name[0].upper()}{name[1:]} feature" if feature else "Activation"))
     return {"best": best, "configurations": len(scores), "layers": len(layers), "figures": figures}
 
