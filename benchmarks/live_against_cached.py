@@ -12,7 +12,6 @@ and the mean difference (live minus cached) with its standard deviation.
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,15 +32,6 @@ from utils.training.checkpoints import load_backbones
 from utils.training.devices import resolve_device
 
 SPACE = Space(sizes=(AudioLeNet.depth, ImageLeNet.depth))
-
-
-def compare(cached: Sequence[float], live: Sequence[float]) -> dict[str, float]:
-    differences = [b - a for a, b in zip(cached, live, strict=True)]
-    return {
-        "spearman": float(stats.spearmanr(cached, live).statistic),
-        "mean_difference": statistics.mean(differences),
-        "deviation": statistics.pstdev(differences),
-    }
 
 
 def main() -> None:
@@ -75,8 +65,15 @@ def main() -> None:
             trained = {"cached": list(cached(configurations, step)), "live": list(live(configurations, step))}
             reached = {way: [e.accuracy for e in evaluations] for way, evaluations in trained.items()}
             seconds = {way: sum(e.seconds for e in evaluations) for way, evaluations in trained.items()}
-            figures[name] = compare(**reached) | {"seconds": seconds, "accuracies": reached}
-            figures[name]["configurations"] = [format_configuration(c) for c in configurations]
+            differences = [b - a for a, b in zip(*reached.values(), strict=True)]
+            figures[name] = {
+                "spearman": float(stats.spearmanr(*reached.values()).statistic),
+                "mean_difference": statistics.mean(differences),
+                "deviation": statistics.pstdev(differences),
+                "seconds": seconds,
+                "accuracies": reached,
+                "configurations": [format_configuration(c) for c in configurations],
+            }
     for name, group in figures.items():
         print(f"\n{name:34}  cached    live")
         cached, live = group["accuracies"]["cached"], group["accuracies"]["live"]

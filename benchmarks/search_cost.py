@@ -41,14 +41,8 @@ BATCH, EPOCHS, CLASSES = 32, 3, 10  # published
 SAMPLED = 15  # configurations whose published steps are timed in a repeat
 CHECKPOINTS = ("audio_model.pkl", "image_model.pkl")
 UNITS = {  # what is printed of each repeat's figures: unit and factor
-    "published_training_step": ("ms", 1e3),
-    "published_evaluation_step": ("ms", 1e3),
-    "published_search": ("s", 1),
-    "search_process": ("s", 1),
-    "extraction": ("s", 1),
-    "training": ("s", 1),
-    "surrogate": ("s", 1),
-    "other": ("s", 1),
+    **dict.fromkeys(("published_training_step", "published_evaluation_step"), ("ms", 1e3)),
+    **dict.fromkeys(("published_search", "search_process", "extraction", "training", "surrogate", "other"), ("s", 1)),
     "flops": ("GFLOP/s", 1e-9),
     "bytes": ("GB/s", 1e-9),
 }

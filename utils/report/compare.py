@@ -125,8 +125,8 @@ def curves(groups: Sequence[Group], x_label: str) -> Figure | None:
     if not groups:
         return None
     drawn = [[[100 * value for value in run.curve] for run in group.runs if run.curve] for group in groups]
-    lines = list(chain(*drawn))
-    panel = plots.Panel(44, 24, 386, 250, (0.5, max(map(len, lines)) + 0.5), plots.bounds(chain(*lines)))
+    every = list(chain(*drawn))
+    panel = plots.Panel(44, 24, 386, 250, (0.5, max(map(len, every)) + 0.5), plots.bounds(chain(*every)))
     score = common_score(groups)
     parts, ends, words = [panel.axes(x_label, f"best dev {score} so far (%)")], [], []
     held = plots.stairs if x_label == CANDIDATES else iter

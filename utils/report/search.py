@@ -15,7 +15,7 @@ WIDE, HIGH = 406, 226  # of the main panels
 
 
 def search_content(files: RunFiles) -> dict[str, object]:
-    best = files.best_configurations() if files.best or files.candidates else []
+    best = files.best_configurations()
     return {
         "top": best,
         "baselines": baselines(files),

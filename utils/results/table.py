@@ -107,17 +107,15 @@ def f1_scores(predicted: Tensor, labels: Tensor) -> dict[str, float]:
 def format_table(rows: Sequence[Row]) -> str:
     """The results as aligned text."""
     header = ["", "dev", "test", "configuration", "candidates", "seconds"]
-    cells = [
-        [
-            row.name,
-            "" if row.dev is None else f"{row.dev:.4f}",
-            f"{row.test:.4f}",
-            format_configuration(row.configuration) if row.configuration else "",
-            "" if row.candidates_trained is None else str(row.candidates_trained),
-            "" if row.seconds is None else f"{row.seconds:.0f}",
-        ]
-        for row in rows
-    ]
+
+    def number(value: float | None, digits: int = 0) -> str:
+        return "" if value is None else f"{value:.{digits}f}"
+
+    cells = []
+    for row in rows:
+        scores, cost = (number(row.dev, 4), number(row.test, 4)), (number(row.candidates_trained), number(row.seconds))
+        layers = format_configuration(row.configuration) if row.configuration else ""
+        cells.append([row.name, *scores, layers, *cost])
     name, dev, test, configuration, candidates, seconds = (max(map(len, c)) for c in zip(header, *cells, strict=True))
     form = f"{{:{name}}}  {{:>{dev}}}  {{:>{test}}}  {{:{configuration}}}  {{:>{candidates}}}  {{:>{seconds}}}"
     return "\n".join(form.format(*line).rstrip() for line in [header, *cells])
