@@ -19,7 +19,6 @@ import argparse
 import dataclasses
 import functools
 import itertools
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -82,15 +81,6 @@ def epoch_seconds(point: Point, steps: int, device: torch.device) -> float:
     evaluate = CachedEvaluator(bank, HeadSettings(CLASSES), settings, device)
     list(evaluate(random_configurations(SPACE, point.candidates, point.layers), 0))
     return (dev.begun[1] - train.begun[1]) * whole / steps
-
-
-def measure(points: Sequence[Point], args: argparse.Namespace, device: torch.device) -> dict[Point, dict[str, float]]:
-    """Median, lowest and highest of the repeats by point."""
-    seconds: dict[Point, list[float]] = {point: [] for point in points}
-    rounds = list(itertools.product(range(args.repeats), points))
-    for _, point in tqdm(rounds, desc="points", disable=not args.verbose):
-        seconds[point].append(epoch_seconds(point, args.steps, device))
-    return {point: spread(times) for point, times in seconds.items()}
 
 
 def summarize(values: list[int], epochs: list[dict[str, float]]) -> dict[str, object]:
@@ -177,13 +167,14 @@ def main() -> None:
     args = parse_args()
     device = resolve_device(args.device)
     points = {name: [dataclasses.replace(Point(), **{name: v}) for v in getattr(args, name)] for name in AXES}
-    distinct = list(dict.fromkeys(itertools.chain(*points.values())))
+    seconds: dict[Point, list[float]] = {point: [] for point in itertools.chain(*points.values())}
     machine = machine_name(device)
     if args.verbose:
-        print(f"{len(distinct)} points, each the median of {args.repeats} times {args.steps} steps, on {machine}")
+        print(f"{len(seconds)} points, each the median of {args.repeats} times {args.steps} steps, on {machine}")
 
-    measured = measure(distinct, args, device)
-    axes = {name: summarize(getattr(args, name), [measured[point] for point in points[name]]) for name in AXES}
+    for point in tqdm(list(seconds) * args.repeats, desc="points", disable=not args.verbose):
+        seconds[point].append(epoch_seconds(point, args.steps, device))
+    axes = {name: summarize(getattr(args, name), [spread(seconds[p]) for p in points[name]]) for name in AXES}
     candidate = one_more(axes["candidates"])
     for name, axis in axes.items():
         print_axis(name, axis, candidate["by_interval"] if name == "candidates" else None)

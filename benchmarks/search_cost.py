@@ -91,10 +91,8 @@ def write_random_data(folder: Path, train: int, dev: int) -> None:
     for part, count in (("train", train + dev), ("test", 1)):
         for kind, shape, dtype in (("image", (784,), np.float32), ("audio", (112, 112), np.uint8)):
             (folder / kind).mkdir(exist_ok=True)
-            array = np.lib.format.open_memmap(folder / kind / f"{part}_data.npy", "w+", dtype, (count, *shape))
-            for start in range(0, count, 5_000):
-                block = array[start : start + 5_000]
-                block[...] = rng.integers(256, size=block.shape, dtype=np.uint8)
+            values = rng.integers(256, size=(count, *shape), dtype=np.uint8)
+            np.save(folder / kind / f"{part}_data.npy", values.astype(dtype, copy=False))
         np.save(folder / f"{part}_labels.npy", rng.integers(CLASSES, size=count))
     torch.manual_seed(0)
     for name, network in zip(CHECKPOINTS, (AudioLeNet(), ImageLeNet()), strict=True):

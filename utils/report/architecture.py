@@ -33,38 +33,22 @@ class Box(NamedTuple):
     kind: int = 0  # color of a filled box
 
 
-class Curve(NamedTuple):
-    """A smooth line through points, horizontal at each of them (vertical where two have the same x)."""
-
-    way: tuple[Point, ...]
-    kind: int | None = None  # color; None: soft
-
-    def bezier(self) -> list[Point]:
-        """The start, then two control points and an end for each cubic piece."""
-        points = [self.way[0]]
-        for (x, y), (end_x, end_y) in pairwise(self.way):
-            points += [((x + end_x) / 2, y), ((x + end_x) / 2, end_y), (end_x, end_y)]
-        return points
-
-
-class Name(NamedTuple):
-    """The name of a modality above its column."""
-
-    x: float
-    y: float
-    words: str
-    anchor: str
-    kind: int
-
-
 class Layout(NamedTuple):
     """Everything in a drawing of a fusion network, in the order of painting."""
 
     width: float
     height: float
-    curves: tuple[Curve, ...]
+    curves: tuple[tuple[tuple[Point, ...], int | None], ...]  # points of `smooth`, and color (None: soft)
     boxes: tuple[Box, ...]
-    names: tuple[Name, ...]
+    names: tuple[tuple[float, float, str, str, int], ...]  # x, y, words, anchor and color for each column
+
+
+def smooth(*way: Point) -> tuple[Point, ...]:
+    """Start, then two control points and an end for each cubic piece of a line that is horizontal at the points."""
+    points = [way[0]]
+    for (x, y), (end_x, end_y) in pairwise(way):
+        points += [((x + end_x) / 2, y), ((x + end_x) / 2, end_y), (end_x, end_y)]
+    return tuple(points)
 
 
 def lay_out(configuration: Sequence[Sequence[int]], modalities: Sequence[str], sizes: Sequence[int]) -> Layout:
@@ -80,7 +64,7 @@ def lay_out(configuration: Sequence[Sequence[int]], modalities: Sequence[str], s
     def height(i: float) -> float:
         return top + pitch * i
 
-    def reading(m: int, feature: int, y: float) -> Curve:
+    def reading(m: int, feature: int, y: float) -> tuple[Point, ...]:
         """The line from a feature to the layer at height y; it passes inner columns below the feature's row."""
         side, columns_between = (1, on_left - 1 - m) if m < on_left else (-1, m - on_left)
         x, end = lefts[m] + box * (side > 0), center - side * REACH
@@ -88,22 +72,23 @@ def lay_out(configuration: Sequence[Sequence[int]], modalities: Sequence[str], s
         if columns_between:
             passing = height(feature) + 18 + 6 * (m % 2)  # neighboring columns at heights of their own
             way += [(x + side * gap, passing), (end - side * READING, passing)]
-        return Curve((*way, (end, y)), m % KINDS)
+        return smooth(*way, (end, y))
 
-    curves, boxes, names = [], [], []
+    curves: list[tuple[tuple[Point, ...], int | None]] = []
+    boxes, names = [], []
     for m, (left, words, size) in enumerate(zip(lefts, modalities, sizes, strict=True)):
         used = {row[m] for row in configuration}
-        curves.append(Curve(((left + box / 2, height(0)), (left + box / 2, height(size - 1)))))
+        curves.append((smooth((left + box / 2, height(0)), (left + box / 2, height(size - 1))), None))
         for i in range(size):
             boxes.append(Box(left, height(i), box, str(i), "bar" if i in used else "box", m % KINDS))
         # Outer names start or end with their column; many alternate in height.
         share, anchor = (0.0, "start") if m == 0 else (1.0, "end") if m == last else (0.5, "middle")
         short = f"{words[:9]}…" if crowded and len(words) > 10 else words
-        names.append(Name(left + share * box, 34 if crowded and m % 2 else 16, short, anchor, m % KINDS))
+        names.append((left + share * box, 34 if crowded and m % 2 else 16, short, anchor, m % KINDS))
     heights = [height((depth - layers - 1) / 2 + i) for i in range(layers + 1)]
-    curves.append(Curve(((center, heights[0]), (center, heights[-1]))))
+    curves.append((smooth((center, heights[0]), (center, heights[-1])), None))
     for i, (row, y) in enumerate(zip(configuration, heights, strict=False), 1):
-        curves += [reading(m, feature, y) for m, feature in enumerate(row[:-1]) if feature >= 0]
+        curves += [(reading(m, feature, y), m % KINDS) for m, feature in enumerate(row[:-1]) if feature >= 0]
         boxes.append(Box(center - REACH, y, 2 * REACH, f"{i} · {activation_name(row[-1])}", "box layer"))
     boxes.append(Box(center - REACH, heights[-1], 2 * REACH, "classifier", "box"))
     width = max(lefts[-1] + box, center + REACH) + 4
@@ -124,16 +109,16 @@ def to_svg(files: RunFiles, configuration: Sequence[Sequence[int]]) -> Markup:
     """Draw a network of a run for a page."""
     layout = layout_of(files, configuration)
     parts = []
-    for curve in layout.curves:
-        start, *rest = (f"{x:g},{y:g}" for x, y in curve.bezier())
-        look = "soft" if curve.kind is None else f"k{curve.kind}"
+    for points, kind in layout.curves:
+        start, *rest = (f"{x:g},{y:g}" for x, y in points)
+        look = "soft" if kind is None else f"k{kind}"
         parts.append(tag("path", d=f"M{start}C{' '.join(rest)}", class_=f"line {look}"))
     for box in layout.boxes:
         look, words = (f"bar k{box.kind}", "on") if box.look == "bar" else (box.look, "")
         top = box.y - HEIGHT / 2
         parts.append(tag("rect", x=box.x, y=top, width=box.width, height=HEIGHT, rx=5, class_=look))
         parts.append(text(box.x + box.width / 2, box.y + 4.5, box.words, "middle", class_=words))
-    parts += [text(n.x, n.y, n.words, n.anchor, class_=f"letter k{n.kind}") for n in layout.names]
+    parts += [text(x, y, words, anchor, class_=f"letter k{kind}") for x, y, words, anchor, kind in layout.names]
     named = f"{', '.join(files.modalities[:-1])} and {files.modalities[-1]}"
     title = f"fusion network {format_configuration(configuration)} of {named} features"
     return drawing(layout.width, layout.height, title, *parts)
@@ -153,20 +138,17 @@ def to_pixels(layout: Layout, heading: str) -> np.ndarray:
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, layout.width), ylim=(layout.height, -above))
     axes.axis("off")
     axes.text(layout.width / 2, 6 - above, "\n".join(lines), fontsize=10, ha="center", va="top")
-    for curve in layout.curves:
-        points = curve.bezier()
+    for points, kind in layout.curves:
         path = Path(points, [Path.MOVETO, *[Path.CURVE4] * (len(points) - 1)])
-        axes.add_patch(PathPatch(path, fill=False, edgecolor="0.8" if curve.kind is None else f"C{curve.kind}", lw=1.8))
+        axes.add_patch(PathPatch(path, fill=False, edgecolor="0.8" if kind is None else f"C{kind}", lw=1.8))
     for box in layout.boxes:
-        filled, style = box.look == "bar", "round,pad=0,rounding_size=5"
-        patch = FancyBboxPatch((box.x, box.y - HEIGHT / 2), box.width, HEIGHT, style, zorder=2, ec="0.5")
-        patch.set_facecolor(f"C{box.kind}" if filled else "white")
-        axes.add_patch(patch)
-        color = "white" if filled else "black"
+        face, color = (f"C{box.kind}", "white") if box.look == "bar" else ("white", "black")
+        corner, style = (box.x, box.y - HEIGHT / 2), "round,pad=0,rounding_size=5"
+        axes.add_patch(FancyBboxPatch(corner, box.width, HEIGHT, style, zorder=2, ec="0.5", fc=face))
         axes.text(box.x + box.width / 2, box.y, box.words, fontsize=10, ha="center", va="center", color=color)
     anchors = {"start": "left", "middle": "center", "end": "right"}
-    for name in layout.names:
-        axes.text(name.x, name.y, name.words, fontsize=10, ha=anchors[name.anchor], color=f"C{name.kind}")
+    for x, y, words, anchor, kind in layout.names:
+        axes.text(x, y, words, fontsize=10, ha=anchors[anchor], color=f"C{kind}")
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
