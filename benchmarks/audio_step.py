@@ -1,88 +1,73 @@
-"""What a training step of train_audio.py costs against the plain float32 loop, and whether accuracy suffers.
+"""Cost of a training step of train_audio.py compared with the plain float32 loop, and the accuracy of both.
 
     python benchmarks/audio_step.py                                            # random arrays
     python benchmarks/audio_step.py --datadir data/avmnist --limit_train 5000 --epochs 6
 
-Plain: float32, convolutions and pooling as PyTorch has them, channels first. Here: bfloat16 where the processor has it,
+Plain: float32, PyTorch's own convolutions and pooling, channels first. Here: bfloat16 where the processor has it,
 channels last, pooling by strided views. Both take turns. With --datadir each of three seeds also trains both ways, from
-the same weights on the same batches: training accuracy of the last epoch and best dev accuracy are compared.
+the same weights on the same batches, to compare training accuracy of the last epoch and best dev accuracy.
 """
 
 import argparse
-import sys
-import time
+import functools
+import itertools
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from measure import plain_pooled, ratios, seconds_of, spread
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from benchmarks.measure import plain_pooled, spread
 from datasets.avmnist.load import load_avmnist
 from models.lenet import AudioLeNet
 from utils import cli
 from utils.files import write_json
-from utils.training.batches import ArraySplit
+from utils.training.batches import CPU, ArraySplit, Batch
 from utils.training.devices import on_device, use_bfloat16
-from utils.training.loop import evaluate, train_epoch
+from utils.training.loop import EpochResult, evaluate, train_epoch
 
 BATCH, RATE, DECAY = 128, 0.1, 1e-4  # published
-CPU = torch.device("cpu")
+WAYS = ("plain", "here")
 
 
 class PlainAudioLeNet(AudioLeNet):
-    """The same network as plain PyTorch runs it."""
+    """The same network in plain PyTorch."""
 
-    def pooled(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
-        return plain_pooled(self, x)
-
-
-def network(plain: bool, seed: int) -> tuple[AudioLeNet, torch.optim.Optimizer]:
-    torch.manual_seed(seed)
-    net = PlainAudioLeNet() if plain else on_device(AudioLeNet(), CPU)
-    return net, torch.optim.SGD(net.parameters(), RATE, weight_decay=DECAY)
+    pooled = plain_pooled
 
 
-def uses_amp(way: str) -> bool:
-    return way == "here" and use_bfloat16("auto", CPU)
+class Training:
+    """A new network and its optimizer."""
+
+    def __init__(self, way: str, seed: int) -> None:
+        torch.manual_seed(seed)
+        self.net = PlainAudioLeNet() if way == "plain" else on_device(AudioLeNet(), CPU)
+        self.optimizer = torch.optim.SGD(self.net.parameters(), RATE, weight_decay=DECAY)
+        self.amp = way == "here" and use_bfloat16("auto", CPU)
+
+    def epoch(self, batches: Iterable[Batch]) -> EpochResult:
+        return train_epoch(self.net.train(), batches, self.optimizer, amp=self.amp)
 
 
 def step_seconds(steps: int, repeats: int) -> dict[str, list[float]]:
-    """Seconds a step, by way, of every repeat but the first."""
-    split = ArraySplit(
-        (torch.randint(256, (steps * BATCH, 1, 112, 112)).to(torch.uint8),), torch.randint(10, (steps * BATCH,))
-    )
-    ways = {"plain": network(True, 0), "here": network(False, 0)}
-    seconds: dict[str, list[float]] = {way: [] for way in ways}
-    for _ in range(1 + repeats):
-        for way, (net, optimizer) in ways.items():
-            net.train()
-            started = time.perf_counter()
-            train_epoch(net, split.batches(BATCH), optimizer, amp=uses_amp(way))
-            seconds[way].append((time.perf_counter() - started) / steps)
-    return {way: values[1:] for way, values in seconds.items()}
+    """Seconds per step, by way, of every repeat but the first."""
+    spectrograms = torch.randint(256, (steps * BATCH, 1, 112, 112)).to(torch.uint8)
+    batches = ArraySplit((spectrograms,), torch.randint(10, (steps * BATCH,))).batches(BATCH)
+    works = {way: functools.partial(Training(way, 0).epoch, batches) for way in WAYS}
+    rounds = [{way: seconds_of(work, 1)[0] / steps for way, work in works.items()} for _ in range(1 + repeats)]
+    return {way: [seconds[way] for seconds in rounds[1:]] for way in WAYS}
 
 
 def accuracies(args: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
-    """By way, for every seed: the last epoch's training accuracy and the best dev accuracy."""
+    """Training accuracy of the last epoch and best dev accuracy, by way and seed."""
     data = load_avmnist(args.datadir, limits={"train": args.limit_train})
     splits = {name: ArraySplit((data[name].spectrograms,), data[name].labels) for name in ("train", "dev")}
-    reached: dict[str, list[dict[str, float]]] = {"plain": [], "here": []}
-    runs = [(seed, way) for seed in range(3) for way in reached]
-    for seed, way in tqdm(runs, desc="runs", disable=not args.verbose):
-        net, optimizer = network(way == "plain", seed)
-        best = 0.0
+    reached: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
+    for seed, way in tqdm(list(itertools.product(range(3), WAYS)), desc="runs", disable=not args.verbose):
+        training, best = Training(way, seed), 0.0
         for epoch in range(args.epochs):
-            net.train()
-            result = train_epoch(
-                net,
-                splits["train"].batches(BATCH, (seed, epoch)),
-                optimizer,
-                amp=way == "here" and use_bfloat16("auto", CPU),
-            )
-            best = max(best, float(evaluate(net, splits["dev"])))
+            result = training.epoch(splits["train"].batches(BATCH, (seed, epoch)))
+            best = max(best, float(evaluate(training.net, splits["dev"])))
         reached[way].append({"train_accuracy": float(result.accuracy), "dev_accuracy": best})
     return reached
 
@@ -99,11 +84,11 @@ def main() -> None:
     args = parser.parse_args()
 
     seconds = step_seconds(args.steps, args.repeats)
-    ratios = spread([plain / here for plain, here in zip(seconds["plain"], seconds["here"], strict=True)])
-    figures: dict[str, object] = {way: spread(values) for way, values in seconds.items()} | {"ratio": ratios}
-    for way in seconds:
+    ratio = ratios(seconds["plain"], seconds["here"])
+    figures: dict[str, dict] = {**{way: spread(seconds[way]) for way in WAYS}, "ratio": ratio}
+    for way in WAYS:
         print(f"{way:6}{1e3 * figures[way]['median']:8.1f} ms a step of {BATCH}, {torch.get_num_threads()} threads")
-    print("ratio {median:.2f} ({lowest:.2f} to {highest:.2f})".format(**ratios))
+    print("ratio {median:.2f} ({lowest:.2f} to {highest:.2f})".format(**ratio))
     if args.datadir:
         figures["accuracies"] = accuracies(args)
         for way, runs in figures["accuracies"].items():

@@ -1,19 +1,17 @@
-"""How long avmnist_gen.py takes: whole runs, as a user makes them, into a folder that is removed.
+"""Seconds that avmnist_gen.py takes: whole runs, as a user starts them, into a folder that is removed.
 
     python benchmarks/generation.py --mnist_dir M --fsdd_dir F --esc50_dir E
     python benchmarks/generation.py --source embedded
 
-Flags that this script does not know are passed on to avmnist_gen.py.
+Unknown flags are passed on to avmnist_gen.py.
 """
 
-import sys
+import functools
 import tempfile
-import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+from measure import run_script, seconds_of, spread
 
-from benchmarks.measure import run_script, spread
 from utils import cli
 from utils.files import write_json
 
@@ -26,10 +24,8 @@ def main() -> None:
     seconds = []
     for _ in range(args.repeats):
         with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, str(Path(__file__).parents[1] / "avmnist_gen.py"), "--datadir", f"{folder}/data"]
-            started = time.perf_counter()
-            run_script([*command, "--no-verbose", *flags])
-            seconds.append(time.perf_counter() - started)
+            given = ["--datadir", f"{folder}/data", "--no-verbose", *flags]
+            seconds += seconds_of(functools.partial(run_script, "avmnist_gen.py", given), 1)
     figures = spread(seconds)
     print("seconds: median {median:.1f}, lowest {lowest:.1f}, highest {highest:.1f}".format(**figures))
     if args.out:

@@ -1,4 +1,4 @@
-"""Do the feature bank and the networks themselves rank configurations alike?
+"""Compare how the feature bank and live networks rank configurations.
 
     python benchmarks/live_against_cached.py                                           # all samples
     python benchmarks/live_against_cached.py --limit_train 5500 --limit_dev 2500
@@ -10,16 +10,13 @@ and the mean difference (live minus cached) with its standard deviation.
 """
 
 import statistics
-import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from measure import random_configurations
 from scipy import stats
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from datasets.avmnist.load import load_avmnist
 from models.fusion import AudioImageNetwork
@@ -37,24 +34,6 @@ from utils.training.devices import Compute, resolve_device
 SPACE = Space(sizes=(AudioLeNet.depth, ImageLeNet.depth))
 
 
-def random_configurations(count: int, layers: int, seed: int) -> list[Configuration]:
-    """Different configurations of `layers` layers."""
-    rows, rng = SPACE.rows(), np.random.default_rng(seed)
-    drawn: dict[Configuration, None] = {}
-    while len(drawn) < count:
-        drawn[tuple(rows[i] for i in rng.integers(len(rows), size=layers))] = None
-    return list(drawn)
-
-
-def compare(cached: Sequence[float], live: Sequence[float]) -> dict[str, float]:
-    differences = [b - a for a, b in zip(cached, live, strict=True)]
-    return {
-        "spearman": float(stats.spearmanr(cached, live).statistic),
-        "mean_difference": statistics.mean(differences),
-        "deviation": statistics.pstdev(differences),
-    }
-
-
 def main() -> None:
     parser = cli.make_parser(__doc__)
     data_flags.add_avmnist_data(parser)
@@ -67,41 +46,43 @@ def main() -> None:
     device = resolve_device(args.device)
     head, training = flags.head_settings(args, args.num_outputs), flags.training_settings(args)
     data = load_avmnist(args.datadir, args.num_outputs, data_flags.limits(args), args.dev_samples)
-    splits = {
-        name: ArraySplit((data[name].images, data[name].spectrograms), data[name].labels) for name in ("train", "dev")
-    }
-    checkpoints = [args.checkpointdir / args.audio_cp, args.checkpointdir / args.rgb_cp]
+    splits = {n: ArraySplit((data[n].images, data[n].spectrograms), data[n].labels) for n in ("train", "dev")}
 
     network = AudioImageNetwork(SPACE.rows()[:1], head, args.channels)
-    load_backbones(network, checkpoints)
-    groups = {
+    load_backbones(network, [args.checkpointdir / args.audio_cp, args.checkpointdir / args.rgb_cp])
+    drawn = random_configurations(SPACE, 2 * args.random, 4, args.seed)
+    groups: dict[str, list[Configuration]] = {
         "one layer": [(row,) for row in SPACE.rows()],
-        "four layers": random_configurations(args.random, 4, args.seed),
+        "four layers": list(dict.fromkeys(drawn))[: args.random],  # distinct
     }
     figures: dict[str, dict] = {}
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         bank = open_bank(Path(folder), network, splits, {}, device, args.verbose)
         print(f"extraction: {time.perf_counter() - started:.0f} s, which both groups share")
-        evaluators = {
-            "cached": CachedEvaluator(bank, head, training, device),
-            "live": LiveEvaluator(network, splits, training, Compute(device)),
-        }
+        cached = CachedEvaluator(bank, head, training, device)
+        live = LiveEvaluator(network, splits, training, Compute(device))
         for step, (name, configurations) in enumerate(groups.items()):
-            trained = {way: list(evaluate(configurations, step)) for way, evaluate in evaluators.items()}
+            trained = {"cached": list(cached(configurations, step)), "live": list(live(configurations, step))}
             reached = {way: [e.accuracy for e in evaluations] for way, evaluations in trained.items()}
             seconds = {way: sum(e.seconds for e in evaluations) for way, evaluations in trained.items()}
-            figures[name] = compare(**reached) | {"seconds": seconds, "accuracies": reached}
-            figures[name]["configurations"] = [format_configuration(c) for c in configurations]
+            differences = [b - a for a, b in zip(*reached.values(), strict=True)]
+            figures[name] = {
+                "spearman": float(stats.spearmanr(*reached.values()).statistic),
+                "mean_difference": statistics.mean(differences),
+                "deviation": statistics.pstdev(differences),
+                "seconds": seconds,
+                "accuracies": reached,
+                "configurations": [format_configuration(c) for c in configurations],
+            }
     for name, group in figures.items():
         print(f"\n{name:34}  cached    live")
-        for k in np.argsort(group["accuracies"]["cached"])[::-1]:
-            shown = "".join(f"  {group['accuracies'][way][k]:.4f}" for way in ("cached", "live"))
-            print(f"{group['configurations'][k]:34}{shown}")
+        cached, live = group["accuracies"]["cached"], group["accuracies"]["live"]
+        for k in np.argsort(cached)[::-1]:
+            print(f"{group['configurations'][k]:34}  {cached[k]:.4f}  {live[k]:.4f}")
         print(
-            f"{name}: Spearman {group['spearman']:.3f}, live minus cached {group['mean_difference']:+.4f} "
-            f"(deviation {group['deviation']:.4f}), {group['seconds']['cached']:.0f} s against "
-            f"{group['seconds']['live']:.0f} s"
+            "{}: Spearman {spearman:.3f}, live minus cached {mean_difference:+.4f} (deviation {deviation:.4f}), "
+            "{seconds[cached]:.0f} s against {seconds[live]:.0f} s".format(name, **group)
         )
     if args.out:
         write_json(args.out, figures)

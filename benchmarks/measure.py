@@ -1,22 +1,36 @@
-"""What the benchmarks share: spread over repeats, and a split that notes when a pass over it begins."""
+"""Shared by the benchmarks: repeated timings, networks in plain PyTorch, random configurations, and a timed split."""
 
 import dataclasses
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1]))  # also for the scripts, which import this module first
 
-from models.lenet import AudioLeNet, ImageLeNet
+from models.lenet import LeNet
 from utils.errors import UsageError
-from utils.training.batches import ArraySplit, Batches
+from utils.search.space import Configuration, Space
+from utils.training.batches import CPU, ArraySplit, Batches
+
+
+def seconds_of(work: Callable[[], object], repeats: int, device: torch.device = CPU) -> list[float]:
+    """Seconds of each of the runs."""
+    seconds = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - started)
+    return seconds
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
@@ -24,18 +38,32 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "lowest": min(values), "highest": max(values)}
 
 
-def run_script(command: Sequence[str]) -> None:
-    """Run one of the project's scripts, which tells of its errors itself.
+def ratios(above: Sequence[float], below: Sequence[float]) -> dict[str, float]:
+    """Spread of the ratios of each repeat, so that a slow hour of the machine cancels out."""
+    return spread([a / b for a, b in zip(above, below, strict=True)])
+
+
+def machine_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+
+
+def run_script(script: str, flags: Sequence[object], through: Sequence[object] = ()) -> None:
+    """Run one of the project's scripts, which prints its own errors.
+
+    Args:
+        through: arguments of Python before the script.
 
     Raises:
         UsageError: it failed.
     """
-    if subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
-        raise UsageError(f"{next(part for part in command if part.endswith('.py'))} failed; see above")
+    path = Path(__file__).parents[1] / script
+    command = [sys.executable, *through, path, *flags]
+    if subprocess.run(list(map(str, command)), stdout=subprocess.DEVNULL).returncode:
+        raise UsageError(f"{path} failed; see above")
 
 
-def plain_pooled(net: AudioLeNet | ImageLeNet, x: Tensor) -> tuple[list[Tensor], Tensor]:
-    """What `net.pooled` gives, as plain PyTorch computes it: features, and logits (B, num_outputs)."""
+def plain_pooled(net: LeNet, x: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Features and logits (B, C) like those of `net.pooled`, computed with PyTorch's own max-pooling."""
     features = []
     for i in range(1, net.depth + 1):
         out = F.relu(net.get_submodule(f"bn{i}")(net.get_submodule(f"conv{i}")(x)))
@@ -44,9 +72,15 @@ def plain_pooled(net: AudioLeNet | ImageLeNet, x: Tensor) -> tuple[list[Tensor],
     return features, net.classifier(features[-1])
 
 
+def random_configurations(space: Space, count: int, layers: int, seed: int = 0) -> list[Configuration]:
+    rows = space.rows()
+    drawn = np.random.default_rng(seed).integers(len(rows), size=(count, layers))
+    return [tuple(rows[i] for i in places) for places in drawn]
+
+
 @dataclasses.dataclass(frozen=True)
 class ClockedSplit(ArraySplit):
-    """Notes when a pass over it begins; a shuffled pass ends after `steps` batches, if that is given."""
+    """Record when each pass begins; a shuffled pass ends after `steps` batches, if given."""
 
     steps: int | None = None
     begun: list[float] = dataclasses.field(default_factory=list)

@@ -1,6 +1,6 @@
-"""What the cached search costs on NTU RGB+D: reading, feature extraction, population training, and all of it in hours.
+"""Cost of the cached search on NTU RGB+D: reading, feature extraction, population training, and the whole in hours.
 
-    python benchmarks/ntu_cost.py                           # on CPUs minutes, nearly all of it extraction
+    python benchmarks/ntu_cost.py                           # minutes on CPUs, nearly all of it extraction
     python benchmarks/ntu_cost.py --quick                   # under 90 seconds
     python benchmarks/ntu_cost.py --device cuda --out ntu_cost.json
 
@@ -9,26 +9,24 @@ datasets.ntu_prepare, and skeletons of one and two bodies. The networks have the
 Every figure is the median of `--repeats` runs after an untimed one, beside the lowest and the highest.
 
 Extended to a whole search: one augmented pass over trainexp for each of three epochs and one pass over dev; then every
-candidate, in populations of 15 and counted with four layers, which most have fewer of. The counts of samples are an
-estimate, 56,880 / 40 a subject; datasets.ntu_prepare prints the true ones. Reading is divided by `--num_workers`; on
-CUDA it goes on while the networks compute, so that the slower of the two counts, on CPUs both count.
+candidate, in populations of 15 and counted with four layers, though most have fewer. The counts of samples are an
+estimate, 56,880 / 40 per subject; datasets.ntu_prepare prints the true ones. Reading is divided by `--num_workers`. On
+CUDA, reading overlaps with the networks' computation, so the slower of the two counts; on CPUs both count.
 """
 
 import argparse
 import dataclasses
+import functools
 import os
-import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from measure import ClockedSplit, machine_name, random_configurations, seconds_of, spread
+from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from benchmarks.measure import ClockedSplit, spread
 from datasets.ntu.folder import SUBJECTS, NTUSettings, normalise_clips
 from datasets.ntu.pack import TEXT_FOLDER, SkeletonPack, write_pack
 from datasets.ntu.skeleton import parse_skeleton, prepare_skeleton
@@ -48,12 +46,12 @@ from utils.training.batches import ArraySplit, LoadedSplit
 from utils.training.devices import autocast, on_device, resolve_device
 from utils.training.loop import TrainingSettings
 
-PER_SUBJECT = 56_880 / 40
-COUNTS = {name: round(PER_SUBJECT * len(SUBJECTS[name])) for name in ("trainexp", "dev")}
+COUNTS = {name: round(56_880 / 40 * len(SUBJECTS[name])) for name in ("trainexp", "dev")}
 CLASSES, NOISE = 60, 3.0  # noise: standard deviation of a pixel, so that frames differ as a camera's do
 SPACE, SEARCH, TRAINING = Space((SkeletonNet.depth, InflatedResNet50.depth)), SearchSettings(), TrainingSettings(3, 20)
+LAYOUT = FeatureLayout((tuple(SkeletonNet(CLASSES).feature_widths), InflatedResNet50.feature_widths), CLASSES)
 PRECISIONS = ("float32", "bfloat16")
-SAMPLE_MS = {  # what is printed in milliseconds a sample
+SAMPLE_MS = {  # what is printed in milliseconds per sample
     "decode_mpeg4": "decode a clip of 8 frames, mpeg4",
     "decode_mjpeg": "decode a clip of 8 frames, mjpeg",
     "parse_skeleton": "parse a skeleton's text",
@@ -73,20 +71,8 @@ HOURS = {
 Figures = dict[str, dict[str, float]]  # by name: median, lowest, highest
 
 
-def timed(work: Callable[[], object], count: int, repeats: int, device: torch.device) -> dict[str, float]:
-    """Seconds that `work` takes for each of the `count` samples in it."""
-    seconds = []
-    for _ in range(1 + repeats):
-        started = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append((time.perf_counter() - started) / count)
-    return spread(seconds[1:])
-
-
 def write_data(datadir: Path, args: argparse.Namespace) -> list[str]:
-    """Clips DATADIR/CODEC-NAME.avi, skeletons as text and packed; returns the names."""
+    """Write clips DATADIR/CODEC-NAME.avi and skeletons, as text and packed; return the names."""
     text = datadir / TEXT_FOLDER
     text.mkdir()
     names = [sample_name(subject=2, action=1 + i) for i in range(args.clips)]
@@ -102,99 +88,89 @@ def write_data(datadir: Path, args: argparse.Namespace) -> list[str]:
     return names
 
 
-def measure_reading(datadir: Path, names: list[str], args: argparse.Namespace) -> tuple[Figures, list[torch.Tensor]]:
-    """Reading of a sample, part by part; and the samples as the loader gives them: clips (N, T, H, W, 3), skeletons."""
+def measure_reading(datadir: Path, names: list[str], repeats: int, side: int) -> tuple[Figures, list[Tensor]]:
+    """Seconds per sample of each part of reading; and clips (N, T, H, W, 3) and skeletons as the loader gives them."""
     frames, skeleton_frames = NTUSettings().vid_len
-    pack, texts = SkeletonPack.open(datadir), [datadir / TEXT_FOLDER / f"{name}.skeleton" for name in names]
+    pack = SkeletonPack.open(datadir)
+    assert pack is not None
     joints = [pack.load(name) for name in names]
 
-    def decode(codec: str) -> list[np.ndarray]:
-        paths = (datadir / f"{codec}-{name}.avi" for name in names)
-        return [read_frames(path, lambda count: clip_indices(count, frames), args.vid_dim) for path in paths]
+    def decode(codec: str, name: str) -> np.ndarray:
+        return read_frames(datadir / f"{codec}-{name}.avi", lambda count: clip_indices(count, frames), side)
 
-    def prepare() -> list[torch.Tensor]:
-        return [prepare_skeleton(one, skeleton_frames) for one in joints]
-
-    works = {f"decode_{codec}": lambda codec=codec: decode(codec) for codec in PIXELS} | {
-        "parse_skeleton": lambda: [parse_skeleton(path) for path in texts],
+    works: dict[str, Callable[[], list]] = {
+        "decode_mpeg4": lambda: [decode("mpeg4", name) for name in names],
+        "decode_mjpeg": lambda: [decode("mjpeg", name) for name in names],
+        "parse_skeleton": lambda: [parse_skeleton(datadir / TEXT_FOLDER / f"{name}.skeleton") for name in names],
         "load_packed": lambda: [pack.load(name) for name in names],
-        "prepare_skeleton": prepare,
+        "prepare_skeleton": lambda: [prepare_skeleton(one, skeleton_frames) for one in joints],
     }
-    cpu = torch.device("cpu")
-    figures = {name: timed(work, len(names), args.repeats, cpu) for name, work in works.items()}
-    return figures, [torch.from_numpy(np.stack(decode("mpeg4"))), torch.stack(prepare())]
+    figures = {
+        name: spread([s / len(names) for s in seconds_of(work, 1 + repeats)[1:]]) for name, work in works.items()
+    }
+    return figures, [torch.from_numpy(np.stack(works["decode_mpeg4"]())), torch.stack(works["prepare_skeleton"]())]
 
 
 @torch.no_grad()
-def measure_extraction(samples: list[torch.Tensor], args: argparse.Namespace, device: torch.device) -> Figures:
-    """Rows of the feature bank as `open_bank` computes them, from the loader's batches to rows in main memory."""
+def measure_extraction(samples: list[Tensor], batch: int, repeats: int, device: torch.device) -> Figures:
+    """Seconds per sample of the feature bank's rows: from the loader's batches to main memory, as in `open_bank`."""
     network = SkeletonRGBNetwork(SPACE.rows()[:1], HeadSettings(CLASSES), NTUSettings().vid_len[1]).eval()
     on_device(network, device)
-    clips, skeletons = (x[torch.arange(args.batch) % len(x)] for x in samples)  # as many as a batch has
+    clips, skeletons = (x[torch.arange(batch) % len(x)] for x in samples)
 
-    def extract(amp: bool) -> torch.Tensor:
+    def extract(amp: bool) -> Tensor:
         inputs = [normalise_clips(clips.to(device)), skeletons.to(device)]
         with autocast(device, amp):
             rows = network.feature_rows(*inputs)
         return rows.float().cpu()
 
-    return {
-        f"networks_{precision}": timed(
-            lambda amp=precision == "bfloat16": extract(amp), args.batch, args.repeats, device
-        )
-        for precision in PRECISIONS
-    }
+    figures = {}
+    for precision in PRECISIONS:
+        seconds = seconds_of(functools.partial(extract, precision == "bfloat16"), 1 + repeats, device)
+        figures[f"networks_{precision}"] = spread([s / batch for s in seconds[1:]])
+    return figures
 
 
-def measure_training(args: argparse.Namespace, device: torch.device) -> Figures:
-    """A training step, and a sample of dev, of one population of four-layer candidates."""
-    layout = FeatureLayout((SkeletonNet(CLASSES).feature_widths, InflatedResNet50.feature_widths), CLASSES)
+def measure_training(rows: int, repeats: int, device: torch.device) -> Figures:
+    """Seconds of a training step, and per dev sample, of one population of four-layer candidates."""
     draw = torch.Generator().manual_seed(0)
-
-    def split(count: int) -> ClockedSplit:
-        rows = torch.randn(count, layout.total, generator=draw)
-        return ClockedSplit((rows,), torch.randint(CLASSES, (count,), generator=draw))
-
-    train, dev = split(args.rows), split(max(1, args.rows * COUNTS["dev"] // COUNTS["trainexp"]))
-    rng, rows = np.random.default_rng(0), SPACE.rows()
-    places = rng.integers(len(rows), size=(SEARCH.num_samples, SEARCH.max_fusions))
-    candidates = [tuple(rows[i] for i in row) for row in places]
-    settings = dataclasses.replace(TRAINING, epochs=args.repeats + 2)  # the first warms up, the last is not timed
-    bank = FeatureBank(layout, train, dev, Path(), reused=False)
+    counts = (rows, max(1, rows * COUNTS["dev"] // COUNTS["trainexp"]))
+    train, dev = (
+        ClockedSplit((torch.randn(n, LAYOUT.total, generator=draw),), torch.randint(CLASSES, (n,), generator=draw))
+        for n in counts
+    )
+    candidates = random_configurations(SPACE, SEARCH.num_samples, SEARCH.max_fusions)
+    settings = dataclasses.replace(TRAINING, epochs=repeats + 2)  # the first warms up, the last is not timed
+    bank = FeatureBank(LAYOUT, train, dev, Path(), reused=False)
     list(CachedEvaluator(bank, HeadSettings(CLASSES), settings, device)(candidates, 0))
-    trained = [end - begin for begin, end in zip(train.begun, dev.begun, strict=True)][1:-1]
-    evaluated = [end - begin for begin, end in zip(dev.begun, train.begun[1:], strict=False)][1:]
-    steps = -(-len(train) // settings.batchsize)
+    train_begun, dev_begun = np.array(train.begun), np.array(dev.begun)
+    steps = -(-rows // settings.batchsize)
     return {
-        "train_step": spread([seconds / steps for seconds in trained]),
-        "dev_sample": spread([seconds / len(dev) for seconds in evaluated]),
+        "train_step": spread(((dev_begun - train_begun)[1:-1] / steps).tolist()),
+        "dev_sample": spread(((train_begun[1:] - dev_begun[:-1])[1:] / len(dev)).tolist()),
     }
 
 
-def measure_memory(args: argparse.Namespace, device: torch.device) -> dict[str, float]:
-    """Bytes of a bank of one pass, and what main memory a training on it takes, from memory and streamed from disk."""
-    layout = FeatureLayout((SkeletonNet(CLASSES).feature_widths, InflatedResNet50.feature_widths), CLASSES)
-    figures: dict[str, float] = {"bank": 4 * layout.total * args.rows}
+def measure_memory(rows: int, device: torch.device) -> dict[str, float]:
+    """Bytes of a bank of one pass, and of main memory for training on it, from memory and streamed from disk."""
+    figures: dict[str, float] = {"bank": 4 * LAYOUT.total * rows}
     with tempfile.TemporaryDirectory() as folder:
-        tables = {name: Path(folder) / f"{name}.npy" for name in ("train-0", "dev")}
-        table = np.lib.format.open_memmap(tables["train-0"], "w+", np.float32, (args.rows, layout.total))
-        for start in range(0, args.rows, 1000):
-            part = table[start : start + 1000]
-            part[:] = np.random.default_rng(start).standard_normal(part.shape, np.float32)
-        table.flush()
-        np.save(tables["dev"], table[:1000])
-        labels = torch.arange(args.rows) % CLASSES
+        train_path, dev_path = Path(folder) / "train-0.npy", Path(folder) / "dev.npy"
+        table = np.random.default_rng(0).standard_normal((rows, LAYOUT.total), np.float32)
+        np.save(train_path, table)
+        np.save(dev_path, table[:1000])
+        labels = torch.arange(rows) % CLASSES
         for name, memory in (("whole", float("inf")), ("streamed", 0)):
-            del table  # and with it what is mapped
+            del table  # and the memory that it maps
             Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
             before = _status("VmRSS")
-            table = np.load(tables["train-0"], mmap_mode="c")
+            table = np.load(train_path, mmap_mode="c")
             train = BankedSplit.of([ArraySplit((torch.from_numpy(table),), labels)])
-            dev = ArraySplit((torch.from_numpy(np.load(tables["dev"], mmap_mode="c")),), labels[:1000])
-            bank = FeatureBank(layout, train, dev, Path(folder), reused=True)
+            dev = ArraySplit((torch.from_numpy(np.load(dev_path, mmap_mode="c")),), labels[:1000])
+            bank = FeatureBank(LAYOUT, train, dev, Path(folder), reused=True)
             settings = dataclasses.replace(TRAINING, epochs=1)
             evaluator = CachedEvaluator(bank, HeadSettings(CLASSES), settings, device, memory=memory)
-            list(evaluator([SPACE.rows()[:4]], 0))
+            list(evaluator([tuple(SPACE.rows()[:4])], 0))
             figures[name] = _status("VmHWM") - before
             del train, bank
     return figures
@@ -202,36 +178,28 @@ def measure_memory(args: argparse.Namespace, device: torch.device) -> dict[str, 
 
 def _status(name: str) -> int:
     """A line of this process's status, in bytes."""
-    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return 1024 * int(lines[name].split()[0])
+    return 1024 * int(Path("/proc/self/status").read_text().split(f"{name}:")[1].split()[0])
 
 
 def search_hours(figures: Figures, workers: int, device: torch.device) -> Figures:
-    """The figures extended to a whole search, in hours."""
+    """Extend the figures to a whole search, in hours."""
+    of = {name: np.array(list(figure.values())) for name, figure in figures.items()}  # median, lowest, highest
     extracted = TRAINING.epochs * COUNTS["trainexp"] + COUNTS["dev"]
     populations = SEARCH.trainings(SPACE) / SEARCH.num_samples
-    steps = -(-COUNTS["trainexp"] // TRAINING.batchsize)
-
-    def extend(which: str) -> dict[str, float]:
-        of = {name: figure[which] for name, figure in figures.items()}
-        reading = extracted * (of["decode_mpeg4"] + of["load_packed"] + of["prepare_skeleton"]) / workers
-        epoch = steps * of["train_step"] + COUNTS["dev"] * of["dev_sample"]
-        seconds = {"reading": reading, "training": populations * TRAINING.epochs * epoch}
-        for precision in PRECISIONS:
-            networks = extracted * of[f"networks_{precision}"]
-            together = max(reading, networks) if device.type == "cuda" else reading + networks
-            seconds[f"extraction_{precision}"] = together
-            seconds[f"search_{precision}"] = together + seconds["training"]
-        return {name: value / 3600 for name, value in seconds.items()}
-
-    extended = {which: extend(which) for which in ("median", "lowest", "highest")}
-    return {name: {which: values[name] for which, values in extended.items()} for name in HOURS}
+    epoch = -(-COUNTS["trainexp"] // TRAINING.batchsize) * of["train_step"] + COUNTS["dev"] * of["dev_sample"]
+    reading = extracted * (of["decode_mpeg4"] + of["load_packed"] + of["prepare_skeleton"]) / workers
+    seconds = {"reading": reading, "training": populations * TRAINING.epochs * epoch}
+    for precision in PRECISIONS:
+        networks = extracted * of[f"networks_{precision}"]
+        together = np.maximum(reading, networks) if device.type == "cuda" else reading + networks
+        seconds |= {f"extraction_{precision}": together, f"search_{precision}": together + seconds["training"]}
+    order = ("median", "lowest", "highest")
+    return {name: dict(zip(order, (seconds[name] / 3600).tolist(), strict=True)) for name in HOURS}
 
 
 def print_tables(figures: Figures, hours: Figures) -> None:
     def line(text: str, figure: dict[str, float], factor: float, more: str = "") -> None:
-        numbers = "".join(f"{factor * figure[which]:12.4g}" for which in ("median", "lowest", "highest"))
-        print(f"  {text:46}{numbers}{more}")
+        print(f"  {text:46}" + "".join(f"{factor * value:12.4g}" for value in figure.values()) + more)
 
     heading = f"{'median':>12}{'lowest':>12}{'highest':>12}"
     print(f"\n{'milliseconds a sample':48}{heading}")
@@ -253,25 +221,18 @@ def parse_args() -> argparse.Namespace:
     group = parser.add_argument_group("measurement")
     group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes CUDA if it can")
     group.add_argument("--repeats", type=cli.positive_int, default=5, help="timed runs of everything")
-    group.add_argument(
-        "--quick", action="store_true", help="the same as --repeats 3 --clips 4 --rows 2000, and on CPUs --batch 2"
-    )
-    group.add_argument(
-        "--num_workers", type=cli.positive_int, default=min(8, os.cpu_count() or 1), help="that would read a real set"
-    )
+    quick = "the same as --repeats 3 --clips 4 --rows 2000, and on CPUs --batch 2"
+    group.add_argument("--quick", action="store_true", help=quick)
+    workers = min(8, os.cpu_count() or 1)
+    group.add_argument("--num_workers", type=cli.positive_int, default=workers, help="that would read a real set")
 
     group = parser.add_argument_group("synthetic data")
     group.add_argument("--clips", type=cli.positive_int, default=12, help="videos, and skeletons")
     group.add_argument("--vid_dim", type=cli.positive_int, default=256, help="side of the videos, pixels")
-    group.add_argument(
-        "--batch",
-        type=cli.positive_int,
-        default=min(EXTRACTION_BATCH, LoadedSplit.evaluation_batch),
-        help="samples at once through the networks, as in the feature bank",
-    )
-    group.add_argument(
-        "--rows", type=cli.positive_int, default=COUNTS["trainexp"], help="of the table that a population trains on"
-    )
+    batch, what = min(EXTRACTION_BATCH, LoadedSplit.evaluation_batch), "samples at once through the networks"
+    group.add_argument("--batch", type=cli.positive_int, default=batch, help=f"{what}, as in the feature bank")
+    rows = COUNTS["trainexp"]
+    group.add_argument("--rows", type=cli.positive_int, default=rows, help="of the table that a population trains on")
 
     cli.add_verbosity(parser)
     parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
@@ -286,31 +247,28 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     device = resolve_device(args.device)
-    machine = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
-
     if args.verbose:
         print(f"reading {args.clips} samples, extracting batches of {args.batch}, training on {args.rows:,} rows")
-        print(f"on {machine}; each figure is the median of {args.repeats} runs")
+        print(f"on {machine_name(device)}; each figure is the median of {args.repeats} runs")
 
     with tempfile.TemporaryDirectory() as folder:
         names = write_data(Path(folder), args)
-        figures, samples = measure_reading(Path(folder), names, args)
-    figures |= measure_extraction(samples, args, device)
-    figures |= measure_training(args, device)
-    memory = measure_memory(args, device)
+        figures, samples = measure_reading(Path(folder), names, args.repeats, args.vid_dim)
+    figures |= measure_extraction(samples, args.batch, args.repeats, device)
+    figures |= measure_training(args.rows, args.repeats, device)
+    memory = measure_memory(args.rows, device)
     hours = search_hours(figures, args.num_workers, device)
 
     print_tables(figures, hours)
     megabytes = {name: f"{value / 1e6:,.0f} MB" for name, value in memory.items()}
     print("\nmemory of a training on a bank of {bank}: whole {whole}, streamed {streamed}".format(**megabytes))
     if args.out:
-        names = ("repeats", "clips", "batch", "rows", "vid_dim", "num_workers")
-        settings = {name: getattr(args, name) for name in names}
-        where = {"device": device.type, "machine": machine, "torch": torch.__version__, "settings": settings}
+        settings = {k: vars(args)[k] for k in ("repeats", "clips", "batch", "rows", "vid_dim", "num_workers")}
+        where = {"device": device.type, "machine": machine_name(device), "torch": torch.__version__}
         rates = {precision: 1 / figures[f"networks_{precision}"]["median"] for precision in PRECISIONS}
         estimate = {"samples": COUNTS, "trainings": SEARCH.trainings(SPACE)}
         found = {"seconds": figures, "samples_per_second": rates, "estimate": estimate, "hours": hours, "bytes": memory}
-        write_json(args.out, where | found)
+        write_json(args.out, where | {"settings": settings} | found)
 
 
 if __name__ == "__main__":

@@ -1,48 +1,44 @@
-"""How the cost of training a population grows: with samples, candidates, fusion layers and feature width.
+"""Growth of the cost of training a population with samples, candidates, fusion layers and feature width.
 
     python benchmarks/scaling.py                               # minutes
     python benchmarks/scaling.py --quick                       # under a minute
     python benchmarks/scaling.py --out scaling.json --plot     # figures, and docs/scaling.png
 
-Trains random configurations through `CachedEvaluator` on random rows as wide as AV-MNIST's features
-(times the width), with the published settings. One quantity at a time varies around a middle of 15,000 samples, 15
-candidates, 4 layers and width x1. An epoch of the largest points would take too long, so a bounded number of training
-steps (`--steps`) is timed and extended to one epoch by the number of its steps; evaluation on dev is not counted. Hence
-cost against samples tells whether a step gets slower as the table outgrows the caches, beyond there being more steps.
+Trains random configurations through `CachedEvaluator` on random rows as wide as AV-MNIST's features (times the width),
+with the published settings. One quantity at a time varies around a middle of 15,000 samples, 15 candidates, 4 layers
+and width x1. An epoch of the largest points would take too long, so a bounded number of training steps (`--steps`) is
+timed and extended to one epoch by the number of its steps; evaluation on dev is not counted. Hence cost against samples
+shows whether a step gets slower as the table outgrows the caches, not only that there are more steps.
 
-A repeat measures every point once, after an untimed pass, so that a slow spell of the machine meets all points alike.
-Printed are the median, lowest and highest of the repeats; the exponent p of seconds ~ x^p by least squares in log-log,
-and between the last two points; and what one more candidate costs against the first.
+A repeat measures every point once, after an untimed pass, so that a slow spell of the machine affects all points alike.
+The output is the median, lowest and highest of the repeats; the exponent p of seconds ~ x^p by least squares in
+log-log, and between the last two points; and the cost of one more candidate as a share of the first's.
 """
 
 import argparse
 import dataclasses
 import functools
 import itertools
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from measure import ClockedSplit, machine_name, random_configurations, spread
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from benchmarks.measure import ClockedSplit, spread
 from models.fusion import FeatureLayout, HeadSettings
 from models.lenet import AudioLeNet, ImageLeNet
 from utils import cli
 from utils.candidates.evaluators import CachedEvaluator
 from utils.candidates.feature_bank import FeatureBank
 from utils.files import write_json
-from utils.search.space import Configuration, Space
+from utils.search.space import Space
 from utils.training.devices import resolve_device
 from utils.training.loop import TrainingSettings
 
 CHANNELS, CLASSES, DEV_SAMPLES = 3, 10, 32
 SPACE = Space(sizes=(AudioLeNet.depth, ImageLeNet.depth))
-AXES = {  # what is varied: its values and the unit on a plot
+AXES = {  # varied quantities: values, and label on a plot
     "samples": ((5_000, 15_000, 55_000), "training samples"),
     "candidates": ((1, 4, 15, 60, 240), "candidates trained together"),
     "layers": ((1, 2, 3, 4, 8), "fusion layers of each candidate"),
@@ -60,78 +56,50 @@ class Point:
     width: int = 1
 
 
-def widths(factor: int) -> tuple[tuple[int, ...], ...]:
-    """The features of AV-MNIST's networks with `factor` times the channels: audio's, then image's."""
-    return tuple(tuple(CHANNELS * factor * 2**i for i in range(depth)) for depth in SPACE.sizes)
+def layout(width: int) -> FeatureLayout:
+    """The features of AV-MNIST's networks with `width` times the channels."""
+    return FeatureLayout(tuple(tuple(CHANNELS * width * 2**i for i in range(n)) for n in SPACE.sizes), CLASSES)
 
 
 @functools.cache
 def random_table(samples: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows (samples, total of the layout) and labels (samples,)."""
     draw = torch.Generator().manual_seed(0)
-    total = FeatureLayout(widths(width), CLASSES).total
-    return torch.randn(samples, total, generator=draw), torch.randint(CLASSES, (samples,), generator=draw)
-
-
-def random_configurations(point: Point) -> list[Configuration]:
-    rows, rng = SPACE.rows(), np.random.default_rng(0)
-    chosen = rng.integers(len(rows), size=(point.candidates, point.layers))
-    return [tuple(rows[i] for i in places) for places in chosen]
+    rows = torch.randn(samples, layout(width).total, generator=draw)
+    return rows, torch.randint(CLASSES, (samples,), generator=draw)
 
 
 def epoch_seconds(point: Point, steps: int, device: torch.device) -> float:
-    """Seconds of one epoch, from `steps` steps of its second pass; the first warms up."""
+    """Seconds of one epoch, from `steps` steps of the second pass; the first warms up."""
     settings = TrainingSettings(epochs=2)
     whole = -(-point.samples // settings.batchsize)  # steps of an epoch
     steps = min(steps, whole)
     rows, labels = random_table(point.samples, point.width)
     train = ClockedSplit((rows,), labels, steps=steps)
     dev = ClockedSplit((rows[:DEV_SAMPLES],), labels[:DEV_SAMPLES], steps=steps)  # begins where a training pass ends
-    layout = FeatureLayout(widths(point.width), CLASSES)
-    bank = FeatureBank(layout, train, dev, Path(), reused=False)
+    bank = FeatureBank(layout(point.width), train, dev, Path(), reused=False)
     evaluate = CachedEvaluator(bank, HeadSettings(CLASSES), settings, device)
-    list(evaluate(random_configurations(point), 0))
+    list(evaluate(random_configurations(SPACE, point.candidates, point.layers), 0))
     return (dev.begun[1] - train.begun[1]) * whole / steps
 
 
-def measure(points: Sequence[Point], args: argparse.Namespace, device: torch.device) -> dict[Point, dict[str, float]]:
-    """Median, lowest and highest of the repeats by point."""
-    seconds: dict[Point, list[float]] = {point: [] for point in points}
-    rounds = list(itertools.product(range(args.repeats), points))
-    for _, point in tqdm(rounds, desc="points", disable=not args.verbose):
-        seconds[point].append(epoch_seconds(point, args.steps, device))
-    return {point: spread(times) for point, times in seconds.items()}
-
-
-def exponent(values: Sequence[float], seconds: Sequence[float]) -> float:
-    """p of seconds ~ values^p, by least squares in log-log."""
-    return float(np.polyfit(np.log(values), np.log(seconds), 1)[0])
-
-
-def summarise(values: list[int], epochs: list[dict[str, float]]) -> dict[str, object]:
-    medians = [epoch["median"] for epoch in epochs]
-    return {
-        "values": values,
-        "epoch_seconds": epochs,
-        "exponent": exponent(values, medians),
-        "exponent_last": exponent(values[-2:], medians[-2:]),
-    }
+def summarize(values: list[int], epochs: list[dict[str, float]]) -> dict[str, object]:
+    """The figures of one axis, with the exponent over all its values and over the last two."""
+    x, y = np.log(values), np.log([epoch["median"] for epoch in epochs])
+    exponent, last = (float(np.polyfit(x[start:], y[start:], 1)[0]) for start in (0, -2))
+    return {"values": values, "epoch_seconds": epochs, "exponent": exponent, "exponent_last": last}
 
 
 def one_more(axis: dict) -> dict[str, object]:
-    """What one more candidate costs, as a share of the first: over the whole range, and up to each point."""
-    values, medians = axis["values"], [epoch["median"] for epoch in axis["epoch_seconds"]]
+    """Cost of one more candidate as a share of the first: over the whole range, and up to each point."""
+    values, medians = np.array(axis["values"]), np.array([epoch["median"] for epoch in axis["epoch_seconds"]])
     first = medians[0] / values[0]
-
-    def share(i: int, j: int) -> float:
-        return (medians[j] - medians[i]) / (values[j] - values[i]) / first
-
-    last = len(values) - 1
-    return {"share_of_first": share(0, last), "by_interval": [share(i, i + 1) for i in range(last)]}
+    whole = (medians[-1] - medians[0]) / (values[-1] - values[0]) / first
+    return {"share_of_first": float(whole), "by_interval": (np.diff(medians) / np.diff(values) / first).tolist()}
 
 
 def print_axis(name: str, axis: dict, shares: list[float] | None) -> None:
-    """One table; `shares`, if given, is the cost of one more up to each point but the first."""
+    """Print a table; `shares` is the cost of one more candidate up to each point but the first."""
     others = {key: value for key, value in dataclasses.asdict(Point()).items() if key != name}
     fixed = ", ".join(f"{key} {'x' if key == 'width' else ''}{value:,}" for key, value in others.items())
     print(f"\n{name} ({fixed})")
@@ -143,14 +111,12 @@ def print_axis(name: str, axis: dict, shares: list[float] | None) -> None:
 
 
 def plot(axes: dict[str, dict], path: Path) -> None:
-    """Four log-log panels: medians with lowest and highest, and the fitted power."""
-    import matplotlib
+    """Draw four log-log panels: medians with lowest and highest, and the fitted power."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, panels = plt.subplots(2, 2, figsize=(9, 7), layout="constrained")
-    for panel, (name, axis) in zip(panels.flat, axes.items(), strict=True):
+    figure = Figure(figsize=(9, 7), layout="constrained")
+    for panel, (name, axis) in zip(figure.subplots(2, 2).flat, axes.items(), strict=True):
         x = np.array(axis["values"], float)
         y, low, high = (np.array([e[k] for e in axis["epoch_seconds"]]) for k in ("median", "lowest", "highest"))
         fitted = np.exp(np.log(y).mean() + axis["exponent"] * (np.log(x) - np.log(x).mean()))
@@ -159,19 +125,15 @@ def plot(axes: dict[str, dict], path: Path) -> None:
         panel.set_xticks(x, [f"{value:,}" for value in axis["values"]])
         panel.minorticks_off()
         panel.set_ylim(low.min() / 2, high.max() * 2)
-        panel.yaxis.set_major_locator(matplotlib.ticker.LogLocator(10, subs=(1, 2, 5)))
+        panel.yaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
         panel.yaxis.set_major_formatter("{x:g}")
         panel.set(xlabel=AXES[name][1], ylabel="seconds an epoch")
         panel.grid(alpha=0.3)
         panel.legend(frameon=False, loc="upper left")
-    middle = Point()
-    figure.suptitle(
-        f"One epoch of a population, around {middle.samples:,} samples, {middle.candidates} candidates, "
-        f"{middle.layers} layers, width x{middle.width}"
-    )
+    middle = "{samples:,} samples, {candidates} candidates, {layers} layers, width x{width}".format(**vars(Point()))
+    figure.suptitle(f"One epoch of a population, around {middle}")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
-    plt.close(figure)
 
 
 def parse_args() -> argparse.Namespace:
@@ -205,13 +167,14 @@ def main() -> None:
     args = parse_args()
     device = resolve_device(args.device)
     points = {name: [dataclasses.replace(Point(), **{name: v}) for v in getattr(args, name)] for name in AXES}
-    distinct = list(dict.fromkeys(itertools.chain(*points.values())))
-    machine = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    seconds: dict[Point, list[float]] = {point: [] for point in itertools.chain(*points.values())}
+    machine = machine_name(device)
     if args.verbose:
-        print(f"{len(distinct)} points, each the median of {args.repeats} times {args.steps} steps, on {machine}")
+        print(f"{len(seconds)} points, each the median of {args.repeats} times {args.steps} steps, on {machine}")
 
-    measured = measure(distinct, args, device)
-    axes = {name: summarise(getattr(args, name), [measured[point] for point in points[name]]) for name in AXES}
+    for point in tqdm(list(seconds) * args.repeats, desc="points", disable=not args.verbose):
+        seconds[point].append(epoch_seconds(point, args.steps, device))
+    axes = {name: summarize(getattr(args, name), [spread(seconds[p]) for p in points[name]]) for name in AXES}
     candidate = one_more(axes["candidates"])
     for name, axis in axes.items():
         print_axis(name, axis, candidate["by_interval"] if name == "candidates" else None)

@@ -1,96 +1,88 @@
-"""What a search on AV-MNIST costs: the published loop, this search, and the arithmetic's own limit, in one run.
+"""Cost of a search on AV-MNIST: the published loop, this search, and the least that the arithmetic takes, in one run.
 
     python benchmarks/search_cost.py --out search_cost.json    # random arrays of the published size; about 10 minutes
     python benchmarks/search_cost.py --quick                   # a tenth of the samples; under 90 seconds
-    python benchmarks/search_cost.py --datadir data/avmnist    # real arrays
+    python benchmarks/search_cost.py --datadir data/avmnist --checkpointdir checkpoints/avmnist    # real arrays
 
 Published loop: both networks forwards and backwards for every candidate, in train mode and float32, with torch's own
-pooling; in every repeat steps of training and of evaluation are timed on configurations that the search trained, and
+pooling. In every repeat, steps of training and of evaluation are timed on configurations that the search trained, and
 extended to all of it (data loading, which the published code adds, is not counted). This search: the process of
-main_searchable_avmnist.py from start to end, with an empty feature bank. Ratios are of one repeat, then their median
-and ends. Limit: the floating-point operations of the central weights that it trained, at the rate of a large matrix
-product, or the bytes of its weights, gradients and optimizer states, at the rate of a copy of that size, whichever
-takes longer.
+main_searchable_avmnist.py from start to end, with an empty feature bank. Ratios are taken within a repeat; their
+median, lowest and highest are printed. Limit: the floating-point operations of the central weights that it trained, at
+the rate of a large matrix product, or the bytes of its weights, gradients and optimizer states, at the rate of a copy
+of that size, whichever takes longer.
 """
 
 import argparse
 import dataclasses
 import json
 import statistics
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from measure import plain_pooled, ratios, run_script, seconds_of, spread
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from benchmarks import measure
-from benchmarks.measure import plain_pooled, spread
 from datasets.avmnist.load import load_avmnist
 from models.fusion import AudioImageNetwork, FusionHead, HeadSettings
 from models.lenet import AudioLeNet, ImageLeNet
 from utils import cli
 from utils.files import write_json
 from utils.search.loop import SearchSettings
-from utils.search.space import Space
+from utils.search.space import Configuration, as_configuration
 from utils.training.checkpoints import save_state
 from utils.training.metrics import losses
 
-ROOT = Path(__file__).parents[1]
 BATCH, EPOCHS, CLASSES = 32, 3, 10  # published
 SAMPLED = 15  # configurations whose published steps are timed in a repeat
-SPACE = Space(sizes=(AudioLeNet.depth, ImageLeNet.depth))
-Figures = dict[str, dict[str, float]]
+CHECKPOINTS = ("audio_model.pkl", "image_model.pkl")
+UNITS = {  # what is printed of each repeat's figures: unit and factor
+    **dict.fromkeys(("published_training_step", "published_evaluation_step"), ("ms", 1e3)),
+    **dict.fromkeys(("published_search", "search_process", "extraction", "training", "surrogate", "other"), ("s", 1)),
+    "flops": ("GFLOP/s", 1e-9),
+    "bytes": ("GB/s", 1e-9),
+}
 
 
 class PublishedNetwork(AudioImageNetwork):
-    """The networks as plain PyTorch runs them."""
+    """The networks in plain PyTorch."""
 
     def unimodal(self, image: Tensor, audio: Tensor) -> tuple[list[list[Tensor]], list[Tensor]]:
         parts = [plain_pooled(self.audnet, audio), plain_pooled(self.rgbnet, image)]
         return [features for features, _ in parts], [logits for _, logits in parts]
 
 
-def published_steps(configurations: Sequence[list], seed: int) -> dict[str, float]:
-    """Seconds of a training step and of an evaluation step: means over some of the configurations.
+def published_step(configuration: Configuration) -> dict[str, float]:
+    """Seconds of a training step and of an evaluation step, medians of ten."""
+    network = PublishedNetwork(configuration, HeadSettings(CLASSES))
+    optimizer = torch.optim.Adam(network.central_parameters(), 1e-3, weight_decay=1e-4)
+    inputs = torch.rand(BATCH, 1, 28, 28), torch.rand(BATCH, 1, 112, 112)
+    labels = torch.randint(CLASSES, (BATCH,))
 
-    A configuration's are medians of ten; the deeper the features that it reads, the more is run backwards.
-    """
-    rng = np.random.default_rng(seed)
-    seconds = {"training": [], "evaluation": []}
-    for place in rng.choice(len(configurations), min(SAMPLED, len(configurations)), replace=False):
-        network = PublishedNetwork(configurations[place], HeadSettings(CLASSES))
-        optimizer = torch.optim.Adam(network.central_parameters(), 1e-3, weight_decay=1e-4)
-        image, audio = torch.rand(BATCH, 1, 28, 28), torch.rand(BATCH, 1, 112, 112)
-        labels = torch.randint(CLASSES, (BATCH,))
+    def train() -> None:
+        network.train()
+        optimizer.zero_grad()
+        losses(network(*inputs), labels).backward()  # through both networks, whose gradients nobody uses
+        optimizer.step()
 
-        def train(network=network, optimizer=optimizer, inputs=(image, audio), labels=labels) -> None:
-            network.train()
-            optimizer.zero_grad()
-            losses(network(*inputs), labels).backward()  # through both networks, whose gradients nobody uses
-            optimizer.step()
+    @torch.no_grad()
+    def evaluate() -> None:
+        network.eval()(*inputs)
 
-        @torch.no_grad()
-        def evaluate(network=network, inputs=(image, audio)) -> None:
-            network.eval()(*inputs)
-
-        seconds["training"].append(median_seconds(train))
-        seconds["evaluation"].append(median_seconds(evaluate))
-    return {name: statistics.mean(values) for name, values in seconds.items()}
+    works = {"training": train, "evaluation": evaluate}
+    return {name: statistics.median(seconds_of(work, 10)) for name, work in works.items()}
 
 
-def median_seconds(work: Callable[[], object], count: int = 10) -> float:
-    seconds = []
-    for _ in range(count):
-        started = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - started)
-    return spread(seconds)["median"]
+def published_steps(configurations: Sequence[Configuration], seed: int) -> dict[str, float]:
+    """Mean seconds of the steps of some configurations: the deeper their features, the longer the backward pass."""
+    count = len(configurations)
+    places = np.random.default_rng(seed).choice(count, min(SAMPLED, count), replace=False)
+    steps = [published_step(configurations[place]) for place in places]
+    return {name: statistics.mean(step[name] for step in steps) for name in steps[0]}
 
 
 def write_random_data(folder: Path, train: int, dev: int) -> None:
@@ -99,17 +91,15 @@ def write_random_data(folder: Path, train: int, dev: int) -> None:
     for part, count in (("train", train + dev), ("test", 1)):
         for kind, shape, dtype in (("image", (784,), np.float32), ("audio", (112, 112), np.uint8)):
             (folder / kind).mkdir(exist_ok=True)
-            array = np.lib.format.open_memmap(folder / kind / f"{part}_data.npy", "w+", dtype, (count, *shape))
-            for start in range(0, count, 5_000):
-                block = array[start : start + 5_000]
-                block[...] = rng.integers(256, size=block.shape, dtype=np.uint8)
+            values = rng.integers(256, size=(count, *shape), dtype=np.uint8)
+            np.save(folder / kind / f"{part}_data.npy", values.astype(dtype, copy=False))
         np.save(folder / f"{part}_labels.npy", rng.integers(CLASSES, size=count))
     torch.manual_seed(0)
-    save_state(folder / "audio_model.pkl", AudioLeNet().state_dict())
-    save_state(folder / "image_model.pkl", ImageLeNet().state_dict())
+    for name, network in zip(CHECKPOINTS, (AudioLeNet(), ImageLeNet()), strict=True):
+        save_state(folder / name, network.state_dict())
 
 
-# Runs a script and writes the most memory that it held: resident from its start on, not its parent's.
+# Run a script and write its peak resident memory; unlike `ru_maxrss`, VmHWM does not include the parent's memory.
 WATCHED = """
 import pathlib, runpy, sys
 out, sys.argv = sys.argv[1], sys.argv[2:]
@@ -125,73 +115,60 @@ class Run:
     """One search as a user runs it."""
 
     best: dict  # best.json
-    configurations: list[list]  # that it trained
+    configurations: list[Configuration]  # that it trained
     seconds: float  # of the process, from start to end
     resident_gb: float
 
 
-def run_search(datadir: Path, checkpoints: Sequence[Path], flags: Sequence[object]) -> Run:
-    with tempfile.TemporaryDirectory() as folder:
-        for name, path in zip(("audio_model.pkl", "image_model.pkl"), checkpoints, strict=True):
-            (Path(folder) / name).write_bytes(path.read_bytes())
-        script = [f"{folder}/memory", ROOT / "main_searchable_avmnist.py", "--datadir", datadir, "--no-verbose"]
-        folders = ["--checkpointdir", folder, "--run_dir", f"{folder}/run"]
+def run_search(datadir: Path, checkpointdir: Path, flags: Sequence[object]) -> Run:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for checkpoint in CHECKPOINTS:
+            (folder / checkpoint).write_bytes((checkpointdir / checkpoint).read_bytes())
+        folders = ["--datadir", datadir, "--checkpointdir", folder, "--run_dir", folder / "run"]
         started = time.perf_counter()
-        measure.run_script([sys.executable, "-c", WATCHED, *map(str, [*script, *folders, *flags])])
+        through = ["-c", WATCHED, folder / "memory"]
+        run_script("main_searchable_avmnist.py", [*folders, "--no-verbose", *flags], through)
         seconds = time.perf_counter() - started
-        best = json.loads(Path(folder, "run/best.json").read_text())
-        journal = map(json.loads, Path(folder, "run/journal.jsonl").read_text().splitlines())
-        trained = [line["configuration"] for line in journal if line["kind"] == "candidate"]
-        return Run(best, trained, seconds, int(Path(folder, "memory").read_text()) * 1024 / 1e9)
+        best = json.loads((folder / "run/best.json").read_text())
+        journal = map(json.loads, (folder / "run/journal.jsonl").read_text().splitlines())
+        trained = [as_configuration(line["configuration"]) for line in journal if line["kind"] == "candidate"]
+        return Run(best, trained, seconds, int((folder / "memory").read_text()) * 1024 / 1e9)
 
 
-def limit(configurations: Sequence[list], steps: int, repeats: int) -> tuple[Figures, float]:
+def limit(configurations: Sequence[Configuration], steps: int, repeats: int) -> tuple[dict[str, dict], float]:
     """Rates of this machine, and the least seconds in which the central weights of all candidates could be trained.
 
     A step multiplies every weight with a batch forwards and for its gradient, and the weights that read a fusion layer
     also for the gradient of what they read; a product is two operations. It reads and writes weight, gradient and both
     of Adam's moments, of a population together: the copy is of that size.
     """
-    widths = (AudioLeNet().feature_widths, ImageLeNet().feature_widths)
-    settings = HeadSettings(CLASSES)
+    widths, settings = (AudioLeNet().feature_widths, ImageLeNet().feature_widths), HeadSettings(CLASSES)
     heads = [FusionHead(configuration, widths, settings) for configuration in configurations]
     weights = sum(p.numel() for head in heads for p in head.parameters())
-    first_terms = settings.inner_size * sum(
-        sum(widths[m][row[m]] for m in range(len(widths))) for head in heads for row in head.configuration
-    )
+    rows = [row for head in heads for row in head.configuration]
+    first_terms = settings.inner_size * sum(widths[0][row[0]] + widths[1][row[1]] for row in rows)
     matrix = torch.rand(2048, 2048)
     block = torch.rand(4 * weights * SearchSettings().num_samples // len(heads))
     target = torch.empty_like(block)
     products, copies = [], []
     for _ in range(1 + repeats):
-        products.append(2 * 2048**3 / median_seconds(lambda: matrix @ matrix, 3))
-        copies.append(2 * 4 * len(block) / median_seconds(lambda: target.copy_(block), 1000))
+        products.append(2 * 2048**3 / statistics.median(seconds_of(lambda: matrix @ matrix, 3)))
+        copies.append(2 * 4 * len(block) / statistics.median(seconds_of(lambda: target.copy_(block), 1000)))
     rates = {"flops": spread(products[1:]), "bytes": spread(copies[1:])}
-    flops = 2 * BATCH * (3 * weights - first_terms) * steps
-    moved = 8 * 4 * weights * steps
+    flops, moved = 2 * BATCH * (3 * weights - first_terms) * steps, 8 * 4 * weights * steps
     return rates, max(flops / rates["flops"]["median"], moved / rates["bytes"]["median"])
 
 
 def print_table(figures: dict) -> None:
     print(f"{'':38}{'median':>12}{'lowest':>12}{'highest':>12}")
-    for name, unit, factor in (
-        ("published_training_step", "ms", 1e3),
-        ("published_evaluation_step", "ms", 1e3),
-        ("published_search", "s", 1),
-        ("search_process", "s", 1),
-        ("extraction", "s", 1),
-        ("training", "s", 1),
-        ("surrogate", "s", 1),
-        ("other", "s", 1),
-        ("flops", "GFLOP/s", 1e-9),
-        ("bytes", "GB/s", 1e-9),
-    ):
-        values = "".join(f"{factor * figures[name][key]:12.2f}" for key in ("median", "lowest", "highest"))
+    for name, (unit, factor) in UNITS.items():
+        values = "".join(f"{factor * value:12.2f}" for value in figures[name].values())
         print(f"{name.replace('_', ' ') + ', ' + unit:38}{values}")
     print(f"{'limit of the arithmetic, s':38}{figures['limit_seconds']:12.2f}")
     print(f"{'largest resident memory, GB':38}{figures['resident_gb']:12.2f}")
     for name in ("ratio_total", "ratio_training", "floor_multiple"):
-        print(f"{name:38}" + "".join(f"{figures[name][key]:12.1f}" for key in ("median", "lowest", "highest")))
+        print(f"{name:38}" + "".join(f"{value:12.1f}" for value in figures[name].values()))
 
 
 def parse_args() -> argparse.Namespace:
@@ -214,13 +191,8 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def ratio(above: Sequence[float], below: Sequence[float]) -> dict[str, float]:
-    """Repeat by repeat: what a slow hour of the machine does to both cancels out."""
-    return spread([a / b for a, b in zip(above, below, strict=True)])
-
-
 def measured(runs: Sequence[Run], published: Sequence[dict[str, float]], counts: dict[str, int]) -> dict[str, object]:
-    """The figures, given a search and steps of the published loop of every repeat, and the sizes of the splits."""
+    """The figures, from the search and the steps of the published loop in each repeat and the sizes of the splits."""
     configurations = runs[0].configurations
     steps, dev_steps = (EPOCHS * -(-counts[split] // BATCH) for split in ("train", "dev"))  # of one candidate
     rates, least = limit(configurations, steps, len(runs))
@@ -235,9 +207,9 @@ def measured(runs: Sequence[Run], published: Sequence[dict[str, float]], counts:
         **rates,
         "limit_seconds": least,
         "resident_gb": max(run.resident_gb for run in runs),
-        "ratio_total": ratio(searches, processes),
-        "ratio_training": ratio(searches, parts["training"]),
-        "floor_multiple": ratio(parts["training"], [least] * len(runs)),
+        "ratio_total": ratios(searches, processes),
+        "ratio_training": ratios(searches, parts["training"]),
+        "floor_multiple": ratios(parts["training"], [least] * len(runs)),
         "settings": counts | {"candidates": len(configurations), "repeats": len(runs)},
         "machine": {"threads": torch.get_num_threads(), "torch": torch.__version__},
     }
@@ -253,13 +225,12 @@ def main() -> None:
             write_random_data(datadir, args.train, args.dev)
         data = load_avmnist(datadir, limits={"train": args.train, "dev": args.dev})
         counts = {split: len(data[split].labels) for split in ("train", "dev")}
-        checkpoints = [checkpointdir / name for name in ("audio_model.pkl", "image_model.pkl")]
         flags = ["--limit_train", args.train, "--limit_dev", args.dev]
-        published_steps([[[0, 0, 0]]], 0)  # the first steps of a process are slower
+        published_step(((0, 0, 0),))  # the first steps of a process are slower
         runs, published = [], []
         for repeat in range(args.repeats):
             say(f"repeat {repeat + 1} of {args.repeats}: search")
-            runs.append(run_search(datadir, checkpoints, flags))
+            runs.append(run_search(datadir, checkpointdir, flags))
             say(f"repeat {repeat + 1} of {args.repeats}: published loop on {torch.get_num_threads()} threads")
             published.append(published_steps(runs[0].configurations, repeat))
     figures = measured(runs, published, counts)

@@ -29,11 +29,9 @@ def box(axes: Axes, x: float, y: float, width: float, height: float, edge: str, 
     axes.add_patch(FancyBboxPatch(corner, width, height, rounded, ec=edge, fc=face, linewidth=1.6, zorder=3))
 
 
-def text(
-    axes: Axes, x: float, y: float, words: str, color: str = PLAIN, size: float = 11.5, bold: bool = False
-) -> None:
+def text(axes: Axes, x: float, y: float, line: str, color: str = PLAIN, size: float = 11.5, bold: bool = False) -> None:
     weight = "bold" if bold else "normal"
-    axes.text(x, y, words, color=color, fontsize=size, fontweight=weight, ha="center", va="center", zorder=4)
+    axes.text(x, y, line, color=color, fontsize=size, fontweight=weight, ha="center", va="center", zorder=4)
 
 
 def arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], color: str, width: float = 1.2) -> None:
@@ -60,15 +58,9 @@ def draw_layer(axes: Axes, number: int, row: tuple[int, int, int], y: float) -> 
     audio, image, activation = row
     box(axes, CENTER, y, 2.7, 0.94, PLAIN, "#f6f8fa")
     text(axes, CENTER - 0.5, y + 0.2, f"fusion layer {number}:", bold=True)
-    pieces = (
-        ("[", PLAIN),
-        (f"{audio}", AUDIO),
-        (",", PLAIN),
-        (f"{image}", IMAGE),
-        (",", PLAIN),
-        (f"{activation}]", PLAIN),
-    )
-    for (piece, color), offset in zip(pieces, (0.44, 0.55, 0.65, 0.77, 0.87, 1.02), strict=True):
+    pieces = ("[", f"{audio}", ",", f"{image}", ",", f"{activation}]")
+    colors = (PLAIN, AUDIO, PLAIN, IMAGE, PLAIN, PLAIN)
+    for piece, color, offset in zip(pieces, colors, (0.44, 0.55, 0.65, 0.77, 0.87, 1.02), strict=True):
         text(axes, CENTER + offset, y + 0.2, piece, color, bold=True)
     text(axes, CENTER, y - 0.2, f"linear, then {ACTIVATIONS[activation]}")
     arrow(axes, (COLUMN[AUDIO] + 1.15, FEATURE_HEIGHTS[audio]), (CENTER - 1.36, y), AUDIO, 2.2)
@@ -83,13 +75,11 @@ def draw() -> None:
     audio_features, image_features, _ = map(set, zip(*CONFIGURATION, strict=True))
     draw_network(axes, AUDIO, "audio network", "spectrogram of a spoken digit", 5, audio_features)
     draw_network(axes, IMAGE, "image network", "image of a written digit", 3, image_features)
-    below = 0.0
-    for number, (row, y) in enumerate(zip(CONFIGURATION, LAYER_HEIGHTS, strict=True), start=1):
-        draw_layer(axes, number, row, y)
-        if number > 1:
-            arrow(axes, (CENTER, below), (CENTER, y - 0.48), PLAIN, 2.2)
-        below = y + 0.47
-    arrow(axes, (CENTER, below), (CENTER, CLASSIFIER_HEIGHT - 0.25), PLAIN, 2.2)
+    for i, (row, y) in enumerate(zip(CONFIGURATION, LAYER_HEIGHTS, strict=True)):
+        draw_layer(axes, i + 1, row, y)
+        if i:
+            arrow(axes, (CENTER, LAYER_HEIGHTS[i - 1] + 0.47), (CENTER, y - 0.48), PLAIN, 2.2)
+    arrow(axes, (CENTER, LAYER_HEIGHTS[-1] + 0.47), (CENTER, CLASSIFIER_HEIGHT - 0.25), PLAIN, 2.2)
     box(axes, CENTER, CLASSIFIER_HEIGHT, 2.7, 0.48, PLAIN, "#f6f8fa")
     text(axes, CENTER, CLASSIFIER_HEIGHT, "central classifier", bold=True)
     arrow(axes, (CENTER, CLASSIFIER_HEIGHT + 0.24), (CENTER, CLASSIFIER_HEIGHT + 0.68), PLAIN, 2.2)

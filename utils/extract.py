@@ -7,9 +7,9 @@
 The loader yields (images, tokens, labels).
 """
 
+import contextlib
 import difflib
 import functools
-import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,12 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from datasets.features import MODALITIES
 from utils.errors import UsageError
 from utils.files import whole_file
+from utils.training.loop import eval_mode
 
 CHANNEL_LAST = ":last"  # after a module's name
 SPLITS = ("train", "dev", "test")
-MODALITIES = (2, 5)  # fewest, most
 MODALITY_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -66,19 +67,12 @@ class Extractor:
             UsageError: a module did not run exactly once, or its output is not a tensor of these shapes.
         """
         outputs: list[list[Tensor]] = [[] for _ in self._names]
-        hooks = [
-            module.register_forward_hook(functools.partial(_keep, name, kept))
-            for name, module, kept in zip(self._names, self._tapped, outputs, strict=True)
-        ]
-        training = [module for module in self.network.modules() if module.training]
-        self.network.eval()
-        try:
+        with contextlib.ExitStack() as stack:
+            for name, module, kept in zip(self._names, self._tapped, outputs, strict=True):
+                hook = module.register_forward_hook(functools.partial(_keep, name, kept))
+                stack.callback(hook.remove)
+            stack.enter_context(eval_mode(self.network))
             _forward(self.network, inputs)
-        finally:
-            for hook in hooks:
-                hook.remove()
-            for module in training:
-                module.training = True
         for name, kept in zip(self._names, outputs, strict=True):
             if not kept:
                 raise UsageError(f"module {name!r} did not run: the network's forward does not call it on these inputs")
@@ -116,12 +110,11 @@ def write_features(
         columns["label"].append(labels)
         for (name, extractor), x in zip(networks.items(), inputs, strict=True):
             features, logits = extractor(x)
-            outputs = {f"{name}.{i}": feature for i, feature in enumerate(features)}
-            if logits is not None:
-                outputs[f"{name}.logits"] = logits
-            for column, values in outputs.items():
-                array = _checked(values, np.shape(labels), f"{column} of batch {number}")
-                columns.setdefault(column, []).append(array)
+            named = {f"{name}.{i}": feature for i, feature in enumerate(features)} | {f"{name}.logits": logits}
+            for column, values in named.items():
+                if values is not None:
+                    array = _checked(values, labels.shape, f"{column} of batch {number}")
+                    columns.setdefault(column, []).append(array)
     if not sum(map(len, columns["label"])):
         raise UsageError(f"the batches of {split} contain no samples; note that an iterator can be used only once")
     whole: dict[str, Any] = {column: np.concatenate(parts) for column, parts in columns.items()}
@@ -144,34 +137,30 @@ def _checked_batch(batch: Any, number: int, names: Sequence[str]) -> Sequence[An
 def _module_named(name: str, modules: Mapping[str, nn.Module]) -> nn.Module:
     if name not in modules:
         near = difflib.get_close_matches(name, modules, n=5, cutoff=0.5)
-        some = list(itertools.islice((known for known in modules if known), 8))
-        hint = f"similar names: {', '.join(near)}" if near else f"it has {', '.join(some) or 'none'}, ..."
+        some = ", ".join(list(filter(None, modules))[:8]) or "none"
+        hint = f"similar names: {', '.join(near)}" if near else f"it has {some}, ..."
         raise UsageError(f"the network has no module named {name!r}; {hint}")
     return modules[name]
 
 
 def _keep(name: str, kept: list[Tensor], module: nn.Module, args: object, output: object) -> None:
-    """Forward hook; pools at once because a later module may work in place."""
-    kept.append(_pooled(output, name))
+    """Forward hook: average over all dimensions but the first and the channels.
 
-
-def _pooled(output: object, name: str) -> Tensor:
-    """Average over all dimensions but the first and the channels: a new tensor (B, C)."""
+    Each output is pooled at once into a new tensor (B, C), because a later module may work in place.
+    """
     x = next((x for x in output if isinstance(x, Tensor)), None) if isinstance(output, list | tuple) else output
     if not isinstance(x, Tensor) or x.is_nested or x.layout != torch.strided:
         kind = type(output).__name__ if not isinstance(x, Tensor) else "nested or sparse tensor"
         raise UsageError(f"the output of module {name!r} must be a tensor, but is a {kind}; name a module inside it")
     if x.ndim < 2:
         raise UsageError(f"the output of module {name!r} must be (batch, channel, ...), but is {tuple(x.shape)}")
-    if x.ndim == 2:
-        return x.to(torch.float32, copy=True)
-    rest = range(1, x.ndim - 1) if name.endswith(CHANNEL_LAST) else range(2, x.ndim)
-    return x.mean(dim=tuple(rest), dtype=torch.float32)
+    rest = tuple(range(1, x.ndim - 1) if name.endswith(CHANNEL_LAST) else range(2, x.ndim))
+    kept.append(x.mean(dim=rest, dtype=torch.float32) if rest else x.to(torch.float32, copy=True))
 
 
 def _forward(network: nn.Module, inputs: object) -> None:
-    weights = itertools.chain(network.parameters(), network.buffers())
-    like = next((x for x in weights if x.is_floating_point()), torch.empty(0))
+    weights = [*network.parameters(), *network.buffers(), torch.empty(0)]
+    like = next(x for x in weights if x.is_floating_point())
 
     def placed(x: object) -> object:
         if not isinstance(x, Tensor | np.ndarray):
@@ -190,9 +179,8 @@ def _forward(network: nn.Module, inputs: object) -> None:
 def _check_names(split: str, networks: Mapping[str, Extractor]) -> None:
     if split not in SPLITS:
         raise UsageError(f"split must be one of {', '.join(SPLITS)}, but got {split!r}")
-    fewest, most = MODALITIES
-    if not fewest <= len(networks) <= most:
-        raise UsageError(f"there must be {fewest} to {most} networks, but got {len(networks)}")
+    if len(networks) not in MODALITIES:
+        raise UsageError(f"there must be 2 to 5 networks, but got {len(networks)}")
     with_logits = [name for name, extractor in networks.items() if extractor.logits is not None]
     if len(with_logits) not in (0, len(networks)):
         raise UsageError(f"all networks or none must have logits, but only {', '.join(with_logits)} has them")

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from jinja2 import UndefinedError
+
 from utils.errors import UsageError
 from utils.files import write_text
 from utils.report.compare import comparison_content
@@ -11,7 +13,7 @@ from utils.report.page import render
 from utils.report.search import search_content
 
 TITLES = {"search": "Architecture search", "run": "Run"}
-DAMAGED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+DAMAGED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, UndefinedError)
 
 
 def write_report(run_dir: Path) -> Path:

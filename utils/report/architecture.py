@@ -8,8 +8,8 @@ Lengths are in SVG units, y grows downward.
 import functools
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from markupsafe import Markup
@@ -22,8 +22,7 @@ from utils.search.space import format_configuration
 HEIGHT, REACH, READING = 24, 54, 56  # height of a box, half the width of a layer, room for the lines into it
 
 
-@dataclass(frozen=True)
-class Box:
+class Box(NamedTuple):
     """A feature, a fusion layer or the classifier; (x, y) is the middle of the left side."""
 
     x: float
@@ -34,108 +33,66 @@ class Box:
     kind: int = 0  # color of a filled box
 
 
-@dataclass(frozen=True)
-class Curve:
-    """A smooth line through points, horizontal at each of them (vertical where two have the same x)."""
-
-    way: tuple[Point, ...]
-    kind: int | None = None  # color; None: soft
-
-    def bezier(self) -> list[Point]:
-        """The start, then two control points and an end for each cubic piece."""
-        points = [self.way[0]]
-        for (x, y), (end_x, end_y) in pairwise(self.way):
-            points += [((x + end_x) / 2, y), ((x + end_x) / 2, end_y), (end_x, end_y)]
-        return points
-
-
-@dataclass(frozen=True)
-class Name:
-    """The name of a modality above its column."""
-
-    x: float
-    y: float
-    words: str
-    anchor: str
-    kind: int
-
-
-@dataclass(frozen=True)
-class Layout:
+class Layout(NamedTuple):
     """Everything in a drawing of a fusion network, in the order of painting."""
 
     width: float
     height: float
-    curves: tuple[Curve, ...]
+    curves: tuple[tuple[tuple[Point, ...], int | None], ...]  # points of `smooth`, and color (None: soft)
     boxes: tuple[Box, ...]
-    names: tuple[Name, ...]
+    names: tuple[tuple[float, float, str, str, int], ...]  # x, y, words, anchor and color for each column
 
 
-@dataclass(frozen=True)
-class Frame:
-    """Where columns and rows lie."""
-
-    lefts: tuple[float, ...]  # of the columns
-    box: float  # width of a feature
-    gap: float  # between columns
-    on_left: int  # number of columns left of the fusion layers
-    center: float  # x of the fusion layers
-    top: float
-    pitch: float
-
-    def row(self, i: float) -> float:
-        return self.top + self.pitch * i
-
-
-def _frame(modalities: int) -> Frame:
-    box, gap, top, pitch = (46, 12, 42, 34) if modalities <= 2 else (30, 18, 56, 42)
-    on_left = (modalities + 1) // 2
-    center = 4 + on_left * (box + gap) - gap + READING + REACH
-    starts = (4 if m < on_left else center + REACH + READING - on_left * (box + gap) for m in range(modalities))
-    lefts = tuple(start + m * (box + gap) for m, start in enumerate(starts))
-    return Frame(lefts, box, gap, on_left, center, top, pitch)
+def smooth(*way: Point) -> tuple[Point, ...]:
+    """Start, then two control points and an end for each cubic piece of a line that is horizontal at the points."""
+    points = [way[0]]
+    for (x, y), (end_x, end_y) in pairwise(way):
+        points += [((x + end_x) / 2, y), ((x + end_x) / 2, end_y), (end_x, end_y)]
+    return tuple(points)
 
 
 def lay_out(configuration: Sequence[Sequence[int]], modalities: Sequence[str], sizes: Sequence[int]) -> Layout:
     """Place the features, the fusion layers below each other, the classifier, and the lines between them."""
-    frame, layers, depth = _frame(len(modalities)), len(configuration), max(*sizes, len(configuration) + 1)
-    heights = [frame.row((depth - layers - 1) / 2 + i) for i in range(layers + 1)]
-    curves, boxes = [], []
-    for m, (left, size) in enumerate(zip(frame.lefts, sizes, strict=True)):
+    crowded, last = len(modalities) > 2, len(modalities) - 1
+    box, gap, top, pitch, below = (30, 18, 56, 42, 26) if crowded else (46, 12, 42, 34, 18)
+    on_left = (len(modalities) + 1) // 2  # columns left of the fusion layers
+    center = 4 + on_left * (box + gap) - gap + READING + REACH
+    starts = [4 if m < on_left else center + REACH + READING - on_left * (box + gap) for m in range(len(modalities))]
+    lefts = [start + m * (box + gap) for m, start in enumerate(starts)]
+    layers, depth = len(configuration), max(*sizes, len(configuration) + 1)
+
+    def height(i: float) -> float:
+        return top + pitch * i
+
+    def reading(m: int, feature: int, y: float) -> tuple[Point, ...]:
+        """The line from a feature to the layer at height y; it passes inner columns below the feature's row."""
+        side, columns_between = (1, on_left - 1 - m) if m < on_left else (-1, m - on_left)
+        x, end = lefts[m] + box * (side > 0), center - side * REACH
+        way: list[Point] = [(x, height(feature))]
+        if columns_between:
+            passing = height(feature) + 18 + 6 * (m % 2)  # neighboring columns at heights of their own
+            way += [(x + side * gap, passing), (end - side * READING, passing)]
+        return smooth(*way, (end, y))
+
+    curves: list[tuple[tuple[Point, ...], int | None]] = []
+    boxes, names = [], []
+    for m, (left, words, size) in enumerate(zip(lefts, modalities, sizes, strict=True)):
         used = {row[m] for row in configuration}
-        middle = left + frame.box / 2
-        curves.append(Curve(((middle, frame.row(0)), (middle, frame.row(size - 1)))))
+        curves.append((smooth((left + box / 2, height(0)), (left + box / 2, height(size - 1))), None))
         for i in range(size):
-            boxes.append(Box(left, frame.row(i), frame.box, str(i), "bar" if i in used else "box", m % KINDS))
-    curves.append(Curve(((frame.center, heights[0]), (frame.center, heights[-1]))))
-    for i, (row, y) in enumerate(zip(configuration, heights, strict=False), 1):
-        curves += [_reading(frame, m, feature, y) for m, feature in enumerate(row[:-1]) if feature >= 0]
-        boxes.append(Box(frame.center - REACH, y, 2 * REACH, f"{i} · {activation_name(row[-1])}", "box layer"))
-    boxes.append(Box(frame.center - REACH, heights[-1], 2 * REACH, "classifier", "box"))
-    width = max(frame.lefts[-1] + frame.box, frame.center + REACH) + 4
-    height = frame.row(depth - 1) + (18 if len(modalities) <= 2 else 26)
-    return Layout(width, height, tuple(curves), tuple(boxes), _names(frame, modalities))
-
-
-def _reading(frame: Frame, m: int, feature: int, y: float) -> Curve:
-    """The line from a feature to the layer at height y; it passes inner columns below the feature's row."""
-    side, columns_between = (1, frame.on_left - 1 - m) if m < frame.on_left else (-1, m - frame.on_left)
-    x, height, end = frame.lefts[m] + frame.box * (side > 0), frame.row(feature), frame.center - side * REACH
-    way: list[Point] = [(x, height)]
-    if columns_between:
-        below = height + 18 + 6 * (m % 2)  # neighboring columns at heights of their own
-        way += [(x + side * frame.gap, below), (end - side * READING, below)]
-    return Curve((*way, (end, y)), m % KINDS)
-
-
-def _names(frame: Frame, modalities: Sequence[str]) -> tuple[Name, ...]:
-    """Names of the columns; the outer ones start or end with their column, many alternate in height."""
-    last, crowded, names = len(modalities) - 1, len(modalities) > 2, []
-    for m, (left, words) in enumerate(zip(frame.lefts, modalities, strict=True)):
+            boxes.append(Box(left, height(i), box, str(i), "bar" if i in used else "box", m % KINDS))
+        # Outer names start or end with their column; many alternate in height.
         share, anchor = (0.0, "start") if m == 0 else (1.0, "end") if m == last else (0.5, "middle")
         short = f"{words[:9]}…" if crowded and len(words) > 10 else words
-        names.append(Name(left + share * frame.box, 34 if crowded and m % 2 else 16, short, anchor, m % KINDS))
-    return tuple(names)
+        names.append((left + share * box, 34 if crowded and m % 2 else 16, short, anchor, m % KINDS))
+    heights = [height((depth - layers - 1) / 2 + i) for i in range(layers + 1)]
+    curves.append((smooth((center, heights[0]), (center, heights[-1])), None))
+    for i, (row, y) in enumerate(zip(configuration, heights, strict=False), 1):
+        curves += [(reading(m, feature, y), m % KINDS) for m, feature in enumerate(row[:-1]) if feature >= 0]
+        boxes.append(Box(center - REACH, y, 2 * REACH, f"{i} · {activation_name(row[-1])}", "box layer"))
+    boxes.append(Box(center - REACH, heights[-1], 2 * REACH, "classifier", "box"))
+    width = max(lefts[-1] + box, center + REACH) + 4
+    return Layout(width, height(depth - 1) + below, tuple(curves), tuple(boxes), tuple(names))
 
 
 def activation_name(index: int) -> str:
@@ -152,16 +109,16 @@ def to_svg(files: RunFiles, configuration: Sequence[Sequence[int]]) -> Markup:
     """Draw a network of a run for a page."""
     layout = layout_of(files, configuration)
     parts = []
-    for curve in layout.curves:
-        start, *rest = (f"{x:g},{y:g}" for x, y in curve.bezier())
-        look = "soft" if curve.kind is None else f"k{curve.kind}"
+    for points, kind in layout.curves:
+        start, *rest = (f"{x:g},{y:g}" for x, y in points)
+        look = "soft" if kind is None else f"k{kind}"
         parts.append(tag("path", d=f"M{start}C{' '.join(rest)}", class_=f"line {look}"))
     for box in layout.boxes:
         look, words = (f"bar k{box.kind}", "on") if box.look == "bar" else (box.look, "")
         top = box.y - HEIGHT / 2
         parts.append(tag("rect", x=box.x, y=top, width=box.width, height=HEIGHT, rx=5, class_=look))
         parts.append(text(box.x + box.width / 2, box.y + 4.5, box.words, "middle", class_=words))
-    parts += [text(n.x, n.y, n.words, n.anchor, class_=f"letter k{n.kind}") for n in layout.names]
+    parts += [text(x, y, words, anchor, class_=f"letter k{kind}") for x, y, words, anchor, kind in layout.names]
     named = f"{', '.join(files.modalities[:-1])} and {files.modalities[-1]}"
     title = f"fusion network {format_configuration(configuration)} of {named} features"
     return drawing(layout.width, layout.height, title, *parts)
@@ -181,20 +138,17 @@ def to_pixels(layout: Layout, heading: str) -> np.ndarray:
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, layout.width), ylim=(layout.height, -above))
     axes.axis("off")
     axes.text(layout.width / 2, 6 - above, "\n".join(lines), fontsize=10, ha="center", va="top")
-    for curve in layout.curves:
-        points = curve.bezier()
+    for points, kind in layout.curves:
         path = Path(points, [Path.MOVETO, *[Path.CURVE4] * (len(points) - 1)])
-        axes.add_patch(PathPatch(path, fill=False, edgecolor="0.8" if curve.kind is None else f"C{curve.kind}", lw=1.8))
+        axes.add_patch(PathPatch(path, fill=False, edgecolor="0.8" if kind is None else f"C{kind}", lw=1.8))
     for box in layout.boxes:
-        filled, style = box.look == "bar", "round,pad=0,rounding_size=5"
-        patch = FancyBboxPatch((box.x, box.y - HEIGHT / 2), box.width, HEIGHT, style, zorder=2, ec="0.5")
-        patch.set_facecolor(f"C{box.kind}" if filled else "white")
-        axes.add_patch(patch)
-        color = "white" if filled else "black"
+        face, color = (f"C{box.kind}", "white") if box.look == "bar" else ("white", "black")
+        corner, style = (box.x, box.y - HEIGHT / 2), "round,pad=0,rounding_size=5"
+        axes.add_patch(FancyBboxPatch(corner, box.width, HEIGHT, style, zorder=2, ec="0.5", fc=face))
         axes.text(box.x + box.width / 2, box.y, box.words, fontsize=10, ha="center", va="center", color=color)
     anchors = {"start": "left", "middle": "center", "end": "right"}
-    for name in layout.names:
-        axes.text(name.x, name.y, name.words, fontsize=10, ha=anchors[name.anchor], color=f"C{name.kind}")
+    for x, y, words, anchor, kind in layout.names:
+        axes.text(x, y, words, fontsize=10, ha=anchors[anchor], color=f"C{kind}")
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

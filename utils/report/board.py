@@ -49,13 +49,12 @@ def write_search(run_dir: Path) -> None:
         UsageError: the folder holds no files of a run, or damaged ones.
     """
     files = read_files(run_dir)
-    score = _tag(files.score)
-    best = files.best_configurations() if files.best or files.candidates else []
+    score = files.score.replace(" ", "_")
+    best = files.best_configurations()
     with _events(run_dir) as writer:
         values = [candidate["accuracy"] for candidate in files.candidates]
         for number, (value, highest) in enumerate(zip(values, accumulate(values, max), strict=True), 1):
-            writer.add_scalar(f"candidates/dev_{score}", value, number)
-            writer.add_scalar(f"candidates/best_dev_{score}", highest, number)
+            _add_scalars(writer, "candidates", {f"dev_{score}": value, f"best_dev_{score}": highest}, number)
         for step in files.steps:
             _add_scalars(writer, "steps", {name: step.get(name) for name in STEP_VALUES}, step["step"])
         for rank, entry in enumerate(best, 1):
@@ -71,7 +70,7 @@ def write_training(run_dir: Path) -> None:
         UsageError: the folder holds no files of a run, or damaged ones.
     """
     files = read_files(run_dir)
-    results, score, found = files.results, _tag(files.score), files.found_row
+    results, score, found = files.results, files.score.replace(" ", "_"), files.found_row
     reached = found or {split: results.get(f"{split}_accuracy") for split in ("dev", "test")}
     with _events(run_dir) as writer:
         for epoch in results.get("epochs", ()):
@@ -104,10 +103,6 @@ def _events(run_dir: Path) -> "Iterator[SummaryWriter]":
             path.unlink(missing_ok=True)
 
 
-def _tag(words: str) -> str:
-    return words.replace(" ", "_")
-
-
 def _add_scalars(writer: "SummaryWriter", group: str, values: Mapping[str, object], step: int) -> None:
     """Add those values that are finite numbers."""
     for name, value in values.items():
@@ -120,11 +115,9 @@ def _add_hparams(writer: "SummaryWriter", files: RunFiles, scores: Mapping[str, 
     from torch.utils.tensorboard.summary import hparams
 
     settings = {k: v for k, v in files.settings.items() if k not in NOT_SETTINGS and isinstance(v, int | float | str)}
-    metrics = {f"hparam/{name}": value for name, value in scores.items()}
-    for summary in hparams(settings, metrics):
+    for summary in hparams(settings, {f"hparam/{name}": value for name, value in scores.items()}):
         writer._get_file_writer().add_summary(summary)
-    for name, value in metrics.items():
-        writer.add_scalar(name, value)
+    _add_scalars(writer, "hparam", scores, 0)
 
 
 def _add_drawing(

@@ -1,10 +1,11 @@
 """Content of the page that compares runs: groups that differ only in their seed, with mean and standard deviation."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
 from statistics import mean
+from string import ascii_uppercase
+from typing import NamedTuple
 
 from utils.report import plots
 from utils.report.contents import FREE, UNIMODAL, RunFiles
@@ -13,11 +14,9 @@ from utils.report.plots import Figure
 # Settings in which the runs of a group may differ.
 APART = FREE - {"device"} | {"seed", "with_random", "evaluate_missing", "export"}
 CANDIDATES = "candidates trained"
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """Figures of one run; None if not recorded."""
 
     name: str
@@ -28,8 +27,7 @@ class Outcome:
     curve: list[float]  # best dev score so far: of each candidate, or of each epoch
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(NamedTuple):
     """Runs with equal settings except for the seed."""
 
     number: int
@@ -41,7 +39,7 @@ class Group:
 
     @property
     def letter(self) -> str:
-        return LETTERS[self.number % len(LETTERS)] + str(self.number // len(LETTERS) or "")
+        return ascii_uppercase[self.number % 26] + str(self.number // 26 or "")
 
     @property
     def color(self) -> int:
@@ -60,20 +58,17 @@ class Group:
 
 def outcome(name: str, files: RunFiles) -> Outcome:
     """Collect the figures of one run."""
-    results, best = files.results, files.best
+    results, best, row = files.results, files.best, files.found_row
     if files.kind == "search":
-        scores = [candidate["accuracy"] for candidate in files.candidates]
-        reached = best["configurations"][0]["accuracy"] if best.get("configurations") else max(scores, default=None)
+        curve = list(accumulate((candidate["accuracy"] for candidate in files.candidates), max))
+        reached = best["configurations"][0]["accuracy"] if best.get("configurations") else max(curve, default=None)
         seconds = best.get("seconds", sum(candidate["seconds"] for candidate in files.candidates))
-        trained = best.get("candidates_trained", len(scores))
-        return Outcome(name, reached, None, seconds, trained, list(accumulate(scores, max)))
+        return Outcome(name, reached, None, seconds, best.get("candidates_trained", len(curve)), curve)
     curve = list(accumulate((epoch["dev_accuracy"] for epoch in results.get("epochs") or ()), max))
     if files.kind == UNIMODAL:
-        dev, test = results.get("dev_accuracy"), results.get("test_accuracy")
-        return Outcome(name, dev, test, results.get("seconds"), None, curve)
-    row = files.found_row
-    trained = row.get("candidates_trained")
-    return Outcome(name, row.get("dev"), row.get("test"), row.get("seconds"), trained, curve)
+        row = results | {"dev": results.get("dev_accuracy"), "test": results.get("test_accuracy")}
+    dev, test, seconds, trained = map(row.get, ("dev", "test", "seconds", "candidates_trained"))
+    return Outcome(name, dev, test, seconds, trained, curve)
 
 
 def kind_of(files: RunFiles) -> str:
@@ -104,17 +99,14 @@ def common_score(groups: Sequence[Group]) -> str:
 
 def differences(groups: Sequence[Group]) -> list[tuple[list[str], list[list[str]]]]:
     """Head and rows of tables: the script of each group, then for each script the settings that differ."""
-    scripts = list(dict.fromkeys(group.script for group in groups))
-    tables = []
-    if len(scripts) > 1:
-        kinds = [[group.letter, group.kind, group.script or "-"] for group in groups]
-        tables.append((["group", "kind", "script"], kinds))
+    scripts = dict.fromkeys(group.script for group in groups)
+    kinds = [[group.letter, group.kind, group.script or "-"] for group in groups]
+    tables = [(["group", "kind", "script"], kinds)] if len(scripts) > 1 else []
     for script in scripts:
         own = [group for group in groups if group.script == script]
         names = sorted({name for group in own for name in group.settings})
         rows = [[name, *(str(group.settings.get(name, "-")) for group in own)] for name in names]
-        rows = [row for row in rows if len(set(row[1:])) > 1]
-        if rows:
+        if rows := [row for row in rows if len(set(row[1:])) > 1]:
             tables.append(([f"setting of {script}", *(group.letter for group in own)], rows))
     return tables
 
@@ -133,9 +125,8 @@ def curves(groups: Sequence[Group], x_label: str) -> Figure | None:
     if not groups:
         return None
     drawn = [[[100 * value for value in run.curve] for run in group.runs if run.curve] for group in groups]
-    longest = max(len(line) for lines in drawn for line in lines)
-    heights = plots.bounds(value for lines in drawn for line in lines for value in line)
-    panel = plots.Panel(44, 24, 386, 250, (0.5, longest + 0.5), heights)
+    every = list(chain(*drawn))
+    panel = plots.Panel(44, 24, 386, 250, (0.5, max(map(len, every)) + 0.5), plots.bounds(chain(*every)))
     score = common_score(groups)
     parts, ends, words = [panel.axes(x_label, f"best dev {score} so far (%)")], [], []
     held = plots.stairs if x_label == CANDIDATES else iter
@@ -164,7 +155,7 @@ def comparison_content(runs: Mapping[Path, RunFiles], ignored: Iterable[str] = (
     """
     groups = group_runs(runs, ignored)
     searches = [group for group in groups if group.kind.endswith("search")]
-    trainings = [group for group in groups if group not in searches]
+    trainings = [group for group in groups if not group.kind.endswith("search")]
     return {
         "count": len(runs),
         "groups": groups,

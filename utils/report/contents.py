@@ -1,7 +1,7 @@
 """The files of a run folder, read back for a report."""
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from utils.errors import UsageError
 from utils.files import read_json
@@ -15,8 +15,7 @@ FOUND = "found network"
 UNIMODAL = "unimodal network"
 
 
-@dataclass(frozen=True)
-class RunFiles:
+class RunFiles(NamedTuple):
     """Contents of the files, empty for those that are missing; `header`, `candidates`, `steps` are the journal's.
 
     Each candidate has an `accuracy`, that of its best epoch, in addition to its journal line.
@@ -80,19 +79,12 @@ def read_files(run_dir: Path) -> RunFiles:
     if not any((run_dir / name).is_file() for name in FILES):
         raise UsageError(f"a run folder holds at least one of {', '.join(FILES)}, but {run_dir} holds none of them")
 
-    def content(name: str) -> dict:
-        return read_json(run_dir / name) if (run_dir / name).is_file() else {}
-
+    objects = (run_dir / name for name in ("args.json", "best.json", "results.json"))
+    args, best, results = (read_json(path) if path.is_file() else {} for path in objects)
     journal = run_dir / "journal.jsonl"
     lines = read_journal(journal)[0] if journal.is_file() else []
+    header = next((line for line in lines if line["kind"] == "header"), {})
     trained = [line for line in lines if line["kind"] == "candidate"]
     candidates = [line | {"accuracy": max(line["accuracies"])} for line in trained if "failed" not in line]
-    return RunFiles(
-        args=content("args.json"),
-        best=content("best.json"),
-        results=content("results.json"),
-        header=next((line for line in lines if line["kind"] == "header"), {}),
-        candidates=candidates,
-        failed=[line for line in trained if "failed" in line],
-        steps=[line for line in lines if line["kind"] == "step"],
-    )
+    failed = [line for line in trained if "failed" in line]
+    return RunFiles(args, best, results, header, candidates, failed, [x for x in lines if x["kind"] == "step"])

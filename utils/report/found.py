@@ -44,15 +44,10 @@ def confusion(counts: list[list[float]]) -> Figure:
 
 def by_class(counts: list[list[float]]) -> list[Figure]:
     """Share of each class that is classified correctly."""
-    rows = []
-    for i, row in enumerate(counts):
-        if total := sum(row):
-            rows.append(Bar(f"class {i}", row[i] / total, f"{percent(row[i] / total)} of {total:g}"))
-    figures = []
-    for start in range(0, len(rows), BARS):
-        part = rows[start : start + BARS]
-        figures.append(Figure(plots.bars("Accuracy by class", part), f"C{part[0].label[1:]} to {part[-1].label}"))
-    return figures
+    shares = {i: (row[i] / sum(row), sum(row)) for i, row in enumerate(counts) if sum(row)}
+    rows = [Bar(f"class {i}", share, f"{percent(share)} of {total:g}") for i, (share, total) in shares.items()]
+    parts = [rows[start : start + BARS] for start in range(0, len(rows), BARS)]
+    return [Figure(plots.bars("Accuracy by class", p), f"C{p[0].label[1:]} to {p[-1].label}") for p in parts]
 
 
 def missing(files: RunFiles) -> list[Figure]:
@@ -60,36 +55,30 @@ def missing(files: RunFiles) -> list[Figure]:
     lines, whole = files.results.get("missing") or [], files.found_row.get("test") or 0
     figures = []
     for name in dict.fromkeys(line["modality"] for line in lines):
-        own = [line for line in lines if line["modality"] == name]
-        own.sort(key=lambda line: math.inf if line["noise"] is None else line["noise"])
-        rows = []
-        for line in own:
-            label = "muted" if line["noise"] is None else f"noise {line['noise']:g}"
-            rows.append(Bar(label, line["test"], percent(line["test"])))
-        picture = plots.bars(f"Test {files.score} with a disturbed {name}", rows, usual=[whole] * len(rows))
-        figures.append(Figure(picture, f"{name} disturbed"))
+        own = {math.inf if line["noise"] is None else line["noise"]: line for line in lines if line["modality"] == name}
+        labels = {level: "muted" if level == math.inf else f"noise {level:g}" for level in sorted(own)}
+        rows = [Bar(label, own[k]["test"], percent(own[k]["test"]), whole) for k, label in labels.items()]
+        figures.append(Figure(plots.bars(f"Test {files.score} with a disturbed {name}", rows), f"{name} disturbed"))
     return figures
 
 
 def curves(files: RunFiles) -> list[Figure]:
     """Score and loss by epoch."""
-    scores = {f"{split} {files.score}": f"{split}_accuracy" for split in SPLITS}
-    losses = {f"{split} loss": f"{split}_loss" for split in SPLITS}
-    return [curve(files, f"{files.score} (%)", scores, 100), curve(files, "loss", losses, 1)]
+    return [curve(files, files.score, "accuracy", "%"), curve(files, "loss", "loss")]
 
 
-def curve(files: RunFiles, label: str, lines: dict[str, str], scale: float) -> Figure:
-    """One drawing over the epochs; `lines` maps names to the keys of an epoch."""
+def curve(files: RunFiles, shown: str, key: str, unit: str = "") -> Figure:
+    """Draw one figure of each split over the epochs; the epochs' keys are SPLIT_KEY."""
     epochs, best = files.results["epochs"], files.results.get("best_epoch")
     first, last = epochs[0]["epoch"], epochs[-1]["epoch"]
     drawn: dict[str, list[plots.Point]] = {}
-    for name, key in lines.items():
-        values = [(epoch["epoch"], epoch.get(key)) for epoch in epochs]
-        if points := [(x, scale * y) for x, y in values if y is not None and math.isfinite(y)]:
-            drawn[name] = points
+    for split in SPLITS:
+        values = [(epoch["epoch"], epoch.get(f"{split}_{key}")) for epoch in epochs]
+        if points := [(x, 100 * y if unit else y) for x, y in values if y is not None and math.isfinite(y)]:
+            drawn[f"{split} {shown}"] = points
     heights = plots.bounds(y for points in drawn.values() for _, y in points)
     panel = plots.Panel(44, 24, 406, 210, (first - 0.5, last + 0.5), heights)
-    parts = [panel.axes("epoch", label)]
+    parts = [panel.axes("epoch", f"{shown} ({unit})" if unit else shown)]
     turn = next((epoch["epoch"] for epoch in epochs if epoch.get("phase") == "all"), first)
     if turn != first:
         parts.append(panel.vertical(turn - 0.5, "all weights"))
@@ -97,7 +86,6 @@ def curve(files: RunFiles, label: str, lines: dict[str, str], scale: float) -> F
         parts.append(panel.line(points, f"k{k}"))
         marked = points if len(points) <= 30 else [p for p in points if p[0] in (best, points[-1][0])]
         parts += [panel.mark(x, y, k, f"{name} {y:.4g}, epoch {x}") for x, y in marked]
-    shown = label.removesuffix(" (%)")
     title = f"{shown[0].upper()}{shown[1:]} over {len(epochs)} epoch{'s' * (len(epochs) > 1)}"
     ends = "; ".join(f"{name} {points[-1][1]:.4g} at the end" for name, points in drawn.items())
     keys = [(k, plots.GLYPHS[k], name) for k, name in enumerate(drawn)]

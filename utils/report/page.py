@@ -1,42 +1,25 @@
 """Render the templates of this package: each page is one HTML file that needs no network; every value is escaped."""
 
-import functools
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import mean, stdev
-from typing import TYPE_CHECKING
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from utils.search.space import format_configuration
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 
 def render(template: str, **content: object) -> str:
     """Render a template.
 
     Raises:
-        LookupError: the content lacks a value that the template needs.
+        jinja2.UndefinedError: the content lacks a value that the template needs.
     """
-    from jinja2 import UndefinedError
-
-    try:
-        return _environment().get_template(template).render(content)
-    except UndefinedError as error:
-        raise LookupError(str(error)) from error
-
-
-@functools.cache
-def _environment() -> "Environment":
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     loader = FileSystemLoader(Path(__file__).with_name("templates"))
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {f.__name__: f for f in (known, percent, points, number, duration, spread)}
-    environment.filters["configuration"] = format_configuration
-    return environment
+    page = Environment(autoescape=True, loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    page.filters |= {f.__name__: f for f in (known, percent, points, number, duration, spread)}
+    page.filters["configuration"] = format_configuration
+    return page.get_template(template).render(content)
 
 
 def known(value: object) -> object:

@@ -6,7 +6,7 @@ Marks also differ in shape, so that nothing depends on color alone. Every elemen
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from markupsafe import Markup, escape
 
@@ -22,8 +22,7 @@ SHAPES = (
 Point = tuple[float, float]
 
 
-@dataclass(frozen=True)
-class Figure:
+class Figure(NamedTuple):
     """A drawing with a caption and a legend of (kind, symbol, words)."""
 
     picture: Markup
@@ -31,13 +30,13 @@ class Figure:
     keys: Sequence[tuple[int, str, str]] = ()
 
 
-@dataclass(frozen=True)
-class Bar:
-    """A horizontal bar: its label, its share of the full width, and the words at its end."""
+class Bar(NamedTuple):
+    """A horizontal bar: label, share of the full width, words at its end, and the share at its dashed line."""
 
     label: str
     share: float
     words: str
+    usual: float | None = None
 
 
 def tag(name: str, *content: object, **attributes: object) -> Markup:
@@ -45,10 +44,8 @@ def tag(name: str, *content: object, **attributes: object) -> Markup:
 
     In attribute names a trailing `_` is dropped (`class_`) and `_` stands for `-`.
     """
-    shown = (
-        (k.rstrip("_").replace("_", "-"), f"{v:.5g}" if isinstance(v, float) else v) for k, v in attributes.items()
-    )
-    pairs = "".join(f' {key}="{escape(value)}"' for key, value in shown)
+    shown = {k: f"{v:.5g}" if isinstance(v, float) else v for k, v in attributes.items()}
+    pairs = "".join(f' {k.rstrip("_").replace("_", "-")}="{escape(v)}"' for k, v in shown.items())
     return Markup(f"<{name}{pairs}>{''.join(map(escape, content))}</{name}>")
 
 
@@ -88,8 +85,7 @@ def ticks(low: float, high: float, count: int = 5, whole: bool = False) -> list[
     return [step * i for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
-@dataclass(frozen=True)
-class Panel:
+class Panel(NamedTuple):
     """A rectangle of a drawing and the ranges of data that it spans."""
 
     left: float
@@ -147,17 +143,17 @@ class Panel:
         return tag("path", tag("title", note), d=f"M{a:.1f},{b:.1f}{SHAPES[kind]}", class_=class_)
 
 
-def bars(subject: str, rows: Sequence[Bar], kind: int = 0, usual: Sequence[float] = ()) -> Markup:
-    """Horizontal bars; `usual` is the place of a dashed line across each, as a share of the full width."""
+def bars(subject: str, rows: Sequence[Bar], kind: int = 0) -> Markup:
+    """Draw horizontal bars below each other."""
     left, full, pitch = 86, 180, 24
     parts = []
     for i, bar in enumerate(rows):
-        y, mean = pitch * i + 4, usual[i] if usual else 0
+        y = pitch * i + 4
         parts.append(text(left - 8, y + 13, bar.label, "end"))
         parts.append(tag("rect", x=left, y=y, width=full * bar.share, height=16, rx=2, class_=f"bar k{kind}"))
-        parts.append(text(left + full * max(bar.share, mean) + 7, y + 13, bar.words))
-        if usual:
-            x = left + full * mean
+        parts.append(text(left + full * max(bar.share, bar.usual or 0) + 7, y + 13, bar.words))
+        if bar.usual is not None:
+            x = left + full * bar.usual
             parts.append(tag("line", x1=x, x2=x, y1=y - 4, y2=y + 20, class_="line dash"))
     title = f"{subject}: " + ", ".join(f"{bar.label} {bar.words}" for bar in rows)
     return drawing(left + full + 120, pitch * len(rows) + 2, title, *parts)

@@ -1,7 +1,7 @@
 """Content of the report on a search; a part is None or empty where the run has nothing to show."""
 
 from collections.abc import Sequence
-from itertools import accumulate, groupby
+from itertools import accumulate, chain, groupby
 
 from models.fusion import ACTIVATION_NAMES, SKIP
 from utils.report import plots
@@ -9,13 +9,14 @@ from utils.report.architecture import activation_name, to_svg
 from utils.report.contents import RunFiles
 from utils.report.page import duration, percent
 from utils.report.plots import Bar, Figure
+from utils.search.journal import best_of
 from utils.search.space import Space, format_configuration
 
 WIDE, HIGH = 406, 226  # of the main panels
 
 
 def search_content(files: RunFiles) -> dict[str, object]:
-    best = files.best_configurations() if files.best or files.candidates else []
+    best = files.best_configurations()
     return {
         "top": best,
         "baselines": baselines(files),
@@ -125,28 +126,25 @@ def predictions(files: RunFiles) -> Figure | None:
 
 def choices(files: RunFiles) -> dict[str, object] | None:
     """How often the best tenth of the configurations (five at least) use each feature and activation."""
-    scores: dict[tuple, float] = {}
-    for candidate in files.candidates:
-        key = tuple(map(tuple, candidate["configuration"]))
-        scores[key] = max(candidate["accuracy"], scores.get(key, 0.0))
-    if len(scores) < 10:
+    ranked = [entry["configuration"] for entry in best_of(files.candidates, len(files.candidates))]
+    if len(ranked) < 10:
         return None
-    best = max(5, len(scores) // 10)
-    layers = [row for key in sorted(scores, key=lambda key: -scores[key])[:best] for row in key]
-    skips = any(SKIP in row[:-1] for key in scores for row in key)
+    best = max(5, len(ranked) // 10)
+    layers = list(chain(*ranked[:best]))
+    skips = any(SKIP in row[:-1] for row in chain(*ranked))
     activations = tuple(ACTIVATION_NAMES.index(name) for name in files.header["activations"])
     possible = Space(tuple(files.header["sizes"]), activations, skips).rows()
     figures = []
     for column, name in enumerate([*files.modalities, "activation"]):
-        feature, bars, usual = column < len(files.modalities), [], []
+        feature, bars = column < len(files.modalities), []
         for i in sorted({row[column] for row in possible}):
             label = "left out" if i == SKIP else f"{name} {i}" if feature else activation_name(i)
-            uses = sum(row[column] == i for row in layers)
-            bars.append(Bar(label if len(label) <= 12 else str(i), uses / len(layers), f"{uses} of {len(layers)}"))
-            usual.append(sum(row[column] == i for row in possible) / len(possible))
-        picture = plots.bars(f"{name} of the best", bars, column % plots.KINDS, usual)
+            uses, chance = (sum(row[column] == i for row in rows) for rows in (layers, possible))
+            short, words = label if len(label) <= 12 else str(i), f"{uses} of {len(layers)}"
+            bars.append(Bar(short, uses / len(layers), words, chance / len(possible)))
+        picture = plots.bars(f"{name} of the best", bars, column % plots.KINDS)
         figures.append(Figure(picture, f"{name[0].upper()}{name[1:]} feature" if feature else "Activation"))
-    return {"best": best, "configurations": len(scores), "layers": len(layers), "figures": figures}
+    return {"best": best, "configurations": len(ranked), "layers": len(layers), "figures": figures}
 
 
 def cost(files: RunFiles) -> Figure | None:

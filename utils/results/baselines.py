@@ -1,32 +1,28 @@
 """Baselines of a fusion network: each unimodal network alone, and late fusion of their logits."""
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import add
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
-from utils.results.statistics import paired_bootstrap
+from utils.results.statistics import CONFIDENCE, RESAMPLES, paired_bootstrap
 from utils.seeds import derive_seed
 from utils.training.metrics import accuracy, correct
-
-CONFIDENCE, RESAMPLES = 0.95, 10_000
 
 
 def baseline_scores(names: Sequence[str], logits: Sequence[Tensor], multi_label: bool = False) -> dict[str, Tensor]:
     """Scores (N, C) of each baseline, from the logits (N, C) of each modality in the order of a configuration row."""
     alone = {f"{name} only": one for name, one in zip(names, logits, strict=True)}
     if multi_label:  # a class is predicted if its score is above 0
-        return {**alone, "late fusion, mean of sigmoid": _total([x.sigmoid() - 0.5 for x in logits])}
+        return {**alone, "late fusion, mean of sigmoid": reduce(add, [x.sigmoid() - 0.5 for x in logits])}
     return {
         **dict(reversed(alone.items())),
-        "late fusion, mean of softmax": _total([x.softmax(-1) for x in logits]),
-        "late fusion, sum of log-softmax": _total([x.log_softmax(-1) for x in logits]),
+        "late fusion, mean of softmax": reduce(add, [x.softmax(-1) for x in logits]),
+        "late fusion, sum of log-softmax": reduce(add, [x.log_softmax(-1) for x in logits]),
     }
-
-
-def _total(parts: Sequence[Tensor]) -> Tensor:
-    return sum(parts[1:], parts[0])
 
 
 def search_baselines(
@@ -36,14 +32,10 @@ def search_baselines(
 
     Args:
         logits: of each unimodal network on dev, in the order of a row; without logits there are no baselines.
-        best: file that records which dev samples the best candidate classifies correctly.
     """
     scores = baseline_scores(modalities, logits, labels.ndim == 2) if logits else {}
-    rows: list[dict[str, object]] = []
-    for name, one in scores.items():
-        lead = difference(best, correct(one, labels), labels, seed)
-        rows.append({"name": name, "dev": float(accuracy(one, labels)), "difference": lead})
-    return rows
+    leads = {name: difference(best, correct(one, labels), labels, seed) for name, one in scores.items()}
+    return [{"name": n, "dev": float(accuracy(scores[n], labels)), "difference": lead} for n, lead in leads.items()]
 
 
 def difference(best: Path, other: Tensor, labels: Tensor, seed: int) -> Mapping[str, float] | None:
@@ -57,6 +49,5 @@ def difference(best: Path, other: Tensor, labels: Tensor, seed: int) -> Mapping[
     """
     if labels.ndim == 2 or not best.exists():
         return None
-    draw = derive_seed(seed, "bootstrap")
-    found = paired_bootstrap(np.load(best), other.cpu().numpy(), draw, RESAMPLES, CONFIDENCE)
+    found = paired_bootstrap(np.load(best), other.cpu().numpy(), derive_seed(seed, "bootstrap"))
     return {**found._asdict(), "confidence": CONFIDENCE, "resamples": RESAMPLES}

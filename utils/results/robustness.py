@@ -1,6 +1,7 @@
 """Robustness of a fusion network: test accuracy with one modality muted or noisy."""
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -56,13 +57,8 @@ def evaluate_missing(
 
 def _deviation(split: Split, place: int, columns: slice) -> Tensor:
     """Standard deviation of each column of features (B, D), or of all values of other inputs."""
-    parts, count = [], 0
-    for inputs, labels in split.batches(split.evaluation_batch):
-        parts.append(inputs[place][:, columns])
-        count += len(labels)
-        if count >= SCALE_SAMPLES:
-            break
-    values = torch.cat(parts)
+    batches = islice(split.batches(split.evaluation_batch), -(-SCALE_SAMPLES // split.evaluation_batch))
+    values = torch.cat([inputs[place][:, columns] for inputs, _ in batches])
     return values.std(dim=0, correction=0) if values.ndim == 2 else values.std(correction=0)  # 0 for one sample
 
 

@@ -7,6 +7,8 @@ import numpy as np
 import scipy
 from numpy.typing import ArrayLike
 
+CONFIDENCE, RESAMPLES = 0.95, 10_000
+
 
 class Difference(NamedTuple):
     """A difference of means with its confidence interval."""
@@ -25,7 +27,7 @@ class McNemar(NamedTuple):
 
 
 def paired_bootstrap(
-    correct_a: ArrayLike, correct_b: ArrayLike, seed: int, resamples: int = 10_000, confidence: float = 0.95
+    correct_a: ArrayLike, correct_b: ArrayLike, seed: int, resamples: int = RESAMPLES, confidence: float = CONFIDENCE
 ) -> Difference:
     """Percentile bootstrap of mean(a) - mean(b) with paired resampling (Efron and Tibshirani, 1993).
 
@@ -40,9 +42,7 @@ def paired_bootstrap(
     """
     a, b = _pair(correct_a, correct_b)
     if resamples < 1 or not 0 < confidence < 1:
-        raise ValueError(
-            f"resamples >= 1 and 0 < confidence < 1 must hold, but got resamples={resamples}, confidence={confidence}"
-        )
+        raise ValueError(f"resamples >= 1 and 0 < confidence < 1 must hold, but got {resamples=}, {confidence=}")
     values, counts = np.unique(a - b, return_counts=True)
     drawn = np.random.default_rng(seed).multinomial(len(a), counts / len(a), size=resamples)  # (resamples, values)
     means = drawn @ values / len(a)
@@ -79,7 +79,5 @@ def significance(test: Mapping[str, Any]) -> str:
 def _pair(correct_a: ArrayLike, correct_b: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     a, b = np.asarray(correct_a, dtype=float), np.asarray(correct_b, dtype=float)
     if a.ndim != 1 or a.shape != b.shape or not len(a):
-        raise ValueError(
-            f"two arrays with one number per sample are compared, but got the shapes {a.shape} and {b.shape}"
-        )
+        raise ValueError(f"both arrays must have one number per sample, but got the shapes {a.shape} and {b.shape}")
     return a, b

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 from torch import Tensor, nn
 
 from models.fusion import FusionNetwork
@@ -11,7 +10,7 @@ from utils.results.baselines import baseline_scores
 from utils.results.statistics import mcnemar
 from utils.search.space import Configuration, format_configuration
 from utils.training.batches import Split
-from utils.training.loop import predict, unimodal_logits
+from utils.training.loop import evaluate, predict, unimodal_logits
 from utils.training.metrics import accuracy, correct
 
 
@@ -31,8 +30,8 @@ def baselines(
     network: FusionNetwork, splits: Mapping[str, Split], names: Sequence[str]
 ) -> dict[str, dict[str, Tensor]]:
     """Scores (N, C) of each baseline, by split and name; empty if the unimodal networks' logits are unknown."""
-    multi_label = network.settings.multi_label
     logits = {split: unimodal_logits(network, splits[split]) for split in ("dev", "test")}
+    multi_label = network.settings.multi_label
     return {split: baseline_scores(names, parts, multi_label) for split, parts in logits.items() if parts}
 
 
@@ -47,15 +46,14 @@ def baseline_rows(
     Args:
         took: training seconds of each unimodal network (None: unknown); late fusion needs all of them.
     """
-    alone = dict(zip((f"{name} only" for name in names), took, strict=False))
+    alone = {f"{name} only": seconds for name, seconds in zip(names, took, strict=False)}
     known = [seconds for seconds in took if seconds is not None]
-    both = sum(known) if known and len(known) == len(took) else None
-
-    def reached(split: str, name: str) -> float:
-        return float(accuracy(against[split][name], splits[split].labels))
-
-    rows = against.get("test", {})
-    return [Row(name, reached("dev", name), reached("test", name), alone.get(name, both)) for name in rows]
+    whole = sum(known) if known and len(known) == len(took) else None
+    rows = []
+    for name in against.get("test", {}):
+        dev, test = (float(accuracy(against[split][name], splits[split].labels)) for split in ("dev", "test"))
+        rows.append(Row(name, dev, test, alone.get(name, whole)))
+    return rows
 
 
 def test_found(
@@ -66,20 +64,18 @@ def test_found(
     These are F1 and, for single labels, the confusion matrix and McNemar's test against the baseline with the best
     dev accuracy.
     """
-    predicted = {s: predict(model, splits[s]) for s in ("dev", "test") if s in splits}
-    labels = splits["test"].labels
-    row.test = float(accuracy(predicted["test"], labels))
-    row.dev = float(accuracy(predicted["dev"], splits["dev"].labels)) if "dev" in predicted else None
-    figures: dict[str, object] = {"f1": f1_scores(predicted["test"], labels)}
+    predicted, labels = predict(model, splits["test"]), splits["test"].labels
+    row.test = float(accuracy(predicted, labels))
+    row.dev = float(evaluate(model, splits["dev"])) if "dev" in splits else None
+    figures: dict[str, object] = {"f1": f1_scores(predicted, labels)}
     if labels.ndim == 2:
         return figures | {"score": "weighted F1", "multi_label": True}
-    figures["confusion"] = confusion(predicted["test"], labels)
+    figures["confusion"] = confusion(predicted, labels)
     if against:
         best = max(against["dev"], key=lambda name: float(accuracy(against["dev"][name], splits["dev"].labels)))
-        pair = [correct(scores, labels).cpu().numpy() for scores in (predicted["test"], against["test"][best])]
-        only_found, only_baseline, p = mcnemar(*pair)
-        right = {"only_found_right": only_found, "only_baseline_right": only_baseline}
-        figures["mcnemar"] = {"against": best, **right, "p": p}
+        own, other = (correct(scores, labels).cpu().numpy() for scores in (predicted, against["test"][best]))
+        found, baseline, p = mcnemar(own, other)
+        figures["mcnemar"] = {"against": best, "only_found_right": found, "only_baseline_right": baseline, "p": p}
     return figures
 
 
@@ -91,10 +87,9 @@ def checkpoint_name(configuration: Configuration, test_accuracy: float) -> str:
 
 def confusion(predicted: Tensor, labels: Tensor) -> list[list[int]]:
     """Number of samples by true class (row) and predicted class (column), from scores (N, C)."""
-    from sklearn.metrics import confusion_matrix
-
-    classes = np.arange(predicted.shape[-1])
-    return confusion_matrix(labels.cpu().numpy(), predicted.argmax(-1).cpu().numpy(), labels=classes).tolist()
+    classes = predicted.shape[-1]
+    cells = labels * classes + predicted.argmax(-1)
+    return cells.bincount(minlength=classes**2).view(classes, classes).tolist()
 
 
 def f1_scores(predicted: Tensor, labels: Tensor) -> dict[str, float]:
@@ -102,36 +97,25 @@ def f1_scores(predicted: Tensor, labels: Tensor) -> dict[str, float]:
     from sklearn.metrics import f1_score
 
     multi_label, classes = labels.ndim == 2, predicted.shape[-1]
-    chosen, right = (predicted > 0, labels > 0) if multi_label else (predicted.argmax(-1), labels)
+    pair = (labels > 0, predicted > 0) if multi_label else (labels, predicted.argmax(-1))
+    truth, guess = (x.cpu().numpy() for x in pair)
     counted = [1] if multi_label and classes == 1 else range(classes)  # scikit-learn sees one column as two classes
-
-    def f1(average: str) -> float:
-        truth, guess = right.cpu().numpy(), chosen.cpu().numpy()
-        return float(f1_score(truth, guess, labels=counted, average=average, zero_division=0))
-
-    return {"macro": f1("macro"), "weighted": f1("weighted")}
+    averages = ("macro", "weighted")
+    return {name: float(f1_score(truth, guess, labels=counted, average=name, zero_division=0)) for name in averages}
 
 
 def format_table(rows: Sequence[Row]) -> str:
     """The results as aligned text."""
     header = ["", "dev", "test", "configuration", "candidates", "seconds"]
-    cells = [
-        [
-            row.name,
-            "" if row.dev is None else f"{row.dev:.4f}",
-            f"{row.test:.4f}",
-            format_configuration(row.configuration) if row.configuration else "",
-            "" if row.candidates_trained is None else str(row.candidates_trained),
-            "" if row.seconds is None else f"{row.seconds:.0f}",
-        ]
-        for row in rows
-    ]
-    widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
-    lines = [
-        "  ".join(
-            cell.ljust(w) if i in (0, 3) else cell.rjust(w)
-            for i, (cell, w) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in [header, *cells]
-    ]
-    return "\n".join(line.rstrip() for line in lines)
+
+    def number(value: float | None, digits: int = 0) -> str:
+        return "" if value is None else f"{value:.{digits}f}"
+
+    cells = []
+    for row in rows:
+        scores, cost = (number(row.dev, 4), number(row.test, 4)), (number(row.candidates_trained), number(row.seconds))
+        layers = format_configuration(row.configuration) if row.configuration else ""
+        cells.append([row.name, *scores, layers, *cost])
+    name, dev, test, configuration, candidates, seconds = (max(map(len, c)) for c in zip(header, *cells, strict=True))
+    form = f"{{:{name}}}  {{:>{dev}}}  {{:>{test}}}  {{:{configuration}}}  {{:>{candidates}}}  {{:>{seconds}}}"
+    return "\n".join(form.format(*line).rstrip() for line in [header, *cells])
