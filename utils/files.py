@@ -61,13 +61,12 @@ def whole_folder(target: Path) -> Iterator[Path]:
     The caller makes sure that `target` may be replaced. LockedError if another process is building it.
     """
     workspace = restore_folder(target)
-    with locked(workspace):
+    with locked(workspace), errors_name(workspace):
         try:
-            with errors_name(workspace):
-                (workspace / "new").mkdir()
-                yield workspace / "new"
-                for path in (*workspace.rglob("*"), workspace):
-                    _fsync(path)
+            (workspace / "new").mkdir()
+            yield workspace / "new"
+            for path in (*workspace.rglob("*"), workspace):
+                _fsync(path)
             if target.exists():
                 target.rename(workspace / "old")
             (workspace / "new").rename(target)
