@@ -79,7 +79,7 @@ class Population(nn.Module):
         def stack(tensors: list[Tensor]) -> nn.Parameter:
             return nn.Parameter(torch.stack(tensors))
 
-        columns = []  # for each pair: its weight (S, sum of D), split by modality, then the previous layer; (S, 0) for none
+        columns = []  # per pair: its weight (S, sum of D), split by modality, then the previous layer; (S, 0) for none
         for (layer, k), weight in zip(self.pairs, layers("0.weight"), strict=True):
             chosen = zip(self.layout.widths, self.configurations[k][layer][:-1], strict=True)
             widths = [0 if i == SKIP else modality[i] for modality, i in chosen]
