@@ -212,7 +212,7 @@ HUGE = "{'descr': '<f4', 'fortran_order': False, 'shape': (%d, 2)}\n"
 FILES = {
     "nothing": (b"", "is not a complete .npz file"),
     "words": (b"hello", "is not a complete .npz file"),
-    "one array": (npy(np.zeros(3)), "is a single array, not an .npz file of several; write it with numpy.savez"),
+    "one array": (npy(np.zeros(3)), "is a single array, not an .npz file of named arrays; write it with numpy.savez"),
     "a pickle": (npy(np.array([{}]), allow_pickle=True), "is not a complete .npz file: Object arrays cannot"),
     "a zip of text": (member("label", b"0 1 2"), "'label' is not an array; write the file with numpy.savez"),
     "a text beside": (member("text.0.npy", b"0 1 2"), "'text.0' is not an array; write the file with numpy.savez"),

@@ -157,9 +157,9 @@ def _needed(source: zipfile.ZipFile, archive: Path, members: tuple[str, ...]) ->
     for name in source.namelist():
         parts = PurePosixPath(name).parts
         if name.startswith("/") or "\\" in name or ".." in parts:
-            raise DataError(f"{archive} must hold plain relative names, but has {name!r}; removed it")
+            raise DataError(f"{archive} must hold plain relative names, but has {name!r}; it was removed")
         places[name] = "/".join(parts[1:])
     for pattern in members:
         if not fnmatch.filter(places.values(), pattern):
-            raise DataError(f"{archive} must hold {pattern} below one folder, but does not; removed it")
+            raise DataError(f"{archive} must hold {pattern} below one folder, but does not; it was removed")
     return [(name, place) for name, place in places.items() if any(fnmatch.fnmatchcase(place, p) for p in members)]

@@ -74,7 +74,7 @@ class SkeletonPack:
 
 
 def write_pack(datadir: Path, num_workers: int, verbose: bool) -> Report:
-    """Pack all skeletons of a data folder, unless the pack already has the same names and sizes; the caller holds its lock.
+    """Pack all skeletons of a data folder, unless the pack is up to date in names and sizes; the caller holds its lock.
 
     Raises:
         DataError: there are no skeleton files.
