@@ -8,7 +8,7 @@ The data are synthetic: clips of 256x256 pixels and 60 to 120 frames with the no
 datasets.ntu_prepare, and skeletons of one and two bodies. The networks have their published sizes and random weights.
 Every figure is the median of `--repeats` runs after an untimed one, beside the lowest and the highest.
 
-Extrapolated to a whole search: one augmented pass over trainexp for each of three epochs and one pass over dev; then every
+Extrapolated to a whole search: one augmented pass over trainexp for each of 3 epochs and one pass over dev; then every
 candidate, in populations of 15 and counted with four layers, though most have fewer. The counts of samples are an
 estimate, 56,880 / 40 per subject; datasets.ntu_prepare prints the true ones. Reading is divided by `--num_workers`. On
 CUDA, reading overlaps with the networks' computation, so the slower of the two counts; on CPUs both count.
@@ -89,7 +89,7 @@ def write_data(datadir: Path, args: argparse.Namespace) -> list[str]:
 
 
 def measure_reading(datadir: Path, names: list[str], repeats: int, side: int) -> tuple[Figures, list[Tensor]]:
-    """Seconds per sample of each part of reading; and clips (N, T, H, W, 3) and skeletons as the loader returns them."""
+    """Seconds per sample of each part of reading; and clips (N, T, H, W, 3) and skeletons as loaded."""
     frames, skeleton_frames = NTUSettings().vid_len
     pack = SkeletonPack.open(datadir)
     assert pack is not None

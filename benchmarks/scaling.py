@@ -7,8 +7,8 @@
 Trains random configurations through `CachedEvaluator` on random rows as wide as AV-MNIST's features (times the width),
 with the published settings. One quantity at a time varies around a middle of 15,000 samples, 15 candidates, 4 layers
 and width x1. An epoch of the largest points would take too long, so a bounded number of training steps (`--steps`) is
-timed and extrapolated to one epoch by the number of its steps; evaluation on dev is not counted. Hence cost against samples
-shows whether a step gets slower as the table outgrows the caches, not only that there are more steps.
+timed and extrapolated to one epoch by its number of steps; evaluation on dev is not counted. Hence cost against
+samples shows whether a step gets slower as the table outgrows the caches, not only that there are more steps.
 
 A repeat measures every point once, after an untimed pass, so that a slow spell of the machine affects all points alike.
 The output is the median, lowest and highest of the repeats; the exponent p of seconds ~ x^p by least squares in

@@ -77,7 +77,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
 
 
 def restore_folder(target: Path) -> Path:
-    """Clear the remains of a process that was killed while it built `target`; restore an old folder that was moved aside.
+    """Clear the remains of a process that was killed while it built `target`; restore an old folder moved aside.
 
     Returns the place beside `target` where a new folder is built, and the old one waits until the new one is complete.
     """

@@ -103,8 +103,8 @@ class JournaledEvaluator:
         before = [as_configuration(line["configuration"]) for line in lines]
         if before != list(configurations[: len(before)]):
             raise UsageError(
-                f"{self.journal.path} lists different candidates for step {step} than this search: another version of the "
-                "program or another machine wrote it; start another run"
+                f"{self.journal.path} lists different candidates for step {step} than this search: another version of "
+                "the program or another machine wrote it; start another run"
             )
         return [Evaluation(line["accuracies"], line["seconds"], line.get("failed")) for line in lines]
 
