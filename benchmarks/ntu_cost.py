@@ -56,7 +56,7 @@ SAMPLE_MS = {  # what is printed in milliseconds per sample
     "decode_mjpeg": "decode a clip of 8 frames, mjpeg",
     "parse_skeleton": "parse a skeleton's text",
     "load_packed": "load a skeleton from the pack",
-    "prepare_skeleton": "centre and resize a skeleton",
+    "prepare_skeleton": "center and resize a skeleton",
     "networks_float32": "both networks, float32",
     "networks_bfloat16": "both networks, bfloat16 (--amp)",
 }
