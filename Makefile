@@ -1,4 +1,4 @@
-# make demo runs the whole path, make test the test suite. Both set up .venv first and reuse it afterwards.
+# make demo runs the whole pipeline, make test the test suite. Both set up .venv first and reuse it afterwards.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

@@ -46,12 +46,16 @@ def parse_args() -> argparse.Namespace:
         "(default: paper; --source embedded has its own)"
     )
     group.add_argument("--preset", choices=[name for name in PRESETS if name != "embedded"], help=text)
-    group.add_argument("--image_components", type=cli.positive_int, help="PCA components to keep (default: by preset)")
-    text = "level of speech over noise in dB, or none (default: by preset)"
+    group.add_argument(
+        "--image_components", type=cli.positive_int, help="PCA components to keep (default: set by the preset)"
+    )
+    text = "level of speech over noise in dB, or none (default: set by the preset)"
     group.add_argument("--snr_db", type=noise_level, help=text)
     group.add_argument("--seed", type=cli.non_negative_int, default=0, help="seed of all random choices")
-    group.add_argument("--limit_train", type=cli.positive_int, help="number of training digits to use, the first ones")
-    group.add_argument("--limit_test", type=cli.positive_int, help="number of test digits to use, the first ones")
+    group.add_argument(
+        "--limit_train", type=cli.positive_int, help="use only this many training digits, from the start"
+    )
+    group.add_argument("--limit_test", type=cli.positive_int, help="use only this many test digits, from the start")
     group.add_argument("--force", action="store_true", help="replace the data set in --datadir")
 
     group = parser.add_argument_group("work")

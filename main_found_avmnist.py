@@ -1,4 +1,4 @@
-"""Train a found configuration on AV-MNIST to the end and compare it with its baselines, or test a checkpoint.
+"""Train a found configuration on AV-MNIST to completion and compare it with its baselines, or test a checkpoint.
 
     python main_found_avmnist.py --conf runs/.../best.json            # the best of a search
     python main_found_avmnist.py --conf 3                             # a published configuration, 0 to 4

@@ -1,4 +1,4 @@
-"""Train a found configuration over features of any networks and compare it with its baselines, or test a checkpoint.
+"""Train a found configuration on features of any networks and compare it with its baselines, or test a checkpoint.
 
     python main_found_features.py --datadir D --conf runs/own/best.json
     python main_found_features.py --datadir D --conf "[[1,0,0],[0,2,3]]" --export found.onnx
@@ -50,7 +50,7 @@ def main() -> None:
     if args.export:
         check_export(args.export)
 
-    # Data: features of every sample; without dev if only tested
+    # Data: features of every sample; no dev split when only testing
     names = ("train", "test") if tested else ("train", "dev", "test")
     data = load_features(args.datadir, names, data_flags.limits(args))
     head = flags.head_settings(args, data.num_outputs, data.multi_label)

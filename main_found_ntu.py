@@ -1,4 +1,4 @@
-"""Train a found configuration on NTU RGB+D to the end and compare it with its baselines, or test a checkpoint.
+"""Train a found configuration on NTU RGB+D to completion and compare it with its baselines, or test a checkpoint.
 
     python main_found_ntu.py --datadir D --checkpointdir C --conf runs/.../best.json
     python main_found_ntu.py --conf 4 --inner_representation_size 128 --batchnorm      # a published one, 0 to 4
@@ -55,7 +55,7 @@ def main() -> None:
     configuration, searched = choose_configuration(args.conf, space, MODALITIES, PUBLISHED)
     tested = tested_checkpoint(args.test_cp, args.checkpointdir)
 
-    # Data: all of it to train, the test split to test
+    # Data: every split to train, only the test split to test a checkpoint
     names = ("test",) if tested else ("train", "dev", "test")
     splits, fingerprints, facts = data_flags.read_ntu(args, names, ("rgb", "skeleton"))
     if tested is None:

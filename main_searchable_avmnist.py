@@ -1,4 +1,4 @@
-"""Search which features of the AV-MNIST networks to fuse, and how.
+"""Search for which features of the AV-MNIST networks to fuse, and how.
 
     python main_searchable_avmnist.py                    # after train_image.py and train_audio.py
     python main_searchable_avmnist.py --randsearch       # random search with as many trainings

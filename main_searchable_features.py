@@ -1,4 +1,4 @@
-"""Search which features of any networks to fuse, and how, given the features as files (docs/own_data.md).
+"""Search for which features of any networks to fuse, and how, given the features as files (docs/own_data.md).
 
     python main_searchable_features.py --datadir D --run_dir runs/own
     python main_searchable_features.py --datadir D --activations relu gelu --allow_skip     # a larger space
@@ -33,7 +33,7 @@ def parse_args() -> argparse.Namespace:
         default=["relu", "sigmoid"],
         help="activations of a fusion layer",
     )
-    group.add_argument("--allow_skip", action="store_true", help="a layer may leave modalities out (index -1)")
+    group.add_argument("--allow_skip", action="store_true", help="let a layer skip modalities (index -1)")
     flags.add_fusion_flags(parser, inner=16, epochs=3, batchsize=32, period=1, dropout=0.5, multitask=None)
     flags.add_run_flags(parser)
     return parser.parse_args()
@@ -44,7 +44,7 @@ def main() -> None:
     args = parse_args()
     run, settings, training = flags.run_settings(args), flags.search_settings(args), flags.training_settings(args)
 
-    # Data: the features of every sample are already there
+    # Data: the features of every sample, already computed
     data = load_features(args.datadir, ("train", "dev"), data_flags.limits(args))
     head = flags.head_settings(args, data.num_outputs, data.multi_label)
     splits = feature_splits(data.rows, data.labels)

@@ -1,4 +1,4 @@
-"""Search which features of the NTU RGB+D networks to fuse, and how.
+"""Search for which features of the NTU RGB+D networks to fuse, and how.
 
     python main_searchable_ntu.py --datadir D --checkpointdir C
     python main_searchable_ntu.py --features live        # through both networks in train mode, as published

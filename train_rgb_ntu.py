@@ -3,7 +3,7 @@
     python train_rgb_ntu.py --datadir D --checkpointdir C
     python train_rgb_ntu.py --pretrained centre          # start from ImageNet (torchvision downloads the weights)
 
-Writes {checkpointdir}/rgb_<frames>frames_<test accuracy in %>.checkpoint (a state_dict), and beside it a .json
+Writes {checkpointdir}/rgb_<frames>frames_<test accuracy in %>.checkpoint (a state_dict), and a .json beside it
 with settings and every epoch's results. Trains with Adam at a learning rate that decreases along one cosine. The
 published code has no such script.
 """

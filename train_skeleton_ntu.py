@@ -3,7 +3,7 @@
     python train_skeleton_ntu.py --datadir D --checkpointdir C
     python train_skeleton_ntu.py --vid_len 8 16          # skeletons of 16 frames
 
-Writes {checkpointdir}/skeleton_<frames>frames_<test accuracy in %>.checkpoint (a state_dict), and beside it a .json
+Writes {checkpointdir}/skeleton_<frames>frames_<test accuracy in %>.checkpoint (a state_dict), and a .json beside it
 with settings and every epoch's results. Trains with Adam at a learning rate that decreases along one cosine. The
 published code has no such script.
 """

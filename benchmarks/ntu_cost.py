@@ -8,7 +8,7 @@ The data are synthetic: clips of 256x256 pixels and 60 to 120 frames with the no
 datasets.ntu_prepare, and skeletons of one and two bodies. The networks have their published sizes and random weights.
 Every figure is the median of `--repeats` runs after an untimed one, beside the lowest and the highest.
 
-Extended to a whole search: one augmented pass over trainexp for each of three epochs and one pass over dev; then every
+Extrapolated to a whole search: one augmented pass over trainexp for each of 3 epochs and one pass over dev; then every
 candidate, in populations of 15 and counted with four layers, though most have fewer. The counts of samples are an
 estimate, 56,880 / 40 per subject; datasets.ntu_prepare prints the true ones. Reading is divided by `--num_workers`. On
 CUDA, reading overlaps with the networks' computation, so the slower of the two counts; on CPUs both count.
@@ -56,7 +56,7 @@ SAMPLE_MS = {  # what is printed in milliseconds per sample
     "decode_mjpeg": "decode a clip of 8 frames, mjpeg",
     "parse_skeleton": "parse a skeleton's text",
     "load_packed": "load a skeleton from the pack",
-    "prepare_skeleton": "centre and resize a skeleton",
+    "prepare_skeleton": "center and resize a skeleton",
     "networks_float32": "both networks, float32",
     "networks_bfloat16": "both networks, bfloat16 (--amp)",
 }
@@ -89,7 +89,7 @@ def write_data(datadir: Path, args: argparse.Namespace) -> list[str]:
 
 
 def measure_reading(datadir: Path, names: list[str], repeats: int, side: int) -> tuple[Figures, list[Tensor]]:
-    """Seconds per sample of each part of reading; and clips (N, T, H, W, 3) and skeletons as the loader gives them."""
+    """Seconds per sample of each part of reading; and clips (N, T, H, W, 3) and skeletons as loaded."""
     frames, skeleton_frames = NTUSettings().vid_len
     pack = SkeletonPack.open(datadir)
     assert pack is not None
@@ -182,7 +182,7 @@ def _status(name: str) -> int:
 
 
 def search_hours(figures: Figures, workers: int, device: torch.device) -> Figures:
-    """Extend the figures to a whole search, in hours."""
+    """Extrapolate the figures to a whole search, in hours."""
     of = {name: np.array(list(figure.values())) for name, figure in figures.items()}  # median, lowest, highest
     extracted = TRAINING.epochs * COUNTS["trainexp"] + COUNTS["dev"]
     populations = SEARCH.trainings(SPACE) / SEARCH.num_samples
@@ -219,12 +219,16 @@ def print_tables(figures: Figures, hours: Figures) -> None:
 def parse_args() -> argparse.Namespace:
     parser = cli.make_parser(__doc__)
     group = parser.add_argument_group("measurement")
-    group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes CUDA if it can")
+    group.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto uses CUDA if it is available"
+    )
     group.add_argument("--repeats", type=cli.positive_int, default=5, help="timed runs of everything")
     quick = "the same as --repeats 3 --clips 4 --rows 2000, and on CPUs --batch 2"
     group.add_argument("--quick", action="store_true", help=quick)
     workers = min(8, os.cpu_count() or 1)
-    group.add_argument("--num_workers", type=cli.positive_int, default=workers, help="that would read a real set")
+    group.add_argument(
+        "--num_workers", type=cli.positive_int, default=workers, help="processes that would read a real data set"
+    )
 
     group = parser.add_argument_group("synthetic data")
     group.add_argument("--clips", type=cli.positive_int, default=12, help="videos, and skeletons")

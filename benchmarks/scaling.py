@@ -7,8 +7,8 @@
 Trains random configurations through `CachedEvaluator` on random rows as wide as AV-MNIST's features (times the width),
 with the published settings. One quantity at a time varies around a middle of 15,000 samples, 15 candidates, 4 layers
 and width x1. An epoch of the largest points would take too long, so a bounded number of training steps (`--steps`) is
-timed and extended to one epoch by the number of its steps; evaluation on dev is not counted. Hence cost against samples
-shows whether a step gets slower as the table outgrows the caches, not only that there are more steps.
+timed and extrapolated to one epoch by its number of steps; evaluation on dev is not counted. Hence cost against
+samples shows whether a step gets slower as the table outgrows the caches, not only that there are more steps.
 
 A repeat measures every point once, after an untimed pass, so that a slow spell of the machine affects all points alike.
 The output is the median, lowest and highest of the repeats; the exponent p of seconds ~ x^p by least squares in
@@ -146,7 +146,9 @@ def parse_args() -> argparse.Namespace:
     group.add_argument("--steps", type=cli.positive_int, default=256, help="training steps that are timed")
     group.add_argument("--repeats", type=cli.positive_int, default=5, help="measurements of every point")
     group.add_argument("--quick", action="store_true", help="the same as --steps 32 --repeats 3")
-    group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes CUDA if it can")
+    group.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto uses CUDA if it is available"
+    )
 
     cli.add_verbosity(parser)
     group = parser.add_argument_group("files")

@@ -1,4 +1,4 @@
-"""Cost of a search on AV-MNIST: the published loop, this search, and the least that the arithmetic takes, in one run.
+"""Cost of a search on AV-MNIST: the published loop, this search, and the lower bound of its arithmetic, in one run.
 
     python benchmarks/search_cost.py --out search_cost.json    # random arrays of the published size; about 10 minutes
     python benchmarks/search_cost.py --quick                   # a tenth of the samples; under 90 seconds
@@ -6,7 +6,7 @@
 
 Published loop: both networks forwards and backwards for every candidate, in train mode and float32, with torch's own
 pooling. In every repeat, steps of training and of evaluation are timed on configurations that the search trained, and
-extended to all of it (data loading, which the published code adds, is not counted). This search: the process of
+extrapolated to all of it (data loading, which the published code adds, is not counted). This search: the process of
 main_searchable_avmnist.py from start to end, with an empty feature bank. Ratios are taken within a repeat; their
 median, lowest and highest are printed. Limit: the floating-point operations of the central weights that it trained, at
 the rate of a large matrix product, or the bytes of its weights, gradients and optimizer states, at the rate of a copy
@@ -137,7 +137,7 @@ def run_search(datadir: Path, checkpointdir: Path, flags: Sequence[object]) -> R
 
 
 def limit(configurations: Sequence[Configuration], steps: int, repeats: int) -> tuple[dict[str, dict], float]:
-    """Rates of this machine, and the least seconds in which the central weights of all candidates could be trained.
+    """Rates of this machine, and a lower bound on the seconds that training all central weights takes.
 
     A step multiplies every weight with a batch forwards and for its gradient, and the weights that read a fusion layer
     also for the gradient of what they read; a product is two operations. It reads and writes weight, gradient and both

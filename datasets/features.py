@@ -44,7 +44,7 @@ def load_features(folder: Path, splits: Sequence[str], limits: Mapping[str, int 
 
     Args:
         splits: train first; it determines the order of modalities and the number of classes.
-        limits: number of samples to keep of each split, the first ones; None or no entry keeps all.
+        limits: number of samples to keep from the start of each split; None or no entry keeps all.
 
     Raises:
         DataError: a file is missing or damaged, or breaks a rule; the message names the file, the array and the rule.
@@ -73,7 +73,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     try:
         archive = np.load(path, allow_pickle=False)
         if isinstance(archive, np.ndarray):
-            raise DataError(f"{path} is a single array, not an .npz file of several; write it with numpy.savez")
+            raise DataError(f"{path} is a single array, not an .npz file of named arrays; write it with numpy.savez")
         with archive:
             arrays = {name: archive[name] for name in archive.files}
     except FileNotFoundError:
@@ -81,7 +81,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     except Exception as error:  # zip, its compressions and numpy's headers raise almost anything on damaged bytes
         if isinstance(error, DataError) or (isinstance(error, OSError) and error.filename):
             raise
-        problem = "does not fit into memory" if isinstance(error, MemoryError) else "is not a whole .npz file"
+        problem = "does not fit into memory" if isinstance(error, MemoryError) else "is not a complete .npz file"
         raise DataError(f"{path} {problem}: {' '.join(str(error).split())[:200]}") from None
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray):  # another kind of file in the archive

@@ -86,7 +86,7 @@ def main() -> None:
             packed = write_pack(args.datadir, args.num_workers, args.verbose)
             failures += packed.failures
             if args.verbose and packed.kept:
-                print("the skeletons are packed already")
+                print("the skeletons are already packed")
         if originals:
             failures += prepare_videos(originals, args.datadir, settings, args.num_workers, args.verbose).failures
 

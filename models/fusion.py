@@ -72,7 +72,7 @@ class FeatureLayout:
 
 
 class CentralWeights(nn.Module):
-    """The fusion layers and the central classifier of one configuration, under their published names."""
+    """The fusion layers and the central classifier of one configuration, with their published names."""
 
     def __init__(
         self,
@@ -138,7 +138,7 @@ def _check(configuration: Configuration, sizes: Sequence[int], alphas: bool) -> 
 
 
 class FusionHead(CentralWeights):
-    """The central weights of one configuration as a network of its own; see `CentralWeights.fuse`."""
+    """The central weights of one configuration as a separate network; see `CentralWeights.fuse`."""
 
     forward = CentralWeights.fuse
 
@@ -191,7 +191,7 @@ class FusionNetwork(CentralWeights):
 
 
 class FeatureRows(nn.Module):
-    """The unimodal networks of a fusion network as a module of their own, for DataParallel."""
+    """The unimodal networks of a fusion network as a separate module, for DataParallel."""
 
     def __init__(self, network: FusionNetwork) -> None:
         super().__init__()

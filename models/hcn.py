@@ -1,7 +1,7 @@
 """The skeleton network of NTU RGB+D: hierarchical co-occurrence of joints (HCN, IJCAI 2018).
 
 Joints become channels after the second convolution, so that the third sees all joints at once. Two streams, position
-and motion, run over each person and join in the fifth; the maximum over the two persons is classified. Parameter names
+and motion, process each person and merge in the fifth; the maximum over the two persons is classified. Parameter names
 are the published ones.
 
 Notation: batch B, frames T, classes C.

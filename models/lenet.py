@@ -16,7 +16,7 @@ from models.unimodal import UnimodalNetwork
 
 
 class _MaxPool2x2(torch.autograd.Function):
-    """2x2 max-pooling by comparing strided views: on CPUs faster than `max_pool2d` with few channels.
+    """2x2 max-pooling by comparing strided views, faster on CPUs than `max_pool2d` if there are few channels.
 
     As in `max_pool2d`, the gradient goes to the first of equal maxima in reading order, and an odd last row or column
     is dropped.

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from models.fusion import SKIP, FeatureLayout, FusionHead, Outputs
 
 OTHERS = ((2, F.leaky_relu), (3, F.gelu))  # activations besides ReLU and sigmoid, by index
-NORM = ("weight", "bias", "running_mean", "running_var")  # state of a batch norm, a number per unit each
+NORM = ("weight", "bias", "running_mean", "running_var")  # state of a batch norm, one number per unit in each
 
 
 class Population(nn.Module):
@@ -52,7 +52,7 @@ class Population(nn.Module):
         self._add_weights([heads[k].state_dict() for k in order])
 
     def _add_readers(self, chosen: Tensor) -> None:
-        """Register who reads which feature, and for each modality the order of the products.
+        """Register which pairs read each feature, and for each modality the order of the products.
 
         The products of a modality, (R + 1, S, B), are ordered by feature, then pair; a last block of zeros serves the
         pairs that skip the modality. `gather_m` (P,) orders them by pair, `scatter_m` (R,) by feature again.
@@ -79,7 +79,7 @@ class Population(nn.Module):
         def stack(tensors: list[Tensor]) -> nn.Parameter:
             return nn.Parameter(torch.stack(tensors))
 
-        columns = []  # by pair: its weight (S, sum of D), split by modality, then the previous layer; (S, 0) for none
+        columns = []  # per pair: its weight (S, sum of D), split by modality, then the previous layer; (S, 0) for none
         for (layer, k), weight in zip(self.pairs, layers("0.weight"), strict=True):
             chosen = zip(self.layout.widths, self.configurations[k][layer][:-1], strict=True)
             widths = [0 if i == SKIP else modality[i] for modality, i in chosen]
@@ -125,7 +125,7 @@ class Population(nn.Module):
         return rectified
 
     def fuse(self, features: Sequence[Sequence[Tensor]]) -> Tensor:
-        """Compute the logits (K, B, C) of the members, in the order of the heads given."""
+        """Compute the logits (K, B, C) of the members, in the order of the given heads."""
         first = self._first_terms(features) + self.biases.unsqueeze(2)  # (P, S, B)
         activations, recurrent = self.activation.split(self.alive), self.recurrent.split(self.alive[1:])
         hidden: list[Tensor] = []  # by layer

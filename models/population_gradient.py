@@ -45,7 +45,7 @@ class PopulationGradient:
 
     @staticmethod
     def supports(population: Population) -> bool:
-        """Return True without batch norm and alphas; multitask does not change the gradient of central weights."""
+        """Return False with batch norm or alphas; multitask does not change the gradient of central weights."""
         return not (population.settings.batchnorm or population.settings.alphas)
 
     @torch.no_grad()
@@ -135,7 +135,7 @@ class PopulationGradient:
 
 
 class _Buffers:
-    """Arrays (P, S, B) for one batch size, and views of their layers; those no longer needed are overwritten."""
+    """Arrays (P, S, B) for one batch size, and views of their layers; unneeded ones are overwritten."""
 
     def __init__(self, population: Population, batch: int, like: Tensor) -> None:
         size, alive = population.settings.inner_size, population.alive

@@ -11,7 +11,7 @@ class UnimodalNetwork(nn.Module, abc.ABC):
     """A classifier of one modality that also returns its pooled features."""
 
     feature_widths: Sequence[int]  # D_1 ... D_n
-    memory_format = torch.contiguous_format  # in which the weights run fastest
+    memory_format = torch.contiguous_format  # the one in which the network runs fastest
 
     @abc.abstractmethod
     def pooled(self, x: Tensor) -> tuple[list[Tensor], Tensor]:

@@ -111,22 +111,22 @@ def cut(path, size) -> None:
     [
         ("image/test_data.npy", lambda p: p.unlink(), "is missing; build the data set with avmnist_gen.py --datadir"),
         ("train_labels.npy", lambda p: p.unlink(), "is missing; build the data set with avmnist_gen.py --datadir"),
-        ("image/train_data.npy", lambda p: cut(p, -1), "is not a whole .npy file"),
-        ("audio/train_data.npy", lambda p: cut(p, 300), "is not a whole .npy file"),
-        ("audio/test_data.npy", lambda p: cut(p, 50), "is not a whole .npy file"),
-        ("test_labels.npy", lambda p: cut(p, 0), "is not a whole .npy file"),
-        ("test_labels.npy", lambda p: p.write_text("0 1 2 3 4\n"), "is not a whole .npy file"),
-        ("test_labels.npy", lambda p: save(p, np.array([None] * 5)), "is not a whole .npy file"),
+        ("image/train_data.npy", lambda p: cut(p, -1), "is not a complete .npy file"),
+        ("audio/train_data.npy", lambda p: cut(p, 300), "is not a complete .npy file"),
+        ("audio/test_data.npy", lambda p: cut(p, 50), "is not a complete .npy file"),
+        ("test_labels.npy", lambda p: cut(p, 0), "is not a complete .npy file"),
+        ("test_labels.npy", lambda p: p.write_text("0 1 2 3 4\n"), "is not a complete .npy file"),
+        ("test_labels.npy", lambda p: save(p, np.array([None] * 5)), "is not a complete .npy file"),
         (
             "test_labels.npy",
             lambda p: p.write_bytes(p.read_bytes().replace(b"}", b"(")),  # in the header
-            "is not a whole .npy file",
+            "is not a complete .npy file",
         ),
         ("test_labels.npy", lambda p: p.write_bytes(p.read_bytes() + b"!"), "168 bytes expected, 169 found"),
         (
             "image/train_data.npy",
             lambda p: save(p, np.asfortranarray(np.load(p))),
-            "must hold its samples in C order, but is in Fortran order",
+            "must hold its samples in C order, but they are in Fortran order",
         ),
         (
             "image/train_data.npy",

@@ -96,7 +96,7 @@ def test_an_error_of_the_system_arrives_as_it_was_raised(workers):
 
 
 def test_a_killed_worker_is_told_in_one_line():
-    with pytest.raises(WorkerError, match="give fewer --num_workers"):
+    with pytest.raises(WorkerError, match="use fewer --num_workers"):
         list(split(1, broken="killed").batches(2))
 
 

@@ -295,7 +295,7 @@ def test_flags_of_another_configuration_and_of_other_networks():
 
 
 def test_one_process_at_a_time_works_in_a_folder(tmp_path):
-    busy = pytest.raises(LockedError, match=rf"^this process is working in {tmp_path}/run already")
+    busy = pytest.raises(LockedError, match=rf"^this process is already working in {tmp_path}/run")
     with locked(tmp_path / "run"), busy, locked(tmp_path / "run"):
         pass
     with locked(tmp_path / "run"):

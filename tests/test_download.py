@@ -223,9 +223,9 @@ def test_one_process_at_a_time_downloads(server, originals, tmp_path):
 
 
 BROKEN = {
-    "no zip": (b"<html>busy</html>", "not a sound zip"),
-    "cut": (zipped(FSDD)[:-30], "not a sound zip"),
-    "bad byte": (zipped(FSDD, zipfile.ZIP_STORED).replace(b"one", b"two"), "not a sound zip"),
+    "no zip": (b"<html>busy</html>", "not a valid zip"),
+    "cut": (zipped(FSDD)[:-30], "not a valid zip"),
+    "bad byte": (zipped(FSDD, zipfile.ZIP_STORED).replace(b"one", b"two"), "not a valid zip"),
     "lacks members": (zipped({"x/README.md": b""}), r"must hold recordings/\*.wav"),
     "parent folder": (
         zipped(FSDD | {"x/../../evil.wav": b"x"}),

@@ -281,7 +281,7 @@ def test_a_search_ends_at_so_many_candidates_and_goes_on_as_if_it_had_not(whole,
         best = read(home / "runs/part/best.json")
         assert (best["whole"], best["candidates_trained"]) == (False, number)
         assert f"{number} candidates trained in " in printed
-        assert ", where the budget ended; the best on dev:" in printed
+        assert ", where the budget ran out; the best on dev:" in printed
         assert read_journal(home / "runs/part") == read_journal(home / "runs/notes")[:number]
         assert len((home / "runs/part/results.csv").read_text().splitlines()) == number + 1
     run_here(SEARCH, *BUDGET, "--resume", "runs/part", "--max_candidates", 1000)
@@ -302,8 +302,8 @@ def test_a_search_ends_when_its_time_is_over(notes, home, run_here):
     assert best["seconds"] < 3
     assert best["random"]["candidates_trained"] == best["candidates_trained"]
     assert f"random search, {best['candidates_trained']} candidates" in printed
-    assert ", where the budget ended" in printed
-    assert "This search ended where its budget did" in (home / "runs/second/report.html").read_text()
+    assert ", where the budget ran out" in printed
+    assert "This search ran out of budget" in (home / "runs/second/report.html").read_text()
     with pytest.raises(SearchError, match="the budget was spent before a candidate was trained"):
         run_here(SEARCH, *NOTES, *SMALL, "--time_budget", "0.000001s", "--run_dir", "runs/none")
 

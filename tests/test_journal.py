@@ -117,7 +117,7 @@ def test_the_journal_of_another_search_is_refused(tmp_path):
     lines = old_lines()
     lines[2], lines[3] = lines[3], lines[2]
     path.write_text("".join(lines))
-    with pytest.raises(UsageError, match="lists other candidates for step 0 than this search"):
+    with pytest.raises(UsageError, match="lists different candidates for step 0 than this search"):
         replay(path)
 
 

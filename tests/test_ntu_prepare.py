@@ -348,8 +348,8 @@ def test_command_prepares_resumes_and_names_what_failed(tmp_path):
 
     write_original(broken)
     done = prepare(*args)
-    assert "5 clips are in" in done.stdout
-    assert "the skeletons are packed already" in done.stdout
+    assert "5 clips are already in" in done.stdout
+    assert "the skeletons are already packed" in done.stdout
     assert "6 skeletons packed, 0 of them without a body" in done.stdout
     assert "samples by split: train 2, trainexp 1, dev 1, test 1; of other subjects 1" in done.stdout
     assert {name: (clips / name).stat().st_mtime_ns for name in times} == times
@@ -387,7 +387,7 @@ def test_killed_run_leaves_whole_clips_and_no_workers(tmp_path):
     for clip in made:
         assert len(number_frames(clip)) == 100
     done = prepare(*args)
-    assert f"{len(made)} clips are in" in done.stdout
+    assert f"{len(made)} clips are already in" in done.stdout
     assert sorted(os.listdir(clips)) == [f"{name}_rgb.avi" for name in names]
 
 

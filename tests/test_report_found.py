@@ -62,7 +62,7 @@ def test_multi_label_scores_are_called_weighted_f1(tmp_path):
     search_run(tmp_path / "search")
     update(tmp_path / "search/best.json", score="weighted F1", whole=False)
     page = report(tmp_path / "search")
-    assert "ended where its budget did" in page.text
+    assert "ran out of budget" in page.text
     assert "best dev weighted F1" in page.words
     assert "accuracy" not in page.text
 

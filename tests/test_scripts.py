@@ -205,7 +205,7 @@ def test_found_tells_of_networks_that_are_not_those_of_the_search(run, home, sea
     torch.save({name: value + 1 for name, value in state.items()}, home / "checkpoints/avmnist/other.pkl")
     other = run("main_found_avmnist.py", *few, "--rgb_cp", "other.pkl", "--run_dir", "runs/other_nets", "--no-verbose")
     assert "warning" not in same.stderr
-    assert "fused other unimodal networks than these" in other.stderr
+    assert "fused unimodal networks other than these" in other.stderr
     assert "McNemar" in other.stdout
 
 

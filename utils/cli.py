@@ -87,7 +87,7 @@ def add_alias(group: argparse._ArgumentGroup, spelling: str, name: str, type_: C
 
 
 class Ignore(argparse.Action):
-    """A published flag that has no effect, there as here."""
+    """Accept a published flag that has no effect, neither here nor in the published scripts."""
 
     def __call__(self, *_) -> None:
         pass
@@ -103,10 +103,10 @@ def boolean(text: str) -> bool:
 def run(main: Callable[[], None]) -> None:
     """Run a script's `main`; a user's mistake or a failing disk ends it with one line instead of a traceback.
 
-    Exit codes: 0, 1 (the work failed), 2 (wrong use), 130 and 143 (stopped by SIGINT, SIGTERM).
+    Exit codes: 0, 1 (the work failed), 2 (invalid usage), 130 and 143 (stopped by SIGINT, SIGTERM).
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # a log file shows each line at once
+        sys.stdout.reconfigure(line_buffering=True)  # so that a log file shows each line at once
     interrupts.install()
     try:
         main()

@@ -1,4 +1,4 @@
-"""The errors that a user can mend: one line on the terminal and an exit code, never a traceback."""
+"""The errors that a user can fix: one line on the terminal and an exit code, never a traceback."""
 
 
 class ProjectError(Exception):

@@ -76,7 +76,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
 
 
 def restore_folder(target: Path) -> Path:
-    """Clear the remains of a process that was killed while it built `target`; an old folder moved aside returns.
+    """Clear the remains of a process that was killed while it built `target`; restore an old folder moved aside.
 
     Returns the place beside `target` where a new folder is built, and the old one waits until the new one is complete.
     """
@@ -102,7 +102,7 @@ def locked(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     path, own = folder / LOCK, folder.resolve()
     if own in _HELD:  # the system would grant it, and closing the file again would end the first lock
-        raise LockedError(f"this process is working in {folder} already")
+        raise LockedError(f"this process is already working in {folder}")
     # A record lock belongs to one process: workers do not inherit it, so it ends with the process even if they live on.
     # It is taken on a file opened for writing because network file systems lock nothing else.
     with open(path, "ab+", buffering=0) as file:
@@ -174,7 +174,7 @@ def write_json(path: Path, value: object) -> None:
 
 
 def read_json(path: Path) -> dict:
-    """Read a JSON object; UsageError if the file does not exist or is something else."""
+    """Read a JSON object; UsageError if the file does not exist or holds anything else."""
     try:
         content = json.loads(path.read_text())
     except FileNotFoundError:

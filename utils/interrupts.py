@@ -38,7 +38,7 @@ def _handle(number: int, frame: FrameType | None) -> None:
     if not _State.gentle or _State.received is not None:
         raise Interrupted(number)
     _State.received = number
-    # not print, which the signal may have interrupted
+    # not print(), because the signal may have interrupted it
     os.write(2, b"\nfinishing the current step, then saving; a second signal stops at once\n")
 
 

@@ -14,7 +14,7 @@ from utils.errors import DataError
 
 SILENCE = 1e-8  # mean power (full scale is 1) below which a window of noise is silent: -80 dB
 REDRAWS = 1000  # windows tried before a split's noise is considered silent
-BATCH = 16  # signals of one length computed together: about as many as fit the processor's caches
+BATCH = 16  # signals of one length computed together: about as many as fit in the processor's caches
 
 
 @dataclass
@@ -25,7 +25,7 @@ class AudioPlan:
     noises: list[np.ndarray]  # (m,) float32 each; may be empty without an snr_db
     take: np.ndarray  # (N,) index of the recording
     clip: np.ndarray  # (N,) index of the noise
-    position: np.ndarray  # (N,) in [0, 1): start of the window, relative to the possible starts
+    position: np.ndarray  # (N,) in [0, 1): start of the window, as a fraction of the possible starts
     snr_db: float | None  # None: no noise
     seed: tuple[int, ...]
 

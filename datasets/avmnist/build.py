@@ -21,7 +21,7 @@ from utils.errors import DataError
 from utils.files import restore_folder, sha256, whole_folder, write_json
 from utils.progress import Progress
 
-VERSION = 1  # of the folder's format and of its computation
+VERSION = 1  # version of the folder's format and of how it is computed
 CHUNK = 4096  # images projected at a time
 
 
@@ -36,7 +36,7 @@ PRESETS: dict[str, tuple[int, float | None]] = {  # PCA components of the images
 def build(target: Path, settings: Settings, num_workers: int, force: bool, verbose: bool) -> tuple[dict, bool]:
     """Build the data set in the folder `target`, and return its manifest and whether it was built.
 
-    A data set of the same settings is kept, unless `force`.
+    A data set with the same settings is kept, unless `force` is set.
 
     Raises:
         DataError: the sources are invalid, or `target` holds something that must not be replaced.
@@ -48,7 +48,7 @@ def build(target: Path, settings: Settings, num_workers: int, force: bool, verbo
     if present is not None and not force:
         if present.get("version") != VERSION or present.get("settings") != asdict(settings):
             fix = "--force replaces it, --datadir names another"
-            raise DataError(f"{target} holds a data set of other settings; {fix}")
+            raise DataError(f"{target} holds a data set with other settings; {fix}")
         try:
             read_parts(target)
         except DataError as error:

@@ -1,7 +1,7 @@
 """Download the originals of AV-MNIST: MNIST, the Free Spoken Digit Dataset (FSDD) and ESC-50.
 
-Files and folders are complete or absent: a download that breaks is tried again from the start, and an interrupted run
-fetches again only what is missing.
+Files and folders are complete or absent: a broken download is retried from the start, and an interrupted run,
+started again, fetches only what is missing.
 """
 
 import fnmatch
@@ -98,7 +98,7 @@ def download(url: str, target: Path, checksum: str = "", verbose: bool = True) -
     Raises:
         DataError: the server refuses, the connection breaks `ATTEMPTS` times, or the checksum is wrong.
     """
-    import pooch  # here, since it is slow to import and only downloads need it
+    import pooch  # here, because it is slow to import and only downloads need it
     import requests
 
     by_hand = f"download it yourself to {target}, then run this again"
@@ -115,7 +115,7 @@ def download(url: str, target: Path, checksum: str = "", verbose: bool = True) -
         except requests.RequestException as error:
             if (answer := error.response) is not None:
                 reason = f"the server answers {answer.status_code} {answer.reason}"
-                if answer.status_code < 500 and answer.status_code != 429:  # asking again will not help
+                if answer.status_code < 500 and answer.status_code != 429:  # a retry would not help
                     raise DataError(f"{url}: {reason}; {by_hand}") from None
                 continue
             cause = error.args[0] if error.args else error
@@ -148,7 +148,7 @@ def unpack(archive: Path, folder: Path, members: tuple[str, ...], verbose: bool 
                 with source.open(name) as member, errors_name(new / place), open(new / place, "wb") as file:
                     shutil.copyfileobj(member, file, BLOCK)
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        raise DataError(f"{archive} is not a sound zip archive ({error}); removed it, run again") from None
+        raise DataError(f"{archive} is not a valid zip archive ({error}); it was removed; run again") from None
 
 
 def _needed(source: zipfile.ZipFile, archive: Path, members: tuple[str, ...]) -> list[tuple[str, str]]:
@@ -157,9 +157,9 @@ def _needed(source: zipfile.ZipFile, archive: Path, members: tuple[str, ...]) ->
     for name in source.namelist():
         parts = PurePosixPath(name).parts
         if name.startswith("/") or "\\" in name or ".." in parts:
-            raise DataError(f"{archive} must hold plain relative names, but has {name!r}; removed it")
+            raise DataError(f"{archive} must hold plain relative names, but has {name!r}; it was removed")
         places[name] = "/".join(parts[1:])
     for pattern in members:
         if not fnmatch.filter(places.values(), pattern):
-            raise DataError(f"{archive} must hold {pattern} below one folder, but does not; removed it")
+            raise DataError(f"{archive} must hold {pattern} below one folder, but does not; it was removed")
     return [(name, place) for name, place in places.items() if any(fnmatch.fnmatchcase(place, p) for p in members)]

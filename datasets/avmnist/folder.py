@@ -16,7 +16,7 @@ ARRAYS = [f"{folder}/{split}_data.npy" for folder in FOLDERS for split in SPLITS
 
 
 def read_manifest(datadir: Path) -> dict:
-    """Read manifest.json; empty if there is none, as beside arrays that other programs wrote."""
+    """Read manifest.json; empty if there is none, as with arrays that other programs wrote."""
     path = datadir / MANIFEST
     if not path.exists():
         return {}
@@ -42,7 +42,7 @@ def replaceable_manifest(folder: Path) -> dict | None:
     known = {folder / name for name in (*FOLDERS, *ARRAYS, MANIFEST, "preview.png")}
     foreign = [path for path in paths if path not in known]
     if foreign:
-        raise DataError(f"{folder} holds {foreign[0].name}, which is no part of a data set; name another --datadir")
+        raise DataError(f"{folder} holds {foreign[0].name}, which is not part of a data set; name another --datadir")
     try:
         manifest = read_json(folder / MANIFEST)
     except UsageError:

@@ -44,7 +44,7 @@ def load_avmnist(
     """Load the splits train, dev and test, memory-mapped.
 
     Args:
-        limits: number of samples to keep of each split, the first ones; None or no entry keeps all.
+        limits: number of samples to keep from the start of each split; None or no entry keeps all.
         dev_samples: samples at the end of the training arrays that form the dev split; None takes a twelfth, which is
             5,000 of 60,000 as published.
 
@@ -86,7 +86,7 @@ def read_parts(datadir: Path, num_outputs: int = 10) -> dict[str, AVMNISTSplit]:
 
     Raises:
         DataError: a file is missing or damaged; shapes, types or counts are wrong; a label is out of range; a pixel is
-            not finite; the manifest states other counts.
+            not finite; the manifest states different counts.
     """
     if datadir.exists() and not datadir.is_dir():
         raise DataError(f"{datadir} is not a folder; name the folder of the data set with --datadir")
@@ -135,20 +135,22 @@ def _read_array(datadir: Path, name: str, dtypes: tuple[str, ...], shape: tuple[
         raise
     except Exception as error:  # numpy raises almost anything on a damaged header, and adds lines of advice
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path} is not a whole .npy file: {reason}") from None
+        raise DataError(f"{path} is not a complete .npy file: {reason}") from None
     fits = array.dtype in map(np.dtype, dtypes) if dtypes else array.dtype.kind in "iu"
     if not fits or array.shape[1:] != shape or array.ndim != len(shape) + 1:
         wanted = f"{' or '.join(dtypes) or 'an integer type'} of shape (N, {', '.join(map(str, shape))})"
         raise DataError(f"{path} must hold {wanted}, but holds {array.dtype} of shape {array.shape}")
     if not array.flags.c_contiguous:
-        raise DataError(f"{path} must hold its samples in C order, but is in Fortran order")
+        raise DataError(f"{path} must hold its samples in C order, but they are in Fortran order")
     if size != array.offset + array.nbytes:
-        raise DataError(f"{path} is not a whole .npy file: {array.offset + array.nbytes} bytes expected, {size} found")
+        raise DataError(
+            f"{path} is not a complete .npy file: {array.offset + array.nbytes} bytes expected, {size} found"
+        )
     return array
 
 
 def _check_counts(datadir: Path, parts: Mapping[str, AVMNISTSplit]) -> None:
-    """Raise DataError if a manifest written by `avmnist_gen.py` states other counts than the files hold."""
+    """Raise DataError if a manifest written by `avmnist_gen.py` states different counts from those of the files."""
     manifest = read_manifest(datadir)
     if manifest.get("format") != FORMAT:
         return

@@ -39,7 +39,7 @@ class Settings:
 
     @property
     def limits(self) -> dict[str, int | None]:
-        """Number of samples to keep of each split, the first ones; None keeps all."""
+        """Number of samples to keep from the start of each split; None keeps all."""
         return {"train": self.limit_train, "test": self.limit_test}
 
 
@@ -64,7 +64,7 @@ class Raw:
 
 
 def read_originals(settings: Settings, rng: np.random.Generator, pool: Executor) -> Raw:
-    """Read MNIST, FSDD and, if noise is wanted, ESC-50."""
+    """Read MNIST, FSDD and, if noise is requested, ESC-50."""
     images, labels = {}, {}
     for split, limit in settings.limits.items():
         images[split], labels[split] = (array[:limit] for array in read_mnist(Path(str(settings.mnist_dir)), split))
@@ -90,14 +90,14 @@ def read_mnist(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     if len(images) != len(labels):
         raise DataError(f"{labels_path} has {len(labels)} labels for the {len(images)} images of {images_path}")
     if labels.max() > 9:
-        raise DataError(f"{labels_path}: labels must be 0 to 9, but there is a {labels.max()}")
+        raise DataError(f"{labels_path}: labels must be 0 to 9, but one is {labels.max()}")
     return images.reshape(len(images), 784), labels.astype(np.int64)
 
 
 def _read_idx(folder: Path, stem: str, item_shape: tuple[int, ...]) -> tuple[Path, np.ndarray]:
     """Read an array (N, *item_shape) uint8 from an IDX file: 0 0 8 dimensions, sizes as big-endian int32, bytes."""
     _need_folder(folder, "MNIST", "--mnist_dir")
-    names = (f"{stem}.gz", stem, re.sub(r"-(idx\d)", r".\1", stem))  # the last as some archives have it
+    names = (f"{stem}.gz", stem, re.sub(r"-(idx\d)", r".\1", stem))  # the last as some archives spell it
     path = next((folder / name for name in names if (folder / name).is_file()), None)
     if path is None:
         raise DataError(f"MNIST needs {stem} or {stem}.gz in {folder}; give its folder with --mnist_dir")
@@ -106,7 +106,7 @@ def _read_idx(folder: Path, stem: str, item_shape: tuple[int, ...]) -> tuple[Pat
         try:
             data = gzip.decompress(data)
         except (OSError, EOFError, zlib.error) as error:
-            raise DataError(f"{path} is not a whole gzip file ({error}); download it again") from None
+            raise DataError(f"{path} is not a complete gzip file ({error}); download it again") from None
     dimensions = 1 + len(item_shape)
     header, magic = 4 + 4 * dimensions, bytes([0, 0, 8, dimensions])
     if data[:4] != magic:

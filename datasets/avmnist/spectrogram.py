@@ -1,6 +1,6 @@
 """Compute the 112 x 112 gray spectrogram that the published generator draws with `matplotlib.specgram`.
 
-Notation: n samples of signal, window of i samples, neighbouring windows overlap by j, step s = i - j. The window is
+Notation: n samples of signal, window of i samples, neighboring windows overlap by j, step s = i - j. The window is
 the smallest i for which some 0 <= j < i gives exactly 112 windows: i + 111 s <= n < i + 112 s. A 223-point transform
 of each window has 112 bins up to half the rate. One-sided power in dB, scaled between its own minimum and maximum,
 goes through the red channel of matplotlib's `Greys` map (high power is dark); the highest frequency is the top row.
@@ -51,7 +51,7 @@ def _transform(i: int) -> np.ndarray:
 def spectrograms(signals: np.ndarray) -> np.ndarray:
     """Compute spectrograms of signals of equal length: (B, n) -> (B, 112, 112) uint8.
 
-    Signals are computed independently, so the bytes do not depend on the batch. Bins without any power (digital
+    Signals are computed independently, so the bytes do not depend on the batch. Bins with no power (digital
     silence) are ignored for the minimum and are white.
     """
     i, j = window_plan(signals.shape[1])

@@ -77,7 +77,7 @@ class NTUFolder:
             "without RGB": len(self.without_rgb),
             "without skeleton": len(self.without_skeleton),
             "with bad skeletons": len(bad),
-            "of subjects that are in no split": unknown,
+            "with a subject in no split": unknown,
         }
         reasons = [f"{count:,} {reason}" for reason, count in counts.items() if count]
         kept = len(self.names) - len(bad) - unknown

@@ -74,7 +74,7 @@ class SkeletonPack:
 
 
 def write_pack(datadir: Path, num_workers: int, verbose: bool) -> Report:
-    """Pack all skeletons of a data folder, unless its pack has the same names and sizes; the caller holds its lock.
+    """Pack all skeletons of a data folder, unless the pack is up to date in names and sizes; the caller holds its lock.
 
     Raises:
         DataError: there are no skeleton files.
@@ -84,7 +84,7 @@ def write_pack(datadir: Path, num_workers: int, verbose: bool) -> Report:
     sizes = {name: entry.stat().st_size for name, entry in files.items()}
     if not files:
         raise DataError(f"{datadir / TEXT_FOLDER} must hold files like S001C001P001R001A001.skeleton, but has none")
-    with contextlib.suppress(DataError):  # a damaged pack is written again
+    with contextlib.suppress(DataError):  # a damaged pack is rewritten
         pack = SkeletonPack.open(datadir)
         if pack and sizes == {name: pack.source_size(name) for name in pack.names}:
             return Report(kept=len(files))

@@ -89,7 +89,7 @@ class NTUSplit:
         return prepare_skeleton(joints, settings.vid_len[1], settings.centre, window)
 
     def check(self, index: int, modality: str) -> None:
-        """Read everything of one input that `load` may read, whatever the crop; raises the same errors."""
+        """Read all that `load` may read for one input, regardless of the crop; raises the same errors."""
         if modality == "rgb":
             self._clip(self.names[index], READ_FRAMES)
         else:
@@ -101,7 +101,7 @@ class NTUSplit:
         return read_frames(self.files.rgb(name), chosen, self.settings.vid_dim)
 
     def without(self, names: Collection[str]) -> "NTUSplit":
-        """The split without some samples."""
+        """The split without the given samples."""
         kept = [index for index, name in enumerate(self.names) if name not in names]
         return dataclasses.replace(self, names=tuple(self.names[index] for index in kept), labels=self.labels[kept])
 

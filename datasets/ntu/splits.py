@@ -1,4 +1,4 @@
-"""Read the splits that an NTU script asks for; on request, without the samples whose files are damaged."""
+"""Read the splits that an NTU script requests, optionally without the samples whose files are damaged."""
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +10,7 @@ from datasets.ntu.workers import parallel
 from utils.errors import DataError
 from utils.progress import Progress
 
-SHOWN = 20  # damaged samples to print
+SHOWN = 20  # most damaged samples to print
 
 
 def read_splits(

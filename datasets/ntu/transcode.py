@@ -24,7 +24,7 @@ from utils.files import sweep, whole_file
 from utils.progress import Progress
 
 PIXELS = {"mpeg4": ("yuv420p", "MPEG"), "mjpeg": ("yuvj420p", "JPEG")}  # by codec: pixel format and range of the values
-QUANTIZER = 3  # of 1 (finest) to 31
+QUANTIZER = 3  # from 1 (finest) to 31
 MISSING = 0.1  # tolerated share of missing frames; recorders skip a few, damaged files lack more
 FIRST = 4  # fewest clips converted before time and disk space are estimated
 _VIDEO = re.compile(rf"({SAMPLE})_rgb\.avi")
@@ -111,7 +111,7 @@ def _convert(
     if not source.streams.video:
         return 0, 0, 0
     video = source.streams.video[0]
-    video.codec_context.thread_count = 1  # the processes are the parallelism
+    video.codec_context.thread_count = 1  # the processes already run in parallel
     rate = Fraction(settings.rate)
     source_rate = video.average_rate or rate
     stream = cast(av.VideoStream, container.add_stream(settings.codec, rate=settings.rate))
@@ -123,7 +123,7 @@ def _convert(
     for frame in source.decode(video):
         repeats = copies(decoded, source_rate, rate)
         decoded += 1
-        if repeats:  # bicubic is the default of FFmpeg's command; the range must be named to be converted
+        if repeats:  # bicubic is the default of FFmpeg's command; the range must be stated to be converted
             size = (stream.width, stream.height, stream.pix_fmt)
             small = frame.reformat(*size, interpolation="BICUBIC", dst_color_range=value_range, threads=1)
             small.pict_type = 0  # let the encoder choose
@@ -159,7 +159,7 @@ def prepare_videos(
     tasks = [(originals[name], folder / f"{name}_rgb.avi", settings) for name in sorted(missing)]
     report = Report(kept=len(originals) - len(tasks))
     if verbose and report.kept:
-        print(f"{report.kept:,} clips are in {folder} already; move the folder away to make them again")
+        print(f"{report.kept:,} clips are already in {folder}; move the folder away to make them again")
     costs: list[tuple[float, int]] = []
     with Progress(total=len(tasks), desc="videos", unit="clip", verbose=verbose and bool(tasks)) as bar:
         for outcome in parallel(_work, tasks, num_workers):

@@ -23,7 +23,7 @@ _function: Callable[[Any], Any]  # in a worker process: the function it computes
 
 @dataclass
 class Report:
-    """Result of preparing files: number made, number already there, and one message per file that failed."""
+    """Result of preparing files: number made, number already present, and one message per file that failed."""
 
     made: int = 0
     kept: int = 0
@@ -57,11 +57,11 @@ def parallel(function: Callable[[Item], Result], items: Iterable[Item], num_work
 
 
 def _start_worker(parent: int, function: Callable[[Any], Any]) -> None:
-    """Leave Ctrl-C to the parent; end if the parent is killed, instead of waiting for work forever."""
+    """Leave Ctrl-C to the parent; exit if the parent is killed, instead of waiting for work forever."""
     global _function
     _function = function
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the pool ends its workers with it; the script's handler may not end
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the pool sends it to end workers; the script's handler may not exit
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)

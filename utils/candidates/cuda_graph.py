@@ -14,7 +14,7 @@ WARM_UP = 3  # steps on a side stream before the capture, as CUDA requires
 class CapturedStep:
     """Run `step` as a graph on inputs shaped like the first call's, and eagerly on others (a smaller last batch).
 
-    The warm-up steps do their work like all others. `step` must not wait for the device, and may read only its inputs
+    The warm-up steps count like all others. `step` must not wait for the device, and may read only its inputs
     and tensors that keep their memory. If CUDA cannot capture the step, a warning says so and it runs eagerly.
     """
 

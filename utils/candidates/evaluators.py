@@ -49,8 +49,8 @@ class PopulationResults:
 
     history: list[list[float]] = dataclasses.field(default_factory=list)  # dev accuracies (K,) of each epoch
     best: Tensor | None = None  # (K,) best dev accuracy
-    correct: Tensor | None = None  # (K, N) which dev samples were right in the best epoch
-    weights: dict[int, dict[str, Tensor]] = dataclasses.field(default_factory=dict)  # to share: of the best epoch
+    correct: Tensor | None = None  # (K, N) which dev samples were classified correctly in the best epoch
+    weights: dict[int, dict[str, Tensor]] = dataclasses.field(default_factory=dict)  # to share, from the best epoch
 
     def add(self, epoch: EpochResult) -> list[int]:
         """Add an epoch; return the places of the candidates that it improved."""
@@ -85,7 +85,7 @@ class PopulationEvaluator(abc.ABC):
     """Train the configurations of a step together, in populations of at most `together`; subclasses define on what."""
 
     together = TOGETHER
-    dev_batch: int | None = None  # dev samples evaluated at once; None: as the split says
+    dev_batch: int | None = None  # dev samples evaluated at once; None: the split's own number
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class PopulationEvaluator(abc.ABC):
             self.shared.layers = self.saved.values["shared"]
 
     def beside(self, folder: Path) -> "PopulationEvaluator":
-        """A second evaluator on the same features, with a state and shared weights of its own."""
+        """A second evaluator on the same features, with its own state and shared weights."""
         other = copy.copy(self)
         other._open(folder, self.shared is not None)
         return other
@@ -162,7 +162,7 @@ class PopulationEvaluator(abc.ABC):
         return values.get("unit") == unit and values.get("configurations") == list(configurations)
 
     def _train(self, configurations: Sequence[Configuration], step: int, place: int) -> list[Evaluation]:
-        """Train a group of candidates to the end, resuming from the saved state if it is theirs."""
+        """Train a group of candidates to completion, resuming from the saved state if it is theirs."""
         heads = [self._head(configuration, step, k) for k, configuration in enumerate(configurations, place)]
         population = Population(heads, self.layout).to(self.device)
         model, train_pass = self.prepare(population)
@@ -171,7 +171,7 @@ class PopulationEvaluator(abc.ABC):
         if self._is_saved(unit, configurations):
             results, before = PopulationResults(**self.saved.values["results"]), self.saved.values["seconds"]
             self.saved.restore(model, train_pass.optimizer)
-            self.saved.values = {}  # training continues in these very tensors
+            self.saved.values = {}  # training continues in these same tensors
         self.saved.start_clock(before)
         count, done = self.training.epochs, len(results.history)
         for epoch in train_and_evaluate(
@@ -252,7 +252,7 @@ class LiveEvaluator(PopulationEvaluator):
     ) -> None:
         """
         Args:
-            network: of any configuration, with trained unimodal networks, from which every step starts.
+            network: any configuration's, with the trained unimodal networks that every step starts from.
             frozen_mode: mode of the unimodal networks while the central weights train. "train" (batch statistics and
                 dropout in frozen networks) is what the published search does, "eval" what the paper describes.
         """

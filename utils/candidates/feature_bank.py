@@ -62,7 +62,7 @@ class BankedSplit(ArraySplit):
 class TableOnDisk:
     """Rows (N, D) of a float32 .npy file, read on access; none of them stay in memory.
 
-    A memory map would not do: the kernel maps large pieces around every row that is read.
+    A memory map is unsuitable: the kernel maps large pieces around every row that is read.
     """
 
     device = torch.device("cpu")
@@ -203,7 +203,7 @@ def bank_of_features(layout: FeatureLayout, splits: Mapping[str, ArraySplit]) ->
 
 def _is_whole(path: Path, shape: tuple[int, int]) -> bool:
     try:
-        return np.load(path, mmap_mode="r").shape == shape  # a map of a file that is cut short fails
+        return np.load(path, mmap_mode="r").shape == shape  # mapping a truncated file fails
     except (OSError, ValueError, EOFError):
         return False
 
@@ -266,7 +266,7 @@ def _sync(file: BinaryIO) -> None:
 def _computed(
     network: FusionNetwork, batches: Iterable[Batch], device: torch.device, bfloat16: bool, side_by_side: bool
 ) -> Iterator[np.ndarray]:
-    """Compute the rows of each batch, in order; if `side_by_side`, every thread computes batches of its own."""
+    """Compute the rows of each batch, in order; if `side_by_side`, every thread computes its own batches."""
 
     @torch.no_grad()
     def compute(inputs: Sequence[Tensor]) -> np.ndarray:

@@ -19,7 +19,7 @@ STEPS_AT_ONCE = 64  # rows are gathered and dropout is drawn for this many steps
 
 
 class PopulationTraining:
-    """Train all members of a population, one pass a call; see `utils.training.loop.train_and_evaluate`."""
+    """Train all members of a population, one pass per call; see `utils.training.loop.train_and_evaluate`."""
 
     def __init__(self, population: Population, settings: TrainingSettings) -> None:
         self.population = population

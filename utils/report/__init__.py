@@ -29,7 +29,7 @@ def write_report(run_dir: Path) -> Path:
         content = {"files": files, "training": training_content(files), "search": search_content(files)}
         write_text(path, render("run.html", title=title, **content))
     except DAMAGED as error:
-        raise UsageError(f"{run_dir}: its files are not as a run writes them ({error!r})") from error
+        raise UsageError(f"{run_dir}: its files do not have the form that a run writes ({error!r})") from error
     return path
 
 
@@ -46,5 +46,5 @@ def write_comparison(run_dirs: list[Path], path: Path, ignored: set[str]) -> Pat
         content = comparison_content({folder: read_files(folder) for folder in run_dirs}, ignored)
         write_text(path, render("comparison.html", title=f"Comparison of {len(run_dirs)} runs", **content))
     except DAMAGED as error:
-        raise UsageError(f"the files of a run are not as a run writes them ({error!r})") from error
+        raise UsageError(f"the files of a run do not have the form that a run writes ({error!r})") from error
     return path

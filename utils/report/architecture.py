@@ -34,7 +34,7 @@ class Box(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """Everything in a drawing of a fusion network, in the order of painting."""
+    """Everything in a drawing of a fusion network, in painting order."""
 
     width: float
     height: float
@@ -126,7 +126,7 @@ def to_svg(files: RunFiles, configuration: Sequence[Sequence[int]]) -> Markup:
 
 @functools.lru_cache(maxsize=32)  # the best networks of a search stay the same for many steps
 def to_pixels(layout: Layout, heading: str) -> np.ndarray:
-    """Draw a network for TensorBoard, shape (H, W, 3) uint8, with words above it."""
+    """Draw a network for TensorBoard, shape (H, W, 3) uint8, with a caption above it."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.patches import FancyBboxPatch, PathPatch

@@ -104,14 +104,14 @@ def _events(run_dir: Path) -> "Iterator[SummaryWriter]":
 
 
 def _add_scalars(writer: "SummaryWriter", group: str, values: Mapping[str, object], step: int) -> None:
-    """Add those values that are finite numbers."""
+    """Add the values that are finite numbers."""
     for name, value in values.items():
         if isinstance(value, int | float) and math.isfinite(value):
             writer.add_scalar(f"{group}/{name}", value, step)
 
 
 def _add_hparams(writer: "SummaryWriter", files: RunFiles, scores: Mapping[str, float]) -> None:
-    """Add settings that are numbers or words, and the scores; `writer.add_hparams` would open another event file."""
+    """Add settings that are numbers or strings, and the scores; `writer.add_hparams` would open another event file."""
     from torch.utils.tensorboard.summary import hparams
 
     settings = {k: v for k, v in files.settings.items() if k not in NOT_SETTINGS and isinstance(v, int | float | str)}

@@ -79,7 +79,7 @@ def kind_of(files: RunFiles) -> str:
 
 
 def group_runs(runs: Mapping[Path, RunFiles], ignored: Iterable[str]) -> list[Group]:
-    """Group runs with the same script and settings, in the order in which the first of each group is given."""
+    """Group runs with the same script and settings, in the order of each group's first run."""
     apart = APART | set(ignored)
     groups: list[Group] = []
     for folder, files in runs.items():

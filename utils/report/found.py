@@ -10,7 +10,7 @@ from utils.report.plots import Bar, Figure
 from utils.results.statistics import significance
 from utils.search.space import format_configuration
 
-BARS = 20  # at most in a figure
+BARS = 20  # most bars in a figure
 SPLITS = ("train", "dev", "test")
 
 

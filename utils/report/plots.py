@@ -144,7 +144,7 @@ class Panel(NamedTuple):
 
 
 def bars(subject: str, rows: Sequence[Bar], kind: int = 0) -> Markup:
-    """Draw horizontal bars below each other."""
+    """Draw horizontal bars, one below another."""
     left, full, pitch = 86, 180, 24
     parts = []
     for i, bar in enumerate(rows):

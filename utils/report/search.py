@@ -33,7 +33,7 @@ def search_content(files: RunFiles) -> dict[str, object]:
 
 
 def baselines(files: RunFiles) -> list[dict]:
-    """{name, dev, difference} of unimodal networks, late fusions and random search; difference: of the best to them."""
+    """{name, dev, difference} of unimodal networks, late fusions and random search; difference: the best's lead."""
     random = files.best.get("random")
     entries = [{"difference": None} | entry for entry in files.best.get("baselines") or ()]
     if random and random["configurations"]:

@@ -25,7 +25,7 @@ TOLERANCE = 1e-4  # on the difference of an output, relative to the largest outp
 
 
 class ExportError(ProjectError):
-    """A network could not be exported, or the exported network gives other outputs."""
+    """A network could not be exported, or the exported network gives different outputs."""
 
 
 def check_export(path: Path) -> None:
@@ -64,7 +64,7 @@ def export_network(network: nn.Module, example: Tensor, path: Path) -> str:
         A sentence with the result of the comparison.
 
     Raises:
-        ExportError: the network could not be exported, or gives other outputs; an earlier file at `path` is kept.
+        ExportError: the network could not be exported, or gives different outputs; an earlier file at `path` is kept.
     """
     model = _Scores(copy.deepcopy(network).cpu().eval())
     example = example.detach().cpu()

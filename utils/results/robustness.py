@@ -13,7 +13,7 @@ from utils.training.loop import eval_mode
 from utils.training.metrics import accuracy, scores
 
 LEVELS = (0.5, 1.0, 2.0)  # standard deviations of the noise, in units of the input's standard deviation
-SCALE_SAMPLES = 512  # from which the input's standard deviation is estimated
+SCALE_SAMPLES = 512  # samples from which the input's standard deviation is estimated
 
 
 def disturbed_batches(

@@ -16,7 +16,7 @@ from utils.training.metrics import accuracy, correct
 
 @dataclasses.dataclass
 class Row:
-    """One line of the results table; seconds include all training that it needs, also of the unimodal networks."""
+    """One line of the results table; seconds include all training that it needs, unimodal networks included."""
 
     name: str
     dev: float | None = None

@@ -28,7 +28,7 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
         "--run_dir",
         type=Path,
         default=None,
-        help="run folder (default: runs/SCRIPT-TIMESTAMP); a run of the same settings in it is resumed",
+        help="run folder (default: runs/SCRIPT-TIMESTAMP); a run with the same settings in it is resumed",
     )
     group.add_argument(
         "--resume", type=Path, default=None, metavar="RUN_DIR", help="resume the run in this folder, which must exist"
@@ -114,9 +114,11 @@ def add_fusion_flags(
     training.add_argument("--eta_max", type=cli.positive_float, default=1e-3, help="highest learning rate of Adam")
     training.add_argument("--eta_min", type=cli.positive_float, default=1e-6, help="lowest learning rate of Adam")
     training.add_argument("--Ti", type=cli.positive_float, default=period, help="epochs of the first cosine cycle")
-    training.add_argument("--Tm", type=cli.positive_float, default=2, help="each cycle is this many times longer")
     training.add_argument(
-        "--weightsharing", action="store_true", help="in a search, fusion layers start from layers trained before"
+        "--Tm", type=cli.positive_float, default=2, help="each cycle is this many times as long as the last"
+    )
+    training.add_argument(
+        "--weightsharing", action="store_true", help="in a search, fusion layers start from previously trained layers"
     )
     if multitask is not None:
         net.add_argument("--alphas", action="store_true", help="one learned number per layer weighs the two features")
@@ -191,7 +193,7 @@ def check_batches(head: HeadSettings, batchsize: int, count: int, gpus: int = 1)
 def add_search_flags(parser: argparse.ArgumentParser) -> None:
     """Flags of the search itself."""
     group = parser.add_argument_group("search")
-    group.add_argument("--max_fusions", type=cli.positive_int, default=4, help="most fusion layers of a configuration")
+    group.add_argument("--max_fusions", type=cli.positive_int, default=4, help="most fusion layers in a configuration")
     group.add_argument("--search_iterations", type=cli.positive_int, default=3, help="passes over the levels")
     group.add_argument("--num_samples", type=cli.positive_int, default=15, help="candidates trained per step")
     group.add_argument(
@@ -215,7 +217,10 @@ def add_search_flags(parser: argparse.ArgumentParser) -> None:
         "--with_random", action="store_true", help="also run a random search with as many trainings for comparison"
     )
     group.add_argument(
-        "--max_candidates", type=cli.positive_int, default=None, help="stop after this many (default: no limit)"
+        "--max_candidates",
+        type=cli.positive_int,
+        default=None,
+        help="stop after this many candidates (default: no limit)",
     )
     group.add_argument(
         "--time_budget",

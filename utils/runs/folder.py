@@ -49,19 +49,19 @@ class RunSettings:
 def open_run(run: RunSettings, inputs: Mapping[str, object]) -> Iterator[Path]:
     """Open and lock the run folder, and write `args.json`: command, settings, inputs and versions.
 
-    A folder that holds a run of the same settings is resumed. Within the context, signals take effect at safe places.
+    A folder that holds a run with the same settings is resumed. Within the context, signals take effect at safe points.
 
     Args:
         inputs: fingerprints of the data and files that the run reads (JSON-serializable), by name.
 
     Raises:
         UsageError: `--resume` names no run, or the folder holds a run of other settings or inputs.
-        LockedError: another process works in it.
+        LockedError: another process is working in it.
     """
     folder = _folder(run)
     if run.tensorboard:
         check_board()
-    for path in (folder, run.checkpointdir):  # better now than after hours of training
+    for path in (folder, run.checkpointdir):  # fail now rather than after hours of training
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass

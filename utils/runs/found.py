@@ -1,4 +1,4 @@
-"""A found network, from its training to its report, beside its baselines; or the test of a checkpoint."""
+"""A found network with its baselines, from training to report; or the test of a checkpoint."""
 
 import dataclasses
 import json
@@ -142,7 +142,7 @@ class FoundRun:
     def add_search(self, searched: Mapping[str, Any], inputs: Mapping[str, object]) -> None:
         """Add the cost of a search from its best.json; warn if it fused other unimodal networks."""
         if searched.get("inputs", {}).get("checkpoints", inputs["checkpoints"]) != inputs["checkpoints"]:
-            print("warning: the search in --conf fused other unimodal networks than these", file=sys.stderr)
+            print("warning: the search in --conf fused unimodal networks other than these", file=sys.stderr)
         self.seconds.append(searched.get("seconds", 0))
         self.row.candidates_trained = searched.get("candidates_trained")
 
@@ -218,7 +218,7 @@ class FoundRun:
         print(f"checkpoint: {checkpoint}\nreport: {page}")
 
     def _write(self, rows: Sequence[Row]) -> None:
-        """Write results.json; without rows, of an unfinished training."""
+        """Write results.json; it has no rows while the training is unfinished."""
         best_epoch = max(self.lines, key=lambda e: e["dev_accuracy"])["epoch"] if self.lines else None
         epochs = {"rows": [dataclasses.asdict(row) for row in rows], "epochs": self.lines, "best_epoch": best_epoch}
         write_json(self.folder / "results.json", self.results | epochs)

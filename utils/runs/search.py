@@ -44,7 +44,7 @@ class SearchRun:
         """Open the feature bank in checkpointdir, extract what is missing, and journal the duration of the extraction.
 
         Args:
-            passes: passes over the training split that differ by random crops.
+            passes: passes over the training split that differ in their random crops.
         """
         run = self.run
         folder = run.checkpointdir / "feature_bank"
@@ -56,7 +56,7 @@ class SearchRun:
         return bank
 
     def carry_out(self, evaluator: PopulationEvaluator, budget: Budget) -> bool:
-        """Run the search, or the rest of it, and journal every step; return False if the budget ended it."""
+        """Run the search, or the rest of it, and journal every step; return False if the budget ran out."""
         settings, space, journal = self.settings, self.space, self.journal
         ended = {line["step"] for line in journal.of_kind("step")}
         total, name = settings.trainings(space), "candidates at random" if self.at_random else "candidates"
@@ -86,7 +86,7 @@ class SearchRun:
                         bar.write(f"the first step took {about}")
             except BudgetSpent:
                 if not any(journal.of_kind("candidate")):
-                    raise SearchError("the budget ended before a candidate was trained; give a larger one") from None
+                    raise SearchError("the budget ran out before a candidate was trained; give a larger one") from None
                 return False
         return True
 
@@ -94,7 +94,7 @@ class SearchRun:
         """Write best.json: the best configurations beside the baselines.
 
         Args:
-            completed: False if the budget ended the search.
+            completed: False if the budget ran out.
             facts: further entries, such as {"stand_in": False}.
         """
         labels, correct = evaluator.splits["dev"].labels, self.folder / "best_dev.npy"
@@ -180,7 +180,7 @@ def summary(journal: Journal) -> dict[str, Any]:
 
 
 def _print_best(best: Mapping[str, Any], folder: Path, report: Path) -> None:
-    ended = "" if best["whole"] else ", where the budget ended"
+    ended = "" if best["whole"] else ", where the budget ran out"
     print(f"{best['candidates_trained']} candidates trained in {best['seconds']:.1f} s{ended}; the best on dev:")
     for rank, entry in enumerate(best["configurations"], start=1):
         print(f"  {rank}. {entry['accuracy']:.4f}  {format_configuration(entry['configuration'])}")

@@ -31,7 +31,7 @@ class CandidateEvaluator(Protocol):
 
 
 class BudgetSpent(Exception):
-    """The budget ended before all candidates of a step were trained."""
+    """The budget ran out before all candidates of a step were trained."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +68,7 @@ class JournaledEvaluator:
         """
         Raises:
             UsageError: the journal lists other candidates for this step.
-            BudgetSpent: the budget ended before all candidates were trained.
+            BudgetSpent: the budget ran out before all candidates were trained.
         """
         evaluations = self._replay(configurations, step)
         known = shown = len(evaluations)
@@ -94,7 +94,7 @@ class JournaledEvaluator:
         return evaluations
 
     def _remaining(self, evaluated: int) -> int | None:
-        """Number of candidates that the budget still allows, after so many of this step; None: any number."""
+        """Number of candidates that the budget still allows, after those evaluated in this step; None: any number."""
         return self.budget.remaining(self.count + evaluated, time.perf_counter() - self.started)
 
     def _replay(self, configurations: Sequence[Configuration], step: int) -> list[Evaluation]:
@@ -103,8 +103,8 @@ class JournaledEvaluator:
         before = [as_configuration(line["configuration"]) for line in lines]
         if before != list(configurations[: len(before)]):
             raise UsageError(
-                f"{self.journal.path} lists other candidates for step {step} than this search: another version of the "
-                "program or another machine wrote it; start another run"
+                f"{self.journal.path} lists different candidates for step {step} than this search: another version of "
+                "the program or another machine wrote it; start another run"
             )
         return [Evaluation(line["accuracies"], line["seconds"], line.get("failed")) for line in lines]
 

@@ -83,7 +83,9 @@ class Journal(contextlib.AbstractContextManager):
         header = json.loads(json.dumps({"kind": "header", "format": FORMAT, **header}))
         self.lines, size = read_journal(path) if path.exists() else ([], 0)
         if self.lines and self.lines[0] != header:
-            raise UsageError(f"{path} is of another search: it begins with {self.lines[0]}, this one with {header}")
+            raise UsageError(
+                f"{path} belongs to another search: it begins with {self.lines[0]}, this one with {header}"
+            )
         self.path, self._file = path, open(path, "ab", buffering=0)  # noqa: SIM115 - closed by __exit__
         if self._file.seek(0, os.SEEK_END) > size:
             print(f"{path}: the last line was cut off while it was written, and is left out", file=sys.stderr)
@@ -103,7 +105,7 @@ class Journal(contextlib.AbstractContextManager):
         line = {"kind": kind, **values}
         rest = json.dumps(line, allow_nan=False).encode() + b"\n"
         with errors_name(self.path):
-            while rest:  # a disk that fills up writes only a part at first
+            while rest:  # a disk that fills up first writes only a part
                 rest = rest[self._file.write(rest) :]
             os.fsync(self._file.fileno())
         self.lines.append(line)

@@ -50,7 +50,7 @@ class AccuracyPredictor:
         for places in _by_length(known).values():
             group = [known[i] for i in places]
             batches.append((_rows(group), torch.tensor([[self.data[c]] for c in group], dtype=torch.float32)))
-        with threads(1):  # more threads only slow down so small a network
+        with threads(1):  # more threads would slow down such a small network
             for _ in range(self.epochs):
                 total = sum(self._step(rows, targets) for rows, targets in batches)  # one batch per length
         return total / len(known)

@@ -29,7 +29,7 @@ class Split(abc.ABC):
 
     @abc.abstractmethod
     def to(self, device: torch.device) -> "Split":
-        """Return the split on `device`, where arrays are moved."""
+        """Return the split on `device`, moving its arrays there."""
 
     @abc.abstractmethod
     def to_batches(self, device: torch.device) -> "Split":
@@ -134,7 +134,7 @@ class LoadedSplit(Split):
     device: torch.device = CPU
     crop: int | None = None  # of the current pass
     start: int = 0
-    evaluation_batch: ClassVar[int] = 16  # a video takes 100 MB of maps
+    evaluation_batch: ClassVar[int] = 16  # a video takes 100 MB of feature maps
     small: ClassVar[bool] = False
 
     @property
@@ -157,7 +157,7 @@ class LoadedSplit(Split):
         places = torch.arange(self.start, self.start + len(self))
         loader = DataLoader(
             _BatchesOnDisk(self, [places[part] for part in parts]),
-            batch_size=None,  # an item is a batch already
+            batch_size=None,  # an item is already a batch
             num_workers=self.workers,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # not the global one, whose draws belong to dropout
@@ -173,7 +173,7 @@ class LoadedSplit(Split):
                 raise
             raise WorkerError(
                 "a process that reads samples was killed (out of memory, or of shared memory in /dev/shm?); "
-                "give fewer --num_workers, or 0 to read in the main process"
+                "use fewer --num_workers, or 0 to read in the main process"
             ) from None
 
 

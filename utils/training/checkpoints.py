@@ -1,4 +1,4 @@
-"""Write state dicts whole, read them with `weights_only=True`, and check that they fit a network."""
+"""Write state dicts completely or not at all, read them with `weights_only=True`, and check that they fit a network."""
 
 import contextlib
 import errno
@@ -71,7 +71,7 @@ def read_checkpoint(path: Path) -> object:
         raise UsageError(f"checkpoint {path} does not exist") from None
     except UsageError:
         raise
-    except Exception as error:  # torch may raise any error here, with the advice to load the file unsafely
+    except Exception as error:  # torch may raise any error here, and advise loading the file unsafely
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: seek outside the file
             raise OSError(error.errno, error.strerror, str(path)) from None
         raise UsageError(
@@ -134,7 +134,7 @@ def load_into(module: nn.Module, path: Path) -> None:
         if name in state and state[name].shape != value.shape
     ]
     if problems := missing[:1] + unexpected[:1] + shapes[:1]:
-        advice = "it may be the checkpoint of another network; name this network's own"
+        advice = "it may be the checkpoint of another network; pass this network's own"
         if flags := flags_that_fit(module, state):
             advice = f"it was trained with {', '.join(flags)}"
         raise UsageError(

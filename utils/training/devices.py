@@ -88,6 +88,6 @@ class KeepsBfloat16(nn.Module):
 
 
 def data_parallel(network: nn.Module, wanted: bool) -> nn.Module:
-    """Wrap a network in DataParallel if wanted (`--use_dataparallel`) and the machine has several GPUs."""
+    """Wrap a network in DataParallel if requested (`--use_dataparallel`) and the machine has several GPUs."""
     several = wanted and next(network.parameters()).is_cuda and torch.cuda.device_count() > 1
     return nn.DataParallel(KeepsBfloat16(network)) if several else network

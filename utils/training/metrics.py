@@ -34,7 +34,7 @@ def scores(outputs: Outputs) -> Tensor:
 
 
 def correct(predicted: Tensor, labels: Tensor) -> Tensor:
-    """Judge each sample, (..., N), from scores (..., N, C); if multi-label, by its share of correct classes."""
+    """Score each sample, (..., N), from scores (..., N, C); if multi-label, by its share of correct classes."""
     if labels.ndim == 2:
         return ((predicted > 0) == (labels > 0)).float().mean(-1)
     return predicted.argmax(-1) == labels

@@ -1,4 +1,4 @@
-"""Name the flags that would make a checkpoint fit a network, from the shapes of the parameters that it holds."""
+"""Identify the flags that would make a checkpoint fit a network, from the shapes of the parameters that it holds."""
 
 import re
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ SIZES: tuple[tuple[type[nn.Module], str, str, int], ...] = (  # network, paramet
     (LeNet, "--channels {}", "conv1.weight", 0),
     (LeNet, "--num_outputs {}", "classifier.0.weight", 0),
     (InflatedResNet50, "--num_outputs {}", "classifier.weight", 0),
-    (SkeletonNet, "--vid_len 8 {}", "conv2.weight", 0),  # the first number counts frames of clips: no shape shows it
+    (SkeletonNet, "--vid_len 8 {}", "conv2.weight", 0),  # the first number counts frames of clips: no shape reveals it
     (SkeletonNet, "--num_outputs {}", "fc8.weight", 0),
     (CentralWeights, "--num_outputs {}", "central_classifier.weight", 0),
     (CentralWeights, "--inner_representation_size {}", "central_classifier.weight", 1),

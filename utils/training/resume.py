@@ -51,7 +51,7 @@ class SavedTraining:
             group.update((name, value) for name, value in kept.items() if name in group)
 
     def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, values: Mapping[str, object]) -> None:
-        """Replace the saved state: whole or not at all."""
+        """Replace the saved state completely or not at all."""
         if self.folder is None:
             return
         path, previous, fresh = (self.folder / f"state{part}.checkpoint" for part in ("", ".previous", ".next"))
@@ -62,7 +62,7 @@ class SavedTraining:
         os.replace(fresh, path)
 
     def _load(self) -> dict[str, Any]:
-        """Return the last saved values, or those before if the last are damaged; empty if there are none."""
+        """Return the last saved values, or the previous ones if these are damaged; empty if there are none."""
         paths = [] if self.folder is None else [self.folder / f"state{part}.checkpoint" for part in ("", ".previous")]
         for path in filter(Path.exists, paths):
             try:
@@ -72,7 +72,7 @@ class SavedTraining:
                 reason = f"{path} holds no state of this version"
             except UsageError as error:
                 reason = str(error)
-            print(f"warning: {reason}; resuming from the state before it", file=sys.stderr)
+            print(f"warning: {reason}; resuming from the previous state", file=sys.stderr)
         return {}
 
 
@@ -89,7 +89,7 @@ class NetworkRecord(SavedTraining):
 
     @property
     def best_line(self) -> dict[str, Any]:
-        """The line of the best dev epoch; the first of equals."""
+        """The line of the best dev epoch; the first if several are equal."""
         return max(self.lines, key=lambda line: line["dev_accuracy"])
 
     def add(self, line: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:
