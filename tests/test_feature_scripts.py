@@ -304,7 +304,7 @@ def test_a_search_ends_when_its_time_is_over(notes, home, run_here):
     assert f"random search, {best['candidates_trained']} candidates" in printed
     assert ", where the budget ran out" in printed
     assert "This search ran out of budget" in (home / "runs/second/report.html").read_text()
-    with pytest.raises(SearchError, match="the budget was spent before a candidate was trained"):
+    with pytest.raises(SearchError, match="the budget ran out before a candidate was trained"):
         run_here(SEARCH, *NOTES, *SMALL, "--time_budget", "0.000001s", "--run_dir", "runs/none")
 
 

@@ -262,4 +262,4 @@ def test_a_search_of_other_modalities_is_refused(home, run, samples, tmp_path):
     best = {"modalities": ["audio", "image"], "configurations": [{"configuration": [[3, 2, 0]], "accuracy": 0.9}]}
     (tmp_path / "best.json").write_text(json.dumps(best))
     error = run("main_found_ntu.py", "--conf", tmp_path / "best.json", code=2).stderr
-    assert "is of a search over ['audio', 'image'], but this script fuses ['skeleton', 'rgb']" in error
+    assert "is from a search over ['audio', 'image'], but this script fuses ['skeleton', 'rgb']" in error

@@ -389,7 +389,7 @@ CONF = {
         f"--conf {BEST}",
         best(modalities=["skeleton", "rgb"]),
         2,
-        "is of a search over ['skeleton', 'rgb'], but this script fuses ['audio', 'image']",
+        "is from a search over ['skeleton', 'rgb'], but this script fuses ['audio', 'image']",
     ),
     "file of odd seconds": (FIND, f"--conf {BEST}", best(seconds="12"), 2, "seconds must be a number of at least 0"),
     "file nested deeply": (FIND, f"--conf {BEST}", text(BEST, "[" * 99999), 2, f"{BEST} is not a search's best.json"),
@@ -531,7 +531,13 @@ NTU = {
     "few frames": (NTU_TRAIN, f"{SMALL} --vid_len 8 4", None, 2, "a skeleton needs at least 8 frames, but got 4"),
     "no such number": (NTU_FIND, f"{SMALL} --conf 5", None, 2, "published configurations 0 to 4, but got 5"),
     "feature of AV-MNIST": (NTU_FIND, f"{SMALL} --conf [[4,0,0]]", None, 2, "], but got [4, 0, 0]"),
-    "search of AV-MNIST": (NTU_FIND, f"{SMALL} --conf best.json", lambda: write_home(Path()), 2, "is of a search over"),
+    "search of AV-MNIST": (
+        NTU_FIND,
+        f"{SMALL} --conf best.json",
+        lambda: write_home(Path()),
+        2,
+        "is from a search over",
+    ),
     "no checkpoint": (NTU_FIND, SMALL, CP32.unlink, 2, "holds no skeleton_32frames_*.checkpoint; train one with"),
     "two checkpoints": (
         NTU_FIND,
