@@ -230,7 +230,7 @@ def test_a_killed_runs_leftovers_are_cleared(gen, originals, tmp_path):
 
 def test_two_runs_do_not_build_the_same_folder(gen, originals, tmp_path):
     with avmnist_build.whole_folder(tmp_path / "set"):
-        assert f"is working in {tmp_path}/.set.partial" in gen(*flags(originals), "--datadir", "set", code=1)
+        assert f"is already working in {tmp_path}/.set.partial" in gen(*flags(originals), "--datadir", "set", code=1)
 
 
 # Bad input: one line that names the file and the expectation, and nothing left behind.
