@@ -91,7 +91,7 @@ def test_a_search_over_three_modalities_may_skip_and_has_the_activations_asked_f
     assert header["activations"] == ["relu", "gelu"]
     assert header["modalities"] == ["top", "bottom", "edges"]
     assert header["sizes"] == [3, 3, 3]
-    assert "searching 126 rows a level of top and bottom and edges features" in search.stdout
+    assert "searching 126 rows per level of top and bottom and edges features" in search.stdout
     assert "so all may take about" in search.stdout
 
 
@@ -314,9 +314,9 @@ def test_a_search_ends_when_its_time_is_over(notes, home, run_here):
 @pytest.mark.parametrize(
     ("script", "flags", "message"),
     [
-        (SEARCH, ("--datadir", "data"), "train.npz is missing; docs/own_data.md tells what belongs there"),
+        (SEARCH, ("--datadir", "data"), "train.npz is missing; docs/own_data.md describes the file"),
         (SEARCH, (*DIGITS, "--randsearch", "--with_random"), "is a random search already"),
-        (FOUND, (*DIGITS, "--conf", "[[-1,-1,-1,0]]"), "not all of them, but got [-1, -1, -1, 0]"),
+        (FOUND, (*DIGITS, "--conf", "[[-1,-1,-1,0]]"), "to skip (not all), but got [-1, -1, -1, 0]"),
     ],
     ids=lambda value: str(value)[-20:],
 )
