@@ -33,7 +33,7 @@ def test_image_accuracy_follows_the_number_of_components(generate, script_runner
         record = train(script_runner, folder, "image", "--epochs", 10)
         measured[preset] = record["epochs"][-1]["train_accuracy"]
     # While training, since the test split's accuracy swings with batch norm (multibench: 53 and 59 % with two seeds).
-    # Measured: 48.0, 48.0 and 46.9 % with three seeds; 57.7 and 59.9 %; 63.5 and 63.2 % with two. In full: docs/data.md.
+    # Measured: 48.0, 48.0, 46.9 % with three seeds; 57.7, 59.9 % and 63.5, 63.2 % with two. In full: docs/data.md.
     assert 0.40 < measured["fork"] < 0.56
     assert 0.50 < measured["multibench"] < 0.66
     assert 0.56 < measured["paper"] < 0.70
