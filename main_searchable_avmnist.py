@@ -15,8 +15,9 @@ from datasets.avmnist.load import MODALITIES, is_stand_in, load_avmnist, train_f
 from models.fusion import AudioImageNetwork
 from models.lenet import AudioLeNet, ImageLeNet
 from utils import cli
-from utils.candidates.evaluators import CachedEvaluator, LiveEvaluator
+from utils.candidates.evaluators import CachedEvaluator
 from utils.candidates.feature_bank import data_identity
+from utils.candidates.live import LiveEvaluator
 from utils.files import sha256
 from utils.runs import data_flags, flags
 from utils.runs.search import open_search

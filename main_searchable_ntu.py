@@ -16,7 +16,8 @@ from models.fusion import SkeletonRGBNetwork
 from models.hcn import SkeletonNet
 from models.inflated_resnet import InflatedResNet50
 from utils import cli
-from utils.candidates.evaluators import CachedEvaluator, LiveEvaluator
+from utils.candidates.evaluators import CachedEvaluator
+from utils.candidates.live import LiveEvaluator
 from utils.files import sha256
 from utils.runs import data_flags, flags
 from utils.runs.search import open_search

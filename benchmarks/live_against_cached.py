@@ -22,8 +22,9 @@ from datasets.avmnist.load import load_avmnist
 from models.fusion import AudioImageNetwork
 from models.lenet import AudioLeNet, ImageLeNet
 from utils import cli
-from utils.candidates.evaluators import CachedEvaluator, LiveEvaluator
+from utils.candidates.evaluators import CachedEvaluator
 from utils.candidates.feature_bank import open_bank
+from utils.candidates.live import LiveEvaluator
 from utils.files import write_json
 from utils.runs import data_flags, flags
 from utils.search.space import Configuration, Space, format_configuration

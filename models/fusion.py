@@ -64,6 +64,16 @@ class FeatureLayout:
     def total(self) -> int:
         return sum(self._sizes)
 
+    @property
+    def features(self) -> int:
+        """Number of columns before the logits."""
+        return sum(width for modality in self.widths for width in modality)
+
+    def columns(self) -> list[list[tuple[int, int]]]:
+        """First column and width of each feature, as columns[m][i]."""
+        starts = itertools.accumulate((width for modality in self.widths for width in modality), initial=0)
+        return [[(next(starts), width) for width in modality] for modality in self.widths]
+
     def split(self, rows: Tensor) -> tuple[list[list[Tensor]], list[Tensor]]:
         """Split rows (B, total) into views features[m][i], each (B, D_(m,i)), and logits[m], each (B, C)."""
         parts = list(rows.split(self._sizes, dim=1))
@@ -241,5 +251,5 @@ class FeatureNetwork(FusionNetwork):
         return alone
 
     def modality_input(self, modality: int) -> tuple[int, slice]:
-        ends = list(itertools.accumulate(map(sum, self.feature_layout.widths), initial=0))
-        return 0, slice(ends[modality], ends[modality + 1])
+        columns = self.feature_layout.columns()[modality]
+        return 0, slice(columns[0][0], sum(columns[-1]))

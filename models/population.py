@@ -1,12 +1,11 @@
 """Many fusion heads trained together as one module.
 
 Notation, beyond that of `models.fusion`: K candidates; layer l exists in the first K_l of them, because candidates are
-kept longest first. A pair p is one fusion layer of one candidate; the P pairs are ordered by layer, then candidate.
-`readers[m][i]` lists the R_(m,i) pairs whose row reads feature i of modality m.
+kept longest first. A pair is one fusion layer of one candidate; the P pairs are ordered by layer, then candidate.
 
-The terms W_l [x_1 ; x_2 ; ...] do not depend on other layers, so all readers of a feature share one matrix product.
-Only the recurrence U_l h_(l-1) is batched over candidates, layer by layer. Samples come last in every array, (K, S, B),
-so that everything that belongs to a pair is contiguous in memory.
+The terms W_l [x_1 ; x_2 ; ...] of all pairs are one matrix product: each pair has a weight for every column of the
+feature table, and a mask with 1 for the columns that it reads. The other weights stay zero in training. Only the
+recurrence U_l h_(l-1) is computed layer by layer. Samples come last in every array, (P, S, B).
 """
 
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models import dropout
 from models.fusion import SKIP, FeatureLayout, FusionHead, Outputs
 
 OTHERS = ((2, F.leaky_relu), (3, F.gelu))  # activations besides ReLU and sigmoid, by index
@@ -28,12 +28,19 @@ class Population(nn.Module):
     optimizers keep them apart, and batch norm and dropout act on each member's own units.
     """
 
+    reads: Tensor  # 1 for the columns that each pair reads, by modality, (modalities, P, 1, D)
     activation: Tensor  # index of each pair's activation, (P, 1, 1)
+    layers: Tensor  # layer of each pair, (P,)
+    members: Tensor  # place in the step of each pair's candidate, (P,)
     ends: Tensor  # last pair of each candidate, (K,)
     places: Tensor  # candidate (longest first) of each member, (K,)
 
-    def __init__(self, heads: Sequence[FusionHead], layout: FeatureLayout) -> None:
-        """Copy the weights of `heads`, which must have equal settings."""
+    def __init__(self, heads: Sequence[FusionHead], layout: FeatureLayout, place: int = 0) -> None:
+        """Copy the weights of `heads`, which must have equal settings.
+
+        Args:
+            place: of the first head in its step; dropout depends on it.
+        """
         super().__init__()
         self.layout, self.settings = layout, heads[0].settings
         order = sorted(range(len(heads)), key=lambda k: -len(heads[k].configuration))  # members, longest first
@@ -42,36 +49,34 @@ class Population(nn.Module):
         self.alive = [sum(len(c) > layer for c in self.configurations) for layer in range(depth)]  # K_l
         self.starts = [sum(self.alive[:layer]) for layer in range(depth)]  # first pair of each layer
         self.pairs = [(layer, k) for layer, count in enumerate(self.alive) for k in range(count)]
-        rows = torch.tensor([self.configurations[k][layer] for layer, k in self.pairs])  # (P, modalities + 1)
-        self.register_buffer("activation", rows[:, -1].reshape(-1, 1, 1), persistent=False)
-        self.others = [(number, other) for number, other in OTHERS if (rows[:, -1] == number).any()]
-        ends = torch.tensor([self.starts[len(c) - 1] + k for k, c in enumerate(self.configurations)])
-        self.register_buffer("ends", ends, persistent=False)
-        self.register_buffer("places", torch.tensor(order).argsort(), persistent=False)
-        self._add_readers(rows[:, :-1])
+        rows = [self.configurations[k][layer] for layer, k in self.pairs]
+        numbers = {
+            "activation": torch.tensor([row[-1] for row in rows]).reshape(-1, 1, 1),
+            "layers": torch.tensor([layer for layer, _ in self.pairs]),
+            "members": torch.tensor([place + order[k] for _, k in self.pairs]),
+            "ends": torch.tensor([self.starts[len(c) - 1] + k for k, c in enumerate(self.configurations)]),
+            "places": torch.tensor(order).argsort(),
+            "reads": self._columns_read(rows),
+        }
+        for name, values in numbers.items():
+            self.register_buffer(name, values, persistent=False)
+        self.others = [(number, other) for number, other in OTHERS if (self.activation == number).any()]
         self._add_weights([heads[k].state_dict() for k in order])
+        self.start_pass(0)
 
-    def _add_readers(self, chosen: Tensor) -> None:
-        """Register which pairs read each feature, and for each modality the order of the products.
-
-        The products of a modality, (R + 1, S, B), are ordered by feature, then pair; a last block of zeros serves the
-        pairs that skip the modality. `gather_m` (P,) orders them by pair, `scatter_m` (R,) by feature again.
-
-        Args:
-            chosen: feature index of each pair and modality, (P, modalities).
-        """
-        self.readers: list[dict[int, list[int]]] = []
-        for m, widths in enumerate(self.layout.widths):
-            readers = {i: (chosen[:, m] == i).nonzero().flatten() for i in range(len(widths))}  # (R_(m,i),) each
-            scatter = torch.cat(list(readers.values()))
-            gather = torch.full((len(chosen),), len(scatter))
-            gather[scatter] = torch.arange(len(scatter))
-            self.readers.append({i: pairs.tolist() for i, pairs in readers.items() if len(pairs)})
-            self.register_buffer(f"gather_{m}", gather, persistent=False)
-            self.register_buffer(f"scatter_{m}", scatter, persistent=False)
+    def _columns_read(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        columns = self.layout.columns()
+        reads = torch.zeros(len(columns), len(rows), 1, self.layout.features)
+        for pair, row in enumerate(rows):
+            for m, i in enumerate(row[:-1]):
+                if i != SKIP:
+                    start, width = columns[m][i]
+                    reads[m, pair, 0, start : start + width] = 1
+        return reads
 
     def _add_weights(self, states: Sequence[dict[str, Tensor]]) -> None:
         """Stack the central weights of the candidates, given by name."""
+        size = self.settings.inner_size
 
         def layers(name: str) -> list[Tensor]:
             return [states[k][f"fusion_layers.{layer}.{name}"] for layer, k in self.pairs]
@@ -79,18 +84,14 @@ class Population(nn.Module):
         def stack(tensors: list[Tensor]) -> nn.Parameter:
             return nn.Parameter(torch.stack(tensors))
 
-        columns = []  # per pair: its weight (S, sum of D), split by modality, then the previous layer; (S, 0) for none
-        for (layer, k), weight in zip(self.pairs, layers("0.weight"), strict=True):
-            chosen = zip(self.layout.widths, self.configurations[k][layer][:-1], strict=True)
-            widths = [0 if i == SKIP else modality[i] for modality, i in chosen]
-            columns.append(weight.split([*widths, weight.shape[1] - sum(widths)], dim=1))
-        self.input_weights = nn.ParameterDict()
-        for m, readers in enumerate(self.readers):
-            for i, pairs in readers.items():
-                self.input_weights[f"{m}_{i}"] = nn.Parameter(torch.cat([columns[p][m] for p in pairs]))  # (R S, D)
+        first, recurrent = torch.zeros(len(self.pairs), size, self.layout.features), []
+        for pair, weight in enumerate(layers("0.weight")):
+            read = self._read_by(pair)
+            first[pair][:, read] = weight[:, : read.sum()]
+            if pair >= self.alive[0]:
+                recurrent.append(weight[:, read.sum() :])
+        self.first = nn.Parameter(first)  # (P, S, D)
         self.biases = stack(layers("0.bias"))  # (P, S)
-        size = self.settings.inner_size
-        recurrent = [own[-1] for own in columns[self.alive[0] :]]
         self.recurrent = stack(recurrent) if recurrent else nn.Parameter(torch.empty(0, size, size))  # (P - K, S, S)
         self.classifier_weight = stack([state["central_classifier.weight"] for state in states])  # (K, C, S)
         self.classifier_bias = stack([state["central_classifier.bias"] for state in states])  # (K, C)
@@ -103,63 +104,76 @@ class Population(nn.Module):
                 counted = states[0][f"fusion_layers.{number}.2.num_batches_tracked"]
                 norm.load_state_dict(state | {"num_batches_tracked": counted})
 
-    def _first_terms(self, features: Sequence[Sequence[Tensor]]) -> Tensor:
-        """Sum W_l x over modalities for each pair, (P, S, B)."""
-        size = self.settings.inner_size
-        by_modality = []
-        for m, readers in enumerate(self.readers):
-            products = [self.input_weights[f"{m}_{i}"] @ features[m][i].T for i in readers]  # each (R_(m,i) S, B)
-            nothing = features[0][0].new_zeros(size, len(features[0][0]))  # for pairs that skip the modality
-            stacked = torch.cat([*products, nothing]).unflatten(0, (-1, size))  # (R + 1, S, B)
-            by_modality.append(stacked.index_select(0, getattr(self, f"gather_{m}")))
+    def _read_by(self, pair: int) -> Tensor:
+        """Columns of the feature table that a pair reads, as booleans (D,)."""
+        return self.reads[:, pair, 0].sum(0) > 0
+
+    def start_pass(self, seed: int) -> None:
+        """Start a training pass: its dropout masks derive from the seed."""
+        self.seed, self.batch = seed, 0
+
+    def masks(self, steps: int, size: int) -> Tensor | None:
+        """Draw the dropout masks (steps, P, S, B) of the next batches of B = `size` samples; None without dropout."""
+        if self.settings.dropout == 0:
+            return None
+        batches = torch.arange(self.batch, self.batch + steps, device=self.layers.device)
+        self.batch += steps
+        units = self.settings.inner_size
+        return dropout.masks(self.settings.dropout, self.seed, batches, self.layers, self.members, units, size)
+
+    def _first_terms(self, features: Tensor) -> Tensor:
+        """Sum W_l x over modalities for each pair, (P, S, B), from features (B, D)."""
+        shares = self.reads
         if self.settings.alphas:
             share = self.alphas.sigmoid().unsqueeze(2)  # (P, 1, 1)
-            by_modality = [by_modality[0] * share, by_modality[1] * (1 - share)]
-        return sum(by_modality[1:], by_modality[0])
+            shares = self.reads * torch.stack([share, 1 - share])
+        weights = self.first * shares.sum(0)  # (P, S, D)
+        return (weights.flatten(0, 1) @ features.T).view(len(self.pairs), -1, len(features))
 
-    def rectify(self, z: Tensor, activation: Tensor) -> Tensor:
+    def _rectify(self, z: Tensor, activation: Tensor) -> Tensor:
         """Apply ReLU to a layer's z (K_l, S, B), or leaky ReLU or GELU where `activation` (K_l, 1, 1) says so."""
         rectified = F.relu(z)
         for number, other in self.others:
             rectified = torch.where(activation == number, other(z), rectified)
         return rectified
 
-    def fuse(self, features: Sequence[Sequence[Tensor]]) -> Tensor:
-        """Compute the logits (K, B, C) of the members, in the order of the given heads."""
+    def fuse(self, features: Tensor, masks: Tensor | None = None) -> Tensor:
+        """Compute the logits (K, B, C) of the members, in the order of the given heads.
+
+        Args:
+            features: (B, D).
+            masks: dropout masks (P, S, B); in training mode, None draws those of the next batch.
+        """
         first = self._first_terms(features) + self.biases.unsqueeze(2)  # (P, S, B)
+        if masks is None and self.training and (drawn := self.masks(1, len(features))) is not None:
+            masks = drawn[0]
+        kept = None if masks is None else masks.to(first.dtype).split(self.alive)
         activations, recurrent = self.activation.split(self.alive), self.recurrent.split(self.alive[1:])
         hidden: list[Tensor] = []  # by layer
         for number, (z, activation) in enumerate(zip(first.split(self.alive), activations, strict=True)):
             if number:
                 z = torch.baddbmm(z, recurrent[number - 1], hidden[-1][: len(z)])  # (K_l, S, B)
-            h = torch.where(activation == 1, z.sigmoid(), self.rectify(z, activation))
+            h = torch.where(activation == 1, z.sigmoid(), self._rectify(z, activation))
             if self.settings.batchnorm:
                 h = self.norms[number](h.flatten(0, 1).T).T.view_as(h)  # over (B, K_l S)
-            if self.settings.dropout > 0:
-                h = F.dropout(h, self.settings.dropout, self.training)
-            hidden.append(h)
+            hidden.append(h if kept is None else h * kept[number])
         last = torch.cat(hidden).index_select(0, self.ends)  # (K, S, B)
         logits = torch.baddbmm(self.classifier_bias.unsqueeze(2), self.classifier_weight, last)  # (K, C, B)
         return logits.index_select(0, self.places).transpose(1, 2)  # (K, B, C)
 
-    def forward(self, rows: Tensor) -> Outputs:
+    def forward(self, rows: Tensor, masks: Tensor | None = None) -> Outputs:
         """Compute logits (K, B, C) from rows (B, layout.total); with multitask the unimodal networks' logits follow."""
-        features, logits = self.layout.split(rows)
-        fused = self.fuse(features)
-        return (fused, *reversed(logits)) if self.settings.multitask else fused
+        fused = self.fuse(rows[:, : self.layout.features], masks)
+        return (fused, *reversed(self.layout.split(rows)[1])) if self.settings.multitask else fused
 
     @torch.no_grad()
     def member_state(self, member: int) -> dict[str, Tensor]:
         """Return the central weights of one member under their published names, as its own `FusionHead` holds them."""
         k, size = int(self.places[member]), self.settings.inner_size
         state: dict[str, Tensor] = {}
-        for number, (*indices, _) in enumerate(self.configurations[k]):
+        for number in range(len(self.configurations[k])):
             pair, layer = self.starts[number] + k, f"fusion_layers.{number}"
-            columns = []
-            for m, i in enumerate(indices):
-                if i != SKIP:
-                    first = size * self.readers[m][i].index(pair)
-                    columns.append(self.input_weights[f"{m}_{i}"][first : first + size])  # (S, D_(m,i))
+            columns = [self.first[pair][:, self._read_by(pair)]]  # (S, D_l)
             if number:
                 columns.append(self.recurrent[pair - self.alive[0]])  # (S, S)
             state[f"alphas.{number}.alpha_x"] = self.alphas[pair]

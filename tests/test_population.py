@@ -1,19 +1,23 @@
-"""A population equals its members: trained together or alone, the same losses, gradients and weights."""
+"""Fused, as a population, or alone by autograd: a candidate trains to the same losses, gradients and weights."""
 
+import copy
 import itertools
 
+import numpy as np
 import pytest
 import torch
 
+from models import dropout
 from models.fusion import FeatureLayout, FusionHead, HeadSettings
 from models.population import Population
-from models.population_gradient import PopulationGradient
 from utils.candidates.cuda_graph import CapturedStep
+from utils.candidates.fused.operations import draw_words
+from utils.candidates.fused.training import FusedHeads, FusedTraining
 from utils.candidates.population_training import PopulationTraining
 from utils.training.batches import ArraySplit
-from utils.training.loop import ModelTraining, TrainingSettings, adam
+from utils.training.devices import threads as limited_threads
+from utils.training.loop import TrainingSettings, adam
 from utils.training.metrics import losses, scores
-from utils.training.rates import cosine_rates
 
 LAYOUT = FeatureLayout(widths=((3, 6, 12, 24, 48), (3, 6, 12)), num_outputs=10)
 THREE = FeatureLayout(widths=((3, 6), (5,), (4, 7, 2)), num_outputs=5, has_logits=False)
@@ -54,156 +58,193 @@ def build_heads(settings: HeadSettings) -> list[FusionHead]:
     return heads
 
 
-def train(model, forward, rows, labels, trained):
-    """20 steps of Adam as in the search; returns the losses of every step and the gradients of the last."""
-    optimizer = torch.optim.Adam(trained, lr=1e-3, weight_decay=1e-4)
-    rates, history = cosine_rates(1e-3, 1e-6, 1, 2, 7), []
-    model.train()
-    for step in range(STEPS):
+class Masked(torch.nn.Module):
+    """Dropout with given masks, (batches, S, samples of a batch)."""
+
+    def __init__(self, masks):
+        super().__init__()
+        self.masks = iter(masks)
+
+    def forward(self, x):
+        return x * next(self.masks)[:, : len(x)].T.to(x) if self.training else x
+
+
+def train_alone(head, layout, batches, training, per_epoch, masks=None):
+    """Train one candidate by autograd and torch's Adam; `masks` is the dropout of its layers."""
+    if masks is not None:
+        for layer, own in zip(head.fusion_layers, masks, strict=True):
+            layer[-1] = Masked(own)
+    optimizer, rates = adam(list(head.parameters()), training), training.rates(per_epoch)
+    head.train()
+    for (x,), labels in batches:
         optimizer.param_groups[0]["lr"] = next(rates)
-        loss = losses(forward(rows[step]), labels[step])
         optimizer.zero_grad()
-        loss.sum().backward()
+        losses(head(*layout.split(x)), labels).backward()
         optimizer.step()
-        history.append(loss.detach())
-    return torch.stack(history)  # (STEPS,) or (STEPS, K)
+    return optimizer
 
 
-@pytest.mark.trained
-@pytest.mark.usefixtures("double")
-@pytest.mark.parametrize(
-    "options",
-    [{}, {"alphas": True}, {"multitask": True}, {"batchnorm": True}, dict(alphas=True, multitask=True, batchnorm=True)],
-    ids=lambda options: "+".join(options) or "plain",
-)
-def test_population_equals_members(options):
-    settings = HeadSettings(num_outputs=10, inner_size=16, dropout=0.0, **options)
-    generator = torch.Generator().manual_seed(1)
-    rows = torch.randn(STEPS, BATCH, LAYOUT.total, generator=generator)
-    labels = torch.randint(10, (STEPS, BATCH), generator=generator)
-
-    population = Population(build_heads(settings), LAYOUT)
-    together = train(population, population, rows, labels, population.parameters())
-    population.eval()
-    predicted = scores(population(rows[0]))
-
-    for k, head in enumerate(build_heads(settings)):
-        alone = train(head, lambda x, head=head: head(*LAYOUT.split(x)), rows, labels, head.parameters())
-        torch.testing.assert_close(together[:, k], alone, **CLOSE)
-        state = population.member_state(k)
-        assert state.keys() == head.state_dict().keys()
-        for name, value in head.state_dict().items():
-            torch.testing.assert_close(state[name], value, **CLOSE, msg=f"member {k}, {name}")
-        head.eval()
-        torch.testing.assert_close(predicted[k], scores(head(*LAYOUT.split(rows[0]))), **CLOSE)
+SETTINGS = [
+    {},
+    {"dropout": 0.4},
+    {"dropout": 0.5, "multitask": True, "inner_size": 6},
+    {"dropout": 0.4, "inner_size": 40},
+    {"alphas": True, "dropout": 0.4},
+    {"batchnorm": True, "dropout": 0.4},
+    {"alphas": True, "multitask": True, "batchnorm": True},
+]
+SEED, PLACE = 2**62 + 12345, 7
 
 
-@pytest.mark.trained
-@pytest.mark.usefixtures("double")
-@pytest.mark.parametrize("multitask", [False, True])
-def test_population_trained_by_hand_equals_members(multitask):
-    """Includes a smaller last batch."""
-    settings = HeadSettings(num_outputs=10, dropout=0.0, multitask=multitask)
+def compare(way, build, layout, labels, settings, per_epoch=7):
+    """Assert that a pass over random rows trains every member as it would train alone, and return the members.
+
+    The last batch is smaller. float32 rounds differently in each way, and Adam may turn the rounding of a gradient near
+    zero into a step of any size: the first moments are compared in its place.
+    """
+    rows = torch.randn(len(labels), layout.total, generator=torch.Generator().manual_seed(1))
     training = TrainingSettings(batchsize=BATCH)
-    generator = torch.Generator().manual_seed(1)
-    count = STEPS * BATCH - 5
-    rows = torch.randn(count, LAYOUT.total, generator=generator)
-    split = ArraySplit((rows,), torch.randint(10, (count,), generator=generator))
-    batches = split.batches(BATCH, (0, "shuffle"))
-
-    population = Population(build_heads(settings), LAYOUT)
-    result = PopulationTraining(population, training)(batches, training.rates(7))
-    assert result.rate == list(itertools.islice(training.rates(7), STEPS))[-1]
-    population.eval()
-    predicted = scores(population(rows))
-
-    for k, head in enumerate(build_heads(settings)):
-        optimizer, rates = adam(list(head.parameters()), training), training.rates(7)
-        for (x,), labels in batches:
-            optimizer.param_groups[0]["lr"] = next(rates)
-            optimizer.zero_grad()
-            losses(head(*LAYOUT.split(x)), labels).backward()
-            optimizer.step()
-        state = population.member_state(k)
-        for name, value in head.state_dict().items():
-            torch.testing.assert_close(state[name], value, **CLOSE, msg=f"member {k}, {name}")
-        torch.testing.assert_close(predicted[k], scores(head(*LAYOUT.split(rows))), **CLOSE)
+    batches = ArraySplit((rows,), labels).batches(BATCH, (0, "shuffle"))
+    heads = build(settings)
+    if way == "fused":
+        model = FusedHeads(build(settings), layout)
+        train_pass, close = FusedTraining(model, training, PLACE), {"rtol": 1e-5, "atol": 1e-5}
+    else:
+        model = Population(build(settings), layout, PLACE)
+        train_pass, close = PopulationTraining(model, training), CLOSE
+    result = train_pass(batches, training.rates(per_epoch), SEED)
+    assert result.rate == list(itertools.islice(training.rates(per_epoch), len(batches)))[-1]
+    predicted = scores(model.eval()(rows))
+    for k, head in enumerate(heads):
+        depth = len(head.configuration)
+        numbers = (torch.arange(len(batches)), torch.arange(depth), torch.full((depth,), PLACE + k))
+        masks = dropout.masks(settings.dropout, SEED, *numbers, settings.inner_size, BATCH).transpose(0, 1)
+        train_alone(head, layout, batches, training, per_epoch, masks if settings.dropout else None)
+        state, expected = model.member_state(k), head.eval().state_dict()
+        assert state.keys() == expected.keys()
+        for name, value in expected.items():
+            torch.testing.assert_close(state[name], value, **close, msg=lambda text, at=(k, name): f"{at}: {text}")
+        torch.testing.assert_close(predicted[k], scores(head(*layout.split(rows))), **close)
+        torch.testing.assert_close(
+            losses(predicted[k], labels), losses(scores(head(*layout.split(rows))), labels), **close
+        )
 
 
 @pytest.mark.trained
 @pytest.mark.usefixtures("double")
-@pytest.mark.parametrize("dropout", [0.0, 0.4])
-def test_gradients_by_hand_equal_autograd(dropout, monkeypatch):
-    torch.manual_seed(0)
-    rows, labels = torch.randn(BATCH, LAYOUT.total), torch.randint(10, (BATCH,))
-    population = Population(build_heads(HeadSettings(num_outputs=10, dropout=dropout)), LAYOUT)
-    mask = (torch.rand(len(population.pairs), 16, BATCH) >= dropout) / (1 - dropout)
-    layers = iter(range(4))
-    monkeypatch.setattr(
-        "models.population.F.dropout", lambda h, p, training: h * mask.split(population.alive)[next(layers)]
-    )
-    losses(population(rows), labels).sum().backward()
-    expected = {name: p.grad for name, p in population.named_parameters() if p.grad is not None}
-    gradient = PopulationGradient(population)
-    targets = torch.nn.functional.one_hot(labels, 10).T.float()
-    gradient(LAYOUT.split(rows)[0], targets, mask if dropout else None)
-    assert expected.keys() == gradient.by_name.keys()
-    for name, value in expected.items():
-        torch.testing.assert_close(gradient.by_name[name], value, **CLOSE, msg=name)
+@pytest.mark.parametrize("options", SETTINGS, ids=str)
+def test_members_of_a_population_train_as_they_would_alone(options):
+    labels = torch.randint(10, (STEPS * BATCH - 5,), generator=torch.Generator().manual_seed(1))
+    compare("population", build_heads, LAYOUT, labels, HeadSettings(**{"num_outputs": 10, "dropout": 0.0, **options}))
 
 
-def three_modality_heads(**options) -> list[FusionHead]:
+@pytest.mark.trained
+@pytest.mark.parametrize("options", SETTINGS[:4], ids=str)
+def test_a_fused_epoch_trains_candidates_as_autograd_does(options):
+    labels = torch.randint(10, (STEPS * BATCH - 5,), generator=torch.Generator().manual_seed(1))
+    compare("fused", build_heads, LAYOUT, labels, HeadSettings(**{"num_outputs": 10, "dropout": 0.0, **options}))
+
+
+def three_modality_heads(settings) -> list[FusionHead]:
     heads = []
     for k, configuration in enumerate(WITH_SKIPS):
         torch.manual_seed(k)
-        settings = HeadSettings(num_outputs=5, inner_size=6, dropout=0.0, **options)
         heads.append(FusionHead(configuration, THREE.widths, settings))
     return heads
 
 
 @pytest.mark.trained
-@pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("multi_label", [False, True])
-@pytest.mark.parametrize("by_hand", [False, True])
-def test_members_that_leave_modalities_out_train_as_they_would_alone(multi_label, by_hand):
+@pytest.mark.parametrize("way", ["fused", "population"])
+def test_members_that_leave_modalities_out_train_as_they_would_alone(multi_label, way, request):
+    if way == "population":
+        request.getfixturevalue("double")
     generator = torch.Generator().manual_seed(1)
-    rows = torch.randn(90, THREE.total, generator=generator)
     classes = torch.randint(5, (90,), generator=generator)
     labels = (torch.rand(90, 5, generator=generator) < 0.4).float() if multi_label else classes
-    split, training = ArraySplit((rows,), labels), TrainingSettings(batchsize=BATCH)
-    batches = split.batches(BATCH, (0, "shuffle"))
-    population = Population(three_modality_heads(multi_label=multi_label), THREE)
-    if by_hand:
-        train_pass = PopulationTraining(population, training)
-    else:
-        train_pass = ModelTraining(population, adam(list(population.parameters()), training), population.train)
-    train_pass(batches, training.rates(3))
-    predicted = population.eval()(rows)
-    for k, head in enumerate(three_modality_heads(multi_label=multi_label)):
-        optimizer, rates = adam(list(head.parameters()), training), training.rates(3)
-        for (x,), target in batches:
-            optimizer.param_groups[0]["lr"] = next(rates)
-            optimizer.zero_grad()
-            losses(head(*THREE.split(x)), target).backward()
-            optimizer.step()
-        state = population.member_state(k)
-        assert state.keys() == head.state_dict().keys()
-        for name, value in head.state_dict().items():
-            torch.testing.assert_close(state[name], value, **CLOSE, msg=f"member {k}, {name}")
-        torch.testing.assert_close(predicted[k], head(*THREE.split(rows)), **CLOSE)
+    settings = HeadSettings(num_outputs=5, inner_size=6, dropout=0.4, multi_label=multi_label)
+    compare(way, three_modality_heads, THREE, labels, settings, per_epoch=3)
 
 
-@pytest.mark.parametrize("dropout", [0.5, 0.4])
-def test_dropout_masks_keep_the_right_share(dropout):
+@pytest.mark.parametrize("activation", range(4))
+def test_the_first_gradient_of_a_fused_epoch_is_that_of_autograd(activation):
+    """Of one step, from the first moments of Adam; weight decay is part of it."""
+    settings, training = HeadSettings(num_outputs=10, dropout=0.0), TrainingSettings(batchsize=BATCH)
+    configuration = [[4, 2, activation], [3, 0, activation]]
+    rows = torch.randn(BATCH, LAYOUT.total, generator=torch.Generator().manual_seed(1))
+    batches = ArraySplit((rows,), torch.arange(BATCH) % 10).batches(BATCH)
     torch.manual_seed(0)
-    population = Population(build_heads(HeadSettings(num_outputs=10, dropout=dropout)), LAYOUT)
-    masks = PopulationTraining(population, TrainingSettings())._masks(9, BATCH)
+    head = FusionHead(configuration, LAYOUT.widths, settings)
+    fused = FusedTraining(FusedHeads([copy.deepcopy(head)], LAYOUT), training)
+    fused(batches, training.rates(1), SEED)
+    optimizer = train_alone(head, LAYOUT, batches, training, 1)
+    moments = [fused.optimizer.state[flat]["exp_avg"] for flat in fused.heads.flat]
+    by_name = dict(zip(head.state_dict(), head.parameters(), strict=True))
+    at = 0
+    for name in [name for name in by_name if name.endswith("weight")]:
+        weight, bias = (optimizer.state[by_name[own]]["exp_avg"] for own in (name, name.replace("weight", "bias")))
+        block = moments[0][at : at + 16 * (weight.shape[1] + 1)].view(-1, 16)  # padded to 16 units
+        torch.testing.assert_close(block[:-1, : len(weight)].T, weight, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(block[-1, : len(weight)], bias, rtol=1e-5, atol=1e-7)
+        assert not block[:, len(weight) :].any()
+        at += block.numel()
+    assert at == len(moments[0])
+
+
+def test_a_candidate_does_not_depend_on_who_trains_beside_it():
+    settings, training = HeadSettings(num_outputs=10, dropout=0.5), TrainingSettings(batchsize=BATCH)
+    rows = torch.randn(100, LAYOUT.total, generator=torch.Generator().manual_seed(1))
+    batches = ArraySplit((rows,), torch.arange(100) % 10).batches(BATCH, (0, "shuffle"))
+
+    def trained(first: int, last: int, threads: int) -> list[torch.Tensor]:
+        heads = FusedHeads(build_heads(settings)[first:last], LAYOUT)
+        with limited_threads(threads):
+            FusedTraining(heads, training, PLACE + first)(batches, training.rates(4), SEED)
+        return [flat.detach().clone() for flat in heads.flat]
+
+    together = trained(0, 6, threads=2)
+    apart = trained(0, 2, threads=1) + trained(2, 6, threads=1)
+    assert all(map(torch.equal, together, apart))
+
+
+# Known answers of Philox4x32-10, from the authors' test vectors: counter, key, result.
+PHILOX = [
+    ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
+    ((dropout.WORD,) * 4, (dropout.WORD,) * 2, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
+    (
+        (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
+        (0xA4093822, 0x299F31D0),
+        (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
+    ),
+]
+
+
+@pytest.mark.parametrize(("counter", "key", "answer"), PHILOX)
+def test_philox_gives_the_known_answers(counter, key, answer):
+    words = dropout.philox([torch.tensor(word) for word in counter], key)
+    assert tuple(map(int, words)) == answer
+
+
+def test_the_compiled_words_are_those_of_the_arrays():
+    key, blocks = 0xA4093822299F31D0, 24
+    words = np.zeros(4 * blocks, np.uint32)
+    draw_words(words, blocks, 5, 3, 2**31 + 9, np.uint64(key))
+    counter = torch.broadcast_tensors(torch.arange(blocks), *map(torch.tensor, (5, 3, 2**31 + 9)))
+    expected = dropout.philox(counter, (key & dropout.WORD, key >> 32))
+    assert words.reshape(4, blocks).tolist() == torch.stack(expected).tolist()
+
+
+@pytest.mark.parametrize("share", [0.5, 0.4])
+def test_dropout_masks_keep_the_right_share(share):
+    population = Population(build_heads(HeadSettings(num_outputs=10, dropout=share)), LAYOUT)
+    population.start_pass(SEED)
+    masks = population.masks(9, BATCH)
     assert masks.shape == (9, len(population.pairs), 16, BATCH)
     kept = masks != 0
-    assert kept.float().mean().item() == pytest.approx(1 - dropout, abs=0.01)
-    assert torch.unique(masks).tolist() == pytest.approx([0, 1 / (1 - dropout)])
-    other = kept.flatten(1)[1:] == kept.flatten(1)[:-1]
-    assert other.float().mean().item() == pytest.approx(dropout**2 + (1 - dropout) ** 2, abs=0.01)  # steps differ
+    assert kept.float().mean().item() == pytest.approx(1 - share, abs=0.01)
+    assert torch.unique(masks).tolist() == pytest.approx([0, 1 / (1 - share)])
+    for other in (kept[1:] == kept[:-1], kept[:, 1:] == kept[:, :-1], kept[..., 1:] == kept[..., :-1]):
+        assert other.float().mean().item() == pytest.approx(share**2 + (1 - share) ** 2, abs=0.01)  # they differ
 
 
 def test_gradients_equal_members():
@@ -237,6 +278,9 @@ def test_dropout_differs_between_members_and_stops_in_eval():
     rows = torch.randn(BATCH, LAYOUT.total)
     first, second = population(rows)
     assert not torch.equal(first, second)
+    assert not torch.equal(first, population(rows)[0])  # the next batch
+    population.start_pass(0)
+    assert torch.equal(population(rows), torch.stack([first, second]))
     first, second = population.eval()(rows)
     assert torch.equal(first, second)
 
@@ -284,6 +328,6 @@ def test_a_captured_step_equals_one_that_is_run():
             train_pass.step = train_pass._step
         rates = training.rates(STEPS)
         for epoch in range(2):
-            train_pass(split.batches(BATCH, (0, epoch)), rates)
-        weights.append(train_pass.gradient.weights.detach())
+            train_pass(split.batches(BATCH, (0, epoch)), rates, epoch)
+        weights.append(torch.cat([p.detach().flatten() for p in population.parameters()]))
     torch.testing.assert_close(*weights, rtol=1e-5, atol=1e-6)

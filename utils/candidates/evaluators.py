@@ -1,8 +1,7 @@
-"""Evaluate candidates: train them on the feature bank, or through the unimodal networks as published.
+"""Evaluate candidates: train those of a step together on the feature bank.
 
-Both evaluators train the candidates of a step together, as one population, and give a candidate the same initial
-weights and the same batches, derived from (seed, step, place in the step). Without dropout and with the unimodal
-networks in eval mode, they agree.
+A candidate is a pure function of the data and of (seed, step, place in the step): its initial weights, its batches and
+its dropout masks derive from these alone, whoever trains beside it.
 """
 
 import abc
@@ -10,15 +9,17 @@ import copy
 import dataclasses
 import itertools
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from models.fusion import FeatureLayout, FeatureRows, FusionHead, FusionNetwork, HeadSettings
-from models.population import LivePopulation, Population
-from models.population_gradient import PopulationGradient
+from models.fusion import FeatureLayout, FusionHead, HeadSettings
+from models.population import Population
 from utils import interrupts
 from utils.candidates.feature_bank import FeatureBank
 from utils.candidates.population_training import PopulationTraining
@@ -27,15 +28,11 @@ from utils.search.loop import Evaluation
 from utils.search.space import Configuration
 from utils.seeds import derive_seed
 from utils.training.batches import Split
-from utils.training.devices import Compute, data_parallel, on_device
 from utils.training.loop import (
     EpochResult,
-    ModelTraining,
     TrainingSettings,
     TrainPass,
-    adam,
     train_and_evaluate,
-    unimodal_logits,
 )
 from utils.training.resume import SavedTraining
 
@@ -81,6 +78,13 @@ def _evaluation(accuracies: Sequence[float], correct: Tensor, seconds: float) ->
     return Evaluation(finite, seconds, failed, correct)
 
 
+class Members(Protocol):
+    """Candidates that train together."""
+
+    def member_state(self, member: int) -> dict[str, Tensor]:
+        """Return the central weights of one candidate under their published names."""
+
+
 class PopulationEvaluator(abc.ABC):
     """Train the configurations of a step together, in populations of at most `together`; subclasses define on what."""
 
@@ -121,8 +125,13 @@ class PopulationEvaluator(abc.ABC):
         return other
 
     @abc.abstractmethod
-    def prepare(self, population: Population) -> tuple[nn.Module, TrainPass]:
-        """Return the module that maps inputs of the splits to the population's outputs, and what trains it."""
+    def prepare(self, heads: Sequence[FusionHead], place: int) -> tuple[nn.Module, Members, TrainPass]:
+        """Return the module that maps inputs of the splits to the heads' outputs, the part of it that holds the heads,
+        and what trains it.
+
+        Args:
+            place: of the first head in its step.
+        """
 
     @abc.abstractmethod
     def dev_logits(self) -> list[Tensor]:
@@ -164,8 +173,7 @@ class PopulationEvaluator(abc.ABC):
     def _train(self, configurations: Sequence[Configuration], step: int, place: int) -> list[Evaluation]:
         """Train a group of candidates to completion, resuming from the saved state if it is theirs."""
         heads = [self._head(configuration, step, k) for k, configuration in enumerate(configurations, place)]
-        population = Population(heads, self.layout).to(self.device)
-        model, train_pass = self.prepare(population)
+        model, members, train_pass = self.prepare(heads, place)
         unit = self.last_unit = (step, place // self.together)
         results, before = PopulationResults(), 0.0
         if self._is_saved(unit, configurations):
@@ -180,7 +188,7 @@ class PopulationEvaluator(abc.ABC):
             improved = results.add(epoch)
             if self.shared:
                 for k in improved:
-                    results.weights[k] = {name: value.cpu() for name, value in population.member_state(k).items()}
+                    results.weights[k] = {name: value.cpu() for name, value in members.member_state(k).items()}
                 if len(results.history) == self.training.epochs:
                     for k in results.finite():
                         self.shared.store(configurations[k], results.weights[k])
@@ -198,6 +206,18 @@ class PopulationEvaluator(abc.ABC):
         return head
 
 
+def _fused_training(verbose: bool) -> ModuleType | None:
+    """Import the compiled training; None, with a warning, where numba does not work."""
+    try:
+        from utils.candidates.fused import training
+    except ImportError as error:
+        print(f"warning: numba cannot be used ({error}), so candidates train several times slower", file=sys.stderr)
+        return None
+    if verbose and not training.is_compiled():
+        print("compiling the training of candidates for this processor, once (a few seconds)")
+    return training
+
+
 class CachedEvaluator(PopulationEvaluator):
     """Evaluate candidates on the feature bank."""
 
@@ -212,6 +232,7 @@ class CachedEvaluator(PopulationEvaluator):
         share_weights: bool = False,
         folder: Path | None = None,
         memory: float = float("inf"),
+        verbose: bool = False,
     ) -> None:
         """
         Args:
@@ -219,70 +240,17 @@ class CachedEvaluator(PopulationEvaluator):
         """
         splits = bank.on(device, memory)
         super().__init__(bank.layout, head, training, splits, device, share_weights, folder)
+        self.fused = _fused_training(verbose) if device.type == "cpu" else None
 
-    def prepare(self, population: Population) -> tuple[nn.Module, TrainPass]:
-        if PopulationGradient.supports(population):
-            return population, PopulationTraining(population, self.training)
-        optimizer = adam(list(population.parameters()), self.training)
-        return population, ModelTraining(population, optimizer, population.train)
+    def prepare(self, heads: Sequence[FusionHead], place: int) -> tuple[nn.Module, Members, TrainPass]:
+        if self.fused and self.fused.FusedHeads.support(self.head):
+            together = self.fused.FusedHeads(heads, self.layout)
+            return together, together, self.fused.FusedTraining(together, self.training, place)
+        population = Population(heads, self.layout, place).to(self.device)
+        return population, population, PopulationTraining(population, self.training)
 
     @torch.no_grad()
     def dev_logits(self) -> list[Tensor]:
         dev = self.splits["dev"]
         parts = [self.layout.split(rows)[1] for (rows,), _ in dev.batches(ROWS_BATCH)]
         return [torch.cat(modality) for modality in zip(*parts, strict=True)]
-
-
-class LiveEvaluator(PopulationEvaluator):
-    """Evaluate candidates through both unimodal networks, as the published search does.
-
-    One pass through the networks serves all candidates of a step. With weight sharing, candidates train one by one.
-    """
-
-    def __init__(
-        self,
-        network: FusionNetwork,
-        splits: Mapping[str, Split],
-        training: TrainingSettings,
-        compute: Compute,
-        share_weights: bool = False,
-        folder: Path | None = None,
-        frozen_mode: str = "train",
-        verbose: bool = False,
-    ) -> None:
-        """
-        Args:
-            network: any configuration's, with the trained unimodal networks that every step starts from.
-            frozen_mode: mode of the unimodal networks while the central weights train. "train" (batch statistics and
-                dropout in frozen networks) is what the published search does, "eval" what the paper describes.
-        """
-        splits = {name: split.to(compute.device) for name, split in splits.items()}
-        super().__init__(
-            network.feature_layout, network.settings, training, splits, compute.device, share_weights, folder
-        )
-        self.together = 1 if share_weights else TOGETHER
-        on_device(network, compute.device)
-        self.network = network.requires_grad_(False)
-        self.rows = data_parallel(FeatureRows(self.network), compute.use_dataparallel)
-        self.start = copy.deepcopy([backbone.state_dict() for backbone in network.backbones()])
-        self.frozen_mode, self.bfloat16, self.verbose = frozen_mode, compute.bfloat16, verbose
-
-    def prepare(self, population: Population) -> tuple[nn.Module, TrainPass]:
-        self._reset()
-        model = LivePopulation(population, self.network.backbones(), self.rows)
-
-        def set_modes() -> None:
-            model.train()
-            model.backbones.train(self.frozen_mode == "train")
-
-        optimizer = adam(list(population.parameters()), self.training)
-        return model, ModelTraining(model, optimizer, set_modes, self.bfloat16, self.verbose)
-
-    def dev_logits(self) -> list[Tensor]:
-        self._reset()
-        return unimodal_logits(self.network, self.splits["dev"])
-
-    def _reset(self) -> None:
-        """Reset the unimodal networks: training in train mode changes the statistics of batch norm."""
-        for backbone, start in zip(self.network.backbones(), self.start, strict=True):
-            backbone.load_state_dict(start)

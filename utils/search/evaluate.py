@@ -74,8 +74,8 @@ class JournaledEvaluator:
         known = shown = len(evaluations)
         self.evaluate.restore_shared(configurations, step, known)
         self._show(step, evaluations)
-        # Candidates that train together also draw dropout together. All of the step are therefore requested whatever
-        # the budget, so that a later, larger budget finds the same results.
+        # All of the step are requested whatever the budget: with weight sharing, the groups that train together must be
+        # the same in a later process with a larger one.
         fresh = self.evaluate(configurations, step, known) if known < len(configurations) else ()
         for evaluation in itertools.islice(fresh, self._remaining(known)):
             place = len(evaluations)

@@ -187,7 +187,9 @@ class TrainPass(Protocol):
     @property
     def optimizer(self) -> torch.optim.Optimizer: ...
 
-    def __call__(self, batches: Batches, rates: Iterator[float]) -> EpochResult: ...
+    def __call__(self, batches: Batches, rates: Iterator[float], seed: int) -> EpochResult:
+        """Train the model on the batches, each with its learning rate; everything random derives from the seed."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,7 +202,8 @@ class ModelTraining:
     amp: bool = False
     verbose: bool = False  # long passes show their progress
 
-    def __call__(self, batches: Batches, rates: Iterator[float]) -> EpochResult:
+    def __call__(self, batches: Batches, rates: Iterator[float], seed: int) -> EpochResult:
+        torch.manual_seed(seed)
         self.prepare()
         return train_epoch(self.model, show_batches(batches, self.verbose), self.optimizer, rates, self.amp)
 
@@ -231,7 +234,7 @@ def train_and_evaluate(
     """Train, evaluating on the dev split after every epoch; yield each epoch's result.
 
     Args:
-        train_pass: trains the model for one pass, given its batches and the learning rate of each.
+        train_pass: trains the model for one pass.
         place: place in the run, such as (step,); batches and dropout derive from it, the seed and the epoch.
         first_pass: number of the first epoch's pass over the training split.
         done: epochs trained by an earlier process, whose model and optimizer have been restored.
@@ -241,9 +244,8 @@ def train_and_evaluate(
         train = splits["train"].at_pass(first_pass + epoch)
         batches = train.batches(schedule.batchsize, (schedule.seed, "shuffle", *place, epoch))
         rates = rates or itertools.islice(schedule.rates(len(batches)), done * len(batches), None)
-        torch.manual_seed(derive_seed(schedule.seed, "dropout", *place, epoch))
         try:
-            result = train_pass(batches, rates)
+            result = train_pass(batches, rates, derive_seed(schedule.seed, "dropout", *place, epoch))
             reached, right = judge(model, splits["dev"], dev_batch)
             if reached.ndim == 0 and reached.isnan():
                 raise Diverged("dev output", len(batches) - 1, result.rate)

@@ -1,0 +1,135 @@
+"""Train candidates side by side on a feature bank, each by a compiled function on one thread of the CPU."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.dropout import threshold
+from models.fusion import SKIP, FeatureLayout, FusionHead, HeadSettings, Outputs
+from utils.candidates.fused.epoch import predict, train_steps
+from utils.candidates.fused.operations import padded
+from utils.training.batches import ArraySplit, Batches
+from utils.training.loop import EpochResult, TrainingSettings, adam
+
+STEPS_AT_ONCE = 512  # of every candidate on the same rows, which are gathered once for all
+
+
+class FusedHeads(nn.ModuleList):
+    """Fusion heads, each with its central weights in one flat array in the layout of `fused.epoch`.
+
+    The parameters of a head are views of its array.
+    """
+
+    def __init__(self, heads: Sequence[FusionHead], layout: FeatureLayout) -> None:
+        super().__init__(heads)
+        self.layout, self.settings = layout, heads[0].settings
+        self.flat = [nn.Parameter(_flatten(head)) for head in heads]
+        self.spans = [_spans(head, layout) for head in heads]
+        self.activations = [np.array([row[-1] for row in head.configuration]) for head in heads]
+
+    @staticmethod
+    def support(settings: HeadSettings) -> bool:
+        """Return False with batch norm or alphas."""
+        return not (settings.batchnorm or settings.alphas)
+
+    def member_state(self, member: int) -> dict[str, Tensor]:
+        """Return the central weights of one head under their published names."""
+        return {name: value.clone() for name, value in self[member].state_dict().items()}
+
+    @torch.no_grad()
+    def forward(self, rows: Tensor) -> Outputs:
+        """Compute logits (K, B, C) from rows (B, layout.total); with multitask the unimodal networks' logits follow."""
+        values = rows.contiguous().numpy()
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            calls = [pool.submit(self._predict, k, values) for k in range(len(self))]
+            fused = torch.stack([torch.from_numpy(call.result()) for call in calls])  # (K, B, C)
+        return (fused, *reversed(self.layout.split(rows)[1])) if self.settings.multitask else fused
+
+    def _predict(self, k: int, rows: np.ndarray) -> np.ndarray:
+        weights, size = self.flat[k].detach().numpy(), self.settings.inner_size
+        return predict(weights, rows, self.spans[k], self.activations[k], size, self.layout.num_outputs)
+
+
+def _flatten(head: FusionHead) -> Tensor:
+    """Move the central weights of a head to one array, (inputs and bias, padded units) of each layer in turn."""
+    linears = [module for module in head.modules() if isinstance(module, nn.Linear)]  # the classifier is the last
+    shapes = [(linear.in_features + 1, padded(linear.out_features)) for linear in linears]
+    flat = torch.zeros(sum(rows * width for rows, width in shapes))
+    parts = flat.split([rows * width for rows, width in shapes])
+    for linear, part, shape in zip(linears, parts, shapes, strict=True):
+        block = part.view(shape)[:, : linear.out_features]
+        block[:-1], block[-1] = linear.weight.detach().T, linear.bias.detach()
+        linear.weight.data, linear.bias.data = block[:-1].T, block[-1]
+    return flat
+
+
+def _spans(head: FusionHead, layout: FeatureLayout) -> np.ndarray:
+    """First column and width of the features that each layer reads, (L, modalities, 2); width 0 if it skips one."""
+    columns = layout.columns()
+    chosen = [[(0, 0) if i == SKIP else columns[m][i] for m, i in enumerate(row[:-1])] for row in head.configuration]
+    return np.array(chosen, np.int64)
+
+
+class FusedTraining:
+    """Train all heads, one pass per call; see `utils.training.loop.train_and_evaluate`."""
+
+    def __init__(self, heads: FusedHeads, settings: TrainingSettings, place: int = 0) -> None:
+        """
+        Args:
+            place: of the first head in its step.
+        """
+        self.heads, self.settings, self.place = heads, settings, place
+        self.optimizer = adam(heads.flat, settings)
+        for flat in heads.flat:
+            moments = {"exp_avg": torch.zeros_like(flat), "exp_avg_sq": torch.zeros_like(flat)}
+            self.optimizer.state[flat] = {"step": torch.zeros(()), **moments}
+
+    def __call__(self, batches: Batches, rates: Iterator[float], seed: int) -> EpochResult:
+        """Train one pass; dropout derives from the seed."""
+        assert isinstance(batches.split, ArraySplit)  # a feature table
+        (table,), labels, size = batches.split.inputs, batches.split.labels, batches.batch_size
+        order = torch.arange(len(labels)) if batches.order is None else batches.order
+        used = np.zeros(0)
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            for number, chosen in enumerate(order.split(STEPS_AT_ONCE * size)):
+                rows, own = table[chosen].contiguous().numpy(), labels[chosen]
+                hot = own if own.ndim == 2 else F.one_hot(own, self.heads.layout.num_outputs)
+                used = np.array([next(rates) for _ in range(-(-len(chosen) // size))])
+                piece = (rows, hot.float().numpy(), used, number * STEPS_AT_ONCE, size, seed)
+                for call in [pool.submit(self._train, k, *piece) for k in range(len(self.heads))]:
+                    call.result()
+        return EpochResult(rate=float(used[-1]))
+
+    def _train(
+        self, k: int, rows: np.ndarray, targets: np.ndarray, rates: np.ndarray, batch: int, size: int, seed: int
+    ) -> None:
+        """Train one head for the steps from the batch number `batch` on."""
+        flat, shape = self.heads.flat[k], self.heads.settings
+        state = self.optimizer.state[flat]
+        limit = threshold(shape.dropout) if shape.dropout > 0 else 0
+        mask = (np.uint32(limit), np.float32(1 / (1 - shape.dropout)), batch, self.place + k, np.uint64(seed))
+        train_steps(
+            *(x.detach().numpy() for x in (flat, state["exp_avg"], state["exp_avg_sq"])),
+            rows,
+            targets,
+            self.heads.spans[k],
+            self.heads.activations[k],
+            shape.inner_size,
+            size,
+            rates,
+            int(state["step"]),
+            self.settings.weight_decay,
+            mask,
+            shape.multi_label,
+        )
+        state["step"] += len(rates)
+
+
+def is_compiled() -> bool:
+    """Return True if an earlier process left the compiled code on disk."""
+    return any(Path(train_steps.stats.cache_path or "").glob("epoch.train_steps*.nbi"))
