@@ -68,7 +68,9 @@ def main() -> None:
         evaluator: CachedEvaluator | LiveEvaluator
         if args.features == "cached":
             bank, memory = search.feature_bank(network, splits), args.bank_memory * 1e9
-            evaluator = CachedEvaluator(bank, head, training, run.device, args.weightsharing, search.folder, memory)
+            evaluator = CachedEvaluator(
+                bank, head, training, run.device, args.weightsharing, search.folder, memory, run.verbose
+            )
         else:  # or the networks themselves, in every epoch of every step
             evaluator = LiveEvaluator(
                 network, splits, training, run.compute, args.weightsharing, search.folder, verbose=run.verbose

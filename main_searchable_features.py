@@ -56,7 +56,9 @@ def main() -> None:
     with open_search(run, settings, space, data.modalities, inputs, args.randsearch) as search:
         # Feature bank
         bank = bank_of_features(FeatureLayout(data.widths, data.num_outputs, data.has_logits), splits)
-        evaluator = CachedEvaluator(bank, head, training, run.device, args.weightsharing, search.folder)
+        evaluator = CachedEvaluator(
+            bank, head, training, run.device, args.weightsharing, search.folder, verbose=run.verbose
+        )
 
         # Search: unfold, predict, sample, train, update the surrogate, cool down
         completed = search.carry_out(evaluator, flags.budget(args))
