@@ -40,31 +40,35 @@ def places(spans, size, classes):
 
 
 @compiled
-def buffers(inputs, batch, size, classes):
-    """Room for the X_l, the Z_l, the slopes and the random words of a batch; see `forward`."""
-    layers, widest = len(inputs), max(padded_(size), padded_(classes))
-    xs, zs = np.zeros((layers, batch * inputs.max()), np.float32), np.zeros((layers, batch * widest), np.float32)
-    return xs, zs, np.zeros_like(zs), np.zeros(4 * -(-batch // SAMPLES) * size, np.uint32)
+def make_room(inputs, batch, size, classes):
+    """Arrays for one batch: X_l, Z_l and slopes of every layer, each flat; random words; and where rows begin.
+
+    A slope is the derivative of a unit's activation, times its dropout mask. The last array, (2, any number), holds the
+    starts of rows of a fusion layer's width and of the classifier's.
+    """
+    narrow, wide = padded_(size), padded_(classes)
+    longest = max(inputs.max(), batch, classes)
+    xs = np.zeros((len(inputs), batch * inputs.max()), np.float32)
+    zs = np.zeros((len(inputs), batch * max(narrow, wide)), np.float32)
+    words = np.zeros(4 * -(-batch // SAMPLES) * size, np.uint32)
+    return xs, zs, np.zeros_like(zs), words, np.stack((np.arange(longest) * narrow, np.arange(longest) * wide))
 
 
 @compiled
-def forward(
-    weights, starts, inputs, xs, zs, slopes, words, rows, columns, first, count, spans, activations, size, mask
-):
+def forward(weights, starts, inputs, room, rows, columns, first, count, spans, activations, size, mask):
     """Fill X_l, Z_l and the slopes of all layers; the last Z holds the logits.
 
     Args:
         weights, starts: all W_l, and the place of each, (L + 2,).
         inputs: width of each X_l, (L + 1,).
-        xs, zs: X_l and Z_l of each layer, flat.
-        slopes: derivative of each unit's activation, times its dropout mask, as `zs`.
-        words: room for random words.
+        room: see `make_room`.
         rows, columns: feature rows, flat, and the width of one; this batch is the `count` rows from `first` on.
         spans: first column and width of each feature that a layer reads, (L, modalities, 2).
         activations: index of each layer's activation, (L,).
         mask: (dropout threshold, factor, batch number, place, seed); threshold 0: no dropout.
     """
     depth = len(activations)
+    xs, zs, slopes, words, grid = room
     limit, factor, batch, place, key = mask
     blocks = -(-count // SAMPLES) * size
     for layer in range(depth + 1):
@@ -78,14 +82,13 @@ def forward(
                     at += spans[layer, m, 1]
             put(x, (i + 1) * own - 1, np.float32(1))
         z[: count * width] = 0
-        add_product(z, x, own, 1, weights[starts[layer] :], count, own, width)
+        add_product(z, x, own, 1, weights, grid[int(layer == depth)], starts[layer], count, own, width)
         if layer == depth:
             break
         slope = slopes[layer]
         activate(z[: count * width], slope[: count * width], activations[layer])
         if limit:
             draw_words(words, blocks, batch, layer, place, key)
-        wider = inputs[layer + 1]
         for i in range(count):
             at = i * width
             if limit:
@@ -95,33 +98,34 @@ def forward(
                     kept = factor if number >= limit else np.float32(0)
                     put(z, at + s, element(z, at + s) * kept)
                     put(slope, at + s, element(slope, at + s) * kept)
-            copy(xs[layer + 1], (i + 1) * wider - 1 - size, z, at, size)
+            copy(xs[layer + 1], (i + 1) * inputs[layer + 1] - 1 - size, z, at, size)
 
 
 @compiled
-def backward(gradient, weights, starts, inputs, xs, zs, slopes, d_h, transposed, count, size, classes):
+def backward(gradient, weights, starts, inputs, room, d_h, transposed, count, size, classes):
     """Add the gradient of all W_l, given that of the logits in the last Z; the other Z_l become gradients, too.
 
     Args:
         d_h, transposed: room for the gradient of h_l, and for the transpose of the part of W_l that reads h_(l-1).
         Others as in `forward`.
     """
-    depth, width = len(inputs) - 1, padded_(size)
+    depth, narrow = len(inputs) - 1, padded_(size)
+    xs, zs, slopes, _, grid = room
     for layer in range(depth, -1, -1):
         own, d_z, units = inputs[layer], zs[layer], size if layer < depth else classes
-        wide = padded_(units)
+        width = padded_(units)
         if layer < depth:
             slope = slopes[layer]
-            for i in range(count * wide):
+            for i in range(count * width):
                 d_z[i] = d_h[i] * slope[i]
-        add_product(gradient[starts[layer] :], xs[layer], 1, own, d_z, own, count, wide)
+        add_product(gradient[starts[layer] :], xs[layer], 1, own, d_z, grid[int(layer == depth)], 0, own, count, width)
         if layer:
-            first = starts[layer + 1] - (size + 1) * wide
+            first = starts[layer + 1] - (size + 1) * width
             for s in range(size):
                 for u in range(units):
-                    put(transposed, u * width + s, element(weights, first + s * wide + u))
-            d_h[: count * width] = 0
-            add_product(d_h, d_z, wide, 1, transposed, count, units, width)
+                    put(transposed, u * narrow + s, element(weights, first + s * width + u))
+            d_h[: count * narrow] = 0
+            add_product(d_h, d_z, width, 1, transposed, grid[0], 0, count, units, narrow)
 
 
 @compiled
@@ -142,66 +146,33 @@ def train_steps(
     """
     (samples, columns), classes, depth = rows.shape, targets.shape[1], len(activations)
     inputs, starts = places(spans, size, classes)
-    xs, zs, slopes, words = buffers(inputs, batch, size, classes)
-    width, widest = padded_(size), zs.shape[1] // batch
-    d_h, transposed = np.zeros(batch * width, np.float32), np.zeros(widest * width, np.float32)
-    gradient = np.zeros_like(weights)
-    flat_rows, flat_targets = rows.ravel(), targets.ravel()
+    room = make_room(inputs, batch, size, classes)
+    narrow, logits = padded_(size), room[1][depth]
+    d_h, transposed = np.zeros(batch * narrow, np.float32), np.zeros(max(size, classes) * narrow, np.float32)
+    gradient, flat_rows, flat_targets = np.zeros_like(weights), rows.ravel(), targets.ravel()
     limit, factor, number, place, key = mask
     for step in range(len(rates)):
         first = step * batch
         count = min(batch, samples - first)
         now = (limit, factor, number + step, place, key)
-        forward(
-            weights,
-            starts,
-            inputs,
-            xs,
-            zs,
-            slopes,
-            words,
-            flat_rows,
-            columns,
-            first,
-            count,
-            spans,
-            activations,
-            size,
-            now,
-        )
-        gradient_of_logits(zs[depth], flat_targets, first, count, classes, multi_label)
+        forward(weights, starts, inputs, room, flat_rows, columns, first, count, spans, activations, size, now)
+        gradient_of_logits(logits, flat_targets, first, count, classes, multi_label)
         gradient[:] = 0
-        backward(gradient, weights, starts, inputs, xs, zs, slopes, d_h, transposed, count, size, classes)
+        backward(gradient, weights, starts, inputs, room, d_h, transposed, count, size, classes)
         adam_step(weights, mean, square, gradient, rates[step], decay, done + step + 1)
 
 
 @compiled
 def predict(weights, rows, spans, activations, size, classes):
     """Logits (N, C) of one candidate for feature rows (N, D), without dropout."""
-    (samples, columns), depth = rows.shape, len(activations)
+    (samples, columns), depth, width = rows.shape, len(activations), padded_(classes)
     inputs, starts = places(spans, size, classes)
-    xs, zs, slopes, words = buffers(inputs, PREDICTED, size, classes)
-    logits, flat_rows, wide = np.empty((samples, classes), np.float32), rows.ravel(), padded_(classes)
+    room = make_room(inputs, PREDICTED, size, classes)
+    logits, flat_rows = np.empty(samples * classes, np.float32), rows.ravel()
     none = (np.uint32(0), np.float32(1), 0, 0, np.uint64(0))
     for first in range(0, samples, PREDICTED):
         count = min(PREDICTED, samples - first)
-        forward(
-            weights,
-            starts,
-            inputs,
-            xs,
-            zs,
-            slopes,
-            words,
-            flat_rows,
-            columns,
-            first,
-            count,
-            spans,
-            activations,
-            size,
-            none,
-        )
+        forward(weights, starts, inputs, room, flat_rows, columns, first, count, spans, activations, size, none)
         for i in range(count):
-            copy(logits.ravel(), (first + i) * classes, zs[depth], i * wide, classes)
-    return logits
+            copy(logits, (first + i) * classes, room[1][depth], i * width, classes)
+    return logits.reshape(samples, classes)

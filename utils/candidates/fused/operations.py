@@ -36,20 +36,21 @@ padded_ = compiled(padded)
 
 
 @compiled
-def add_product(sums, left, row_step, inner_step, right, rows, inner, width):
-    """Add the product of two matrices in flat arrays to `sums` (rows, width).
+def add_product(sums, left, row_step, inner_step, right, starts, shift, rows, inner, width):
+    """Add the product of two matrices in flat arrays to `sums` (rows, width); width is a multiple of LANES.
 
-    Element (i, k) of the left one is at i `row_step` + k `inner_step`; the right one is (inner, width).
+    Element (i, k) of the left one is at i `row_step` + k `inner_step`; row k of the right one begins at `starts[k]` +
+    `shift`.
     """
+    whole = rows - rows % ROWS
     for column in range(0, width, LANES):
-        whole = rows - rows % ROWS
         for i in range(0, whole, ROWS):
             at = i * width + column
             a, b = load(sums, at), load(sums, at + width)
             c, d = load(sums, at + 2 * width), load(sums, at + 3 * width)
             for k in range(inner):
                 p = i * row_step + k * inner_step
-                values = load(right, k * width + column)
+                values = load(right, element(starts, k) + shift + column)
                 a = add_scaled(a, element(left, p), values)
                 b = add_scaled(b, element(left, p + row_step), values)
                 c = add_scaled(c, element(left, p + 2 * row_step), values)
@@ -62,7 +63,8 @@ def add_product(sums, left, row_step, inner_step, right, rows, inner, width):
             at = i * width + column
             a = load(sums, at)
             for k in range(inner):
-                a = add_scaled(a, element(left, i * row_step + k * inner_step), load(right, k * width + column))
+                values = load(right, element(starts, k) + shift + column)
+                a = add_scaled(a, element(left, i * row_step + k * inner_step), values)
             store(sums, at, a)
 
 
