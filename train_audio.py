@@ -1,14 +1,13 @@
 """Train the audio network of AV-MNIST and keep its best dev epoch.
 
     python train_audio.py                                # after avmnist_gen.py
-    python train_audio.py --datadir D --checkpointdir C --epochs 10
+    python train_audio.py --schedule onecycle            # in a fifth of the epochs
 
 Writes {checkpointdir}/audio_model.pkl (a state_dict) and audio_model.json (settings and every epoch's results). Trains
-with plain SGD at a constant learning rate, as published.
+with plain SGD at a constant learning rate, as published, unless --schedule says otherwise.
 """
 
 import argparse
-import itertools
 
 import torch
 
@@ -16,9 +15,9 @@ from datasets.avmnist.load import is_stand_in, load_avmnist, train_files
 from models.lenet import AudioLeNet
 from utils import cli
 from utils.candidates.feature_bank import data_identity
-from utils.runs import data_flags, flags
+from utils.runs import data_flags, flags, schedules
 from utils.runs.folder import open_training
-from utils.runs.unimodal import Plan, finish_unimodal, train_unimodal
+from utils.runs.unimodal import finish_unimodal, train_unimodal
 from utils.seeds import derive_seed
 from utils.training.batches import ArraySplit
 from utils.training.devices import on_device
@@ -27,16 +26,16 @@ from utils.training.devices import on_device
 def parse_args() -> argparse.Namespace:
     parser = cli.make_parser(__doc__)
     data_flags.add_avmnist_data(parser)
-    flags.add_unimodal_flags(parser, epochs=50, batchsize=128, lr=0.1, schedule="constant", amp="auto")
+    schedules.add_flags(parser)
     flags.add_run_flags(parser)
-    return parser.parse_args()
+    return schedules.parse(parser)
 
 
 def main() -> None:
     # Settings
     args = parse_args()
     run = flags.run_settings(args)
-    plan = Plan(args.epochs, args.batchsize, args.seed, rates=lambda batches: itertools.repeat(args.lr))
+    plan = schedules.plan(args)
 
     # Data
     data = load_avmnist(args.datadir, args.num_outputs, data_flags.limits(args), args.dev_samples)
@@ -47,7 +46,7 @@ def main() -> None:
     # Network and optimizer
     torch.manual_seed(derive_seed(args.seed, "audio network"))
     network = on_device(AudioLeNet(args.channels, args.num_outputs), run.device)
-    optimizer = torch.optim.SGD(network.parameters(), args.lr, weight_decay=args.weight_decay)
+    optimizer = schedules.sgd(network, args)
 
     with open_training(run, inputs) as folder:
         # Training: the network ends with the weights of its best dev epoch

@@ -1,12 +1,16 @@
 """The feature bank: what its rows hold, and when it is computed anew."""
 
 import json
+import sys
 
 import pytest
 import torch
 
 from models.fusion import AudioImageNetwork, FeatureLayout, FusionHead, HeadSettings
+from models.lenet import AudioLeNet, ImageLeNet
+from utils.candidates import fused
 from utils.candidates.feature_bank import data_identity, open_bank
+from utils.candidates.fused.lenet import FusedLeNet
 from utils.files import sha256
 from utils.training.batches import ArraySplit
 from utils.training.devices import threads
@@ -192,3 +196,34 @@ def test_an_extraction_goes_on_without_computing_what_is_there(tmp_path, network
     (home / "train-0.partial").write_bytes((whole / "train-0.npy").read_bytes()[:-1])
     open_bank(home.parent, network, splits, {}, CPU, verbose=False)
     assert sorted(computed) == [3, 3]  # the dev split, and the last batch of the training split
+
+
+@pytest.mark.parametrize(("channels", "height", "width"), [(1, 28, 28), (3, 27, 29), (5, 8, 35), (4, 112, 112)])
+def test_compiled_features_are_those_of_the_networks(channels, height, width):
+    """Also with odd rows and columns, which max-pooling drops, and with channels that do not fill a register."""
+    torch.manual_seed(0)
+    x = torch.randint(256, (6, 1, height, width)).float()
+    for network in (ImageLeNet(channels), AudioLeNet(channels))[: 1 if min(height, width) < 32 else 2]:
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = None  # statistics of the batches seen, so that no feature is all zeros
+                torch.nn.init.uniform_(module.weight, 0.5, 2)
+                torch.nn.init.normal_(module.bias)
+        network(x)
+        features, logits = FusedLeNet(network.eval()).pooled(x)
+        with torch.no_grad():
+            expected, expected_logits = network.pooled(x)
+        assert min(feature.std() for feature in expected) > 0
+        torch.testing.assert_close(features, expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(logits, expected_logits, rtol=1e-4, atol=1e-4)
+
+
+def test_without_numba_the_networks_themselves_are_used(tmp_path, network, splits, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "numba", None)
+    fused.usable.cache_clear()
+    plain = open_bank(tmp_path / "plain", network, splits, {}, CPU, verbose=False)
+    fused.usable.cache_clear()
+    assert capsys.readouterr().err.count("warning: numba cannot be used") == 1
+    monkeypatch.undo()
+    compiled = open_bank(tmp_path / "compiled", network, splits, {}, CPU, verbose=False)
+    torch.testing.assert_close(plain.dev.inputs, compiled.dev.inputs, rtol=1e-4, atol=1e-4)

@@ -9,10 +9,8 @@ import copy
 import dataclasses
 import itertools
 import math
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Protocol
 
 import torch
@@ -21,6 +19,7 @@ from torch import Tensor, nn
 from models.fusion import FeatureLayout, FusionHead, HeadSettings
 from models.population import Population
 from utils import interrupts
+from utils.candidates import fused
 from utils.candidates.feature_bank import FeatureBank
 from utils.candidates.population_training import PopulationTraining
 from utils.candidates.sharing import SharedWeights
@@ -206,18 +205,6 @@ class PopulationEvaluator(abc.ABC):
         return head
 
 
-def _fused_training(verbose: bool) -> ModuleType | None:
-    """Import the compiled training; None, with a warning, where numba does not work."""
-    try:
-        from utils.candidates.fused import training
-    except ImportError as error:
-        print(f"warning: numba cannot be used ({error}), so candidates train several times slower", file=sys.stderr)
-        return None
-    if verbose and not training.is_compiled():
-        print("compiling the training of candidates for this processor, once (a few seconds)")
-    return training
-
-
 class CachedEvaluator(PopulationEvaluator):
     """Evaluate candidates on the feature bank."""
 
@@ -240,12 +227,19 @@ class CachedEvaluator(PopulationEvaluator):
         """
         splits = bank.on(device, memory)
         super().__init__(bank.layout, head, training, splits, device, share_weights, folder)
-        self.fused = _fused_training(verbose) if device.type == "cpu" else None
+        self.compiled = device.type == "cpu" and not (head.batchnorm or head.alphas) and fused.usable()
+        if self.compiled and verbose:
+            from utils.candidates.fused.training import is_compiled
+
+            if not is_compiled():
+                print("compiling the training of candidates for this processor, once (a few seconds)")
 
     def prepare(self, heads: Sequence[FusionHead], place: int) -> tuple[nn.Module, Members, TrainPass]:
-        if self.fused and self.fused.FusedHeads.support(self.head):
-            together = self.fused.FusedHeads(heads, self.layout)
-            return together, together, self.fused.FusedTraining(together, self.training, place)
+        if self.compiled:
+            from utils.candidates.fused.training import FusedHeads, FusedTraining
+
+            together = FusedHeads(heads, self.layout)
+            return together, together, FusedTraining(together, self.training, place)
         population = Population(heads, self.layout, place).to(self.device)
         return population, population, PopulationTraining(population, self.training)
 

@@ -17,14 +17,16 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from models.fusion import FeatureLayout, FusionNetwork
+from models.lenet import LeNet
 from utils import interrupts
+from utils.candidates import fused
 from utils.files import locked, sha256, write_json
 from utils.progress import Progress
 from utils.training.batches import ArraySplit, Batch, Split
@@ -233,7 +235,8 @@ def _extract(
         )
         side_by_side = split.small and device.type == "cpu"
         synced = file.tell()
-        for rows in _computed(network, progress, device, bfloat16, side_by_side):
+        source = _compiled(network) if device.type == "cpu" and not bfloat16 else network
+        for rows in _computed(source, progress, device, bfloat16, side_by_side):
             file.write(rows.tobytes())
             if file.tell() - synced > SYNC_EVERY:
                 synced = file.tell()
@@ -263,8 +266,21 @@ def _sync(file: BinaryIO) -> None:
     os.fsync(file.fileno())
 
 
+class _Source(Protocol):
+    def feature_rows(self, *inputs: Tensor) -> Tensor: ...
+
+
+def _compiled(network: FusionNetwork) -> _Source:
+    """Return the compiled counterpart of the networks if there is one, else the networks."""
+    if not all(isinstance(backbone, LeNet) for backbone in network.backbones()) or not fused.usable():
+        return network
+    from utils.candidates.fused.lenet import FusedNetwork
+
+    return FusedNetwork(network)
+
+
 def _computed(
-    network: FusionNetwork, batches: Iterable[Batch], device: torch.device, bfloat16: bool, side_by_side: bool
+    network: _Source, batches: Iterable[Batch], device: torch.device, bfloat16: bool, side_by_side: bool
 ) -> Iterator[np.ndarray]:
     """Compute the rows of each batch, in order; if `side_by_side`, every thread computes its own batches."""
 

@@ -72,17 +72,31 @@ def _add_amp(group: argparse._ArgumentGroup, default: str) -> None:
 
 
 def add_unimodal_flags(
-    parser: argparse.ArgumentParser, *, epochs: int, batchsize: int, lr: float, schedule: str, amp: str
-) -> None:
-    """Flags of unimodal training; `schedule` describes the learning rate in words."""
+    parser: argparse.ArgumentParser,
+    *,
+    epochs: int | None,
+    batchsize: int,
+    lr: float | None,
+    schedule: str,
+    amp: str,
+    usual_epochs: str = "",
+) -> argparse._ArgumentGroup:
+    """Flags of unimodal training.
+
+    Args:
+        schedule: the learning rate in words.
+        usual_epochs: default of the epochs in words, if it depends on another flag.
+    """
     group = parser.add_argument_group("training")
-    group.add_argument("--epochs", type=cli.positive_int, default=epochs, help="passes over the training split")
+    usual = f" (default: {usual_epochs})" if usual_epochs else ""
+    group.add_argument("--epochs", type=cli.positive_int, default=epochs, help="passes over the training split" + usual)
     group.add_argument("--batchsize", type=cli.positive_int, default=batchsize, help="samples per step")
     group.add_argument("--lr", type=cli.positive_float, default=lr, help=f"learning rate, {schedule}")
     cli.add_alias(group, "--learning_rate", "lr", cli.positive_float)
     group.add_argument("--weight_decay", type=cli.non_negative_float, default=1e-4, help="L2 penalty")
     _add_amp(group, amp)
     parser.set_defaults(use_dataparallel=False)
+    return group
 
 
 def add_fusion_flags(
@@ -113,6 +127,12 @@ def add_fusion_flags(
     training.add_argument("--batchsize", type=cli.positive_int, default=batchsize, help="samples per step")
     training.add_argument("--eta_max", type=cli.positive_float, default=1e-3, help="highest learning rate of Adam")
     training.add_argument("--eta_min", type=cli.positive_float, default=1e-6, help="lowest learning rate of Adam")
+    training.add_argument(
+        "--schedule",
+        choices=("cosine", "onecycle"),
+        default="cosine",
+        help="cosine: cycles of --Ti epochs, as published; onecycle: up to eta_max and down once in all epochs",
+    )
     training.add_argument("--Ti", type=cli.positive_float, default=period, help="epochs of the first cosine cycle")
     training.add_argument(
         "--Tm", type=cli.positive_float, default=2, help="each cycle is this many times as long as the last"
@@ -170,6 +190,7 @@ def training_settings(args: argparse.Namespace) -> TrainingSettings:
         eta_min=args.eta_min,
         Ti=args.Ti,
         Tm=args.Tm,
+        schedule=args.schedule,
         seed=args.seed,
     )
 

@@ -159,6 +159,7 @@ class FoundRun:
             print(f"training {name} on {len(self.splits['train'])} samples, {total} epochs, {run.device}{bfloat16}")
         with Progress(total=total, initial=len(self.lines), desc="epochs", verbose=run.verbose) as progress:
             for phase, parameters, epochs in phases:  # each with its own optimizer and learning-rate cycle
+                schedule = dataclasses.replace(training, epochs=epochs)
                 done = sum(line["phase"] == phase for line in self.lines)
                 network.requires_grad_(False)
                 for parameter in parameters:
@@ -169,7 +170,7 @@ class FoundRun:
                 train_pass = ModelTraining(self.model, optimizer, network.train, run.compute.bfloat16, run.verbose)
                 place = ("found", phase)
                 for result in train_and_evaluate(
-                    self.model, self.splits, training, train_pass, place, epochs, first_pass=first, done=done
+                    self.model, self.splits, schedule, train_pass, place, epochs, first_pass=first, done=done
                 ):
                     line = {"epoch": len(self.lines), "phase": phase, **result.figures(), "learning_rate": result.rate}
                     record.add(line, optimizer)

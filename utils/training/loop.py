@@ -20,7 +20,7 @@ from utils.seeds import derive_seed
 from utils.training.batches import Batch, Batches, Split
 from utils.training.devices import autocast
 from utils.training.metrics import correct, losses, scores, weighted_f1
-from utils.training.rates import cosine_rates
+from utils.training.rates import cosine_rates, onecycle_rates
 
 CHECK_EVERY = 64  # batches between two checks of their losses: a check waits for the device
 
@@ -63,10 +63,13 @@ class TrainingSettings:
     Ti: float = 1
     Tm: float = 2
     weight_decay: float = 1e-4
+    schedule: str = "cosine"  # or "onecycle", over all epochs
     seed: int = 0
 
     def rates(self, batches_per_epoch: int) -> Iterator[float]:
         """Learning rates batch by batch."""
+        if self.schedule == "onecycle":
+            return onecycle_rates(self.eta_max, self.eta_min, self.epochs * batches_per_epoch)
         return cosine_rates(self.eta_max, self.eta_min, self.Ti, self.Tm, batches_per_epoch)
 
 

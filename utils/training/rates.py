@@ -1,5 +1,6 @@
 """Learning rates as a pure function of the step."""
 
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -17,3 +18,18 @@ def cosine_rates(
         for i in range(length + 1):
             yield eta_min + 0.5 * (eta_max - eta_min) * (1 + math.cos(math.pi * i / length))
         period *= multiplier
+
+
+def onecycle_rates(peak: float, lowest: float, steps: int, warmup: float = 0.25) -> Iterator[float]:
+    """Learning rates of one cycle (Smith and Topin, 2018): a cosine up from a 25th of the peak, then one down.
+
+    Args:
+        lowest: rate of the last step, and of any further ones.
+        steps: length of the cycle in batches.
+        warmup: share of the steps before the peak.
+    """
+    up = max(1, round(warmup * steps))
+    down = max(1, steps - 1 - up)
+    for i in itertools.count():
+        start, end, share = (peak / 25, peak, i / up) if i < up else (peak, lowest, min(1.0, (i - up) / down))
+        yield end + 0.5 * (start - end) * (1 + math.cos(math.pi * share))

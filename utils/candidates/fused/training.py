@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.dropout import threshold
-from models.fusion import SKIP, FeatureLayout, FusionHead, HeadSettings, Outputs
+from models.fusion import SKIP, FeatureLayout, FusionHead, Outputs
 from utils.candidates.fused.epoch import predict, train_steps
 from utils.candidates.fused.operations import padded
 from utils.training.batches import ArraySplit, Batches
@@ -20,7 +20,7 @@ STEPS_AT_ONCE = 512  # of every candidate on the same rows, which are gathered o
 
 
 class FusedHeads(nn.ModuleList):
-    """Fusion heads, each with its central weights in one flat array in the layout of `fused.epoch`.
+    """Fusion heads without batch norm or alphas, each with its central weights in one flat array, see `fused.epoch`.
 
     The parameters of a head are views of its array.
     """
@@ -31,11 +31,6 @@ class FusedHeads(nn.ModuleList):
         self.flat = [nn.Parameter(_flatten(head)) for head in heads]
         self.spans = [_spans(head, layout) for head in heads]
         self.activations = [np.array([row[-1] for row in head.configuration]) for head in heads]
-
-    @staticmethod
-    def support(settings: HeadSettings) -> bool:
-        """Return False with batch norm or alphas."""
-        return not (settings.batchnorm or settings.alphas)
 
     def member_state(self, member: int) -> dict[str, Tensor]:
         """Return the central weights of one head under their published names."""
