@@ -175,7 +175,8 @@ class PopulationEvaluator(abc.ABC):
         model, members, train_pass = self.prepare(heads, place)
         unit = self.last_unit = (step, place // self.together)
         results, before = PopulationResults(), 0.0
-        if self._is_saved(unit, configurations):
+        kind = type(members).__name__  # fused or not, by what this machine can do
+        if self._is_saved(unit, configurations) and self.saved.values.get("kind") == kind:
             results, before = PopulationResults(**self.saved.values["results"]), self.saved.values["seconds"]
             self.saved.restore(model, train_pass.optimizer)
             self.saved.values = {}  # training continues in these same tensors
@@ -192,8 +193,8 @@ class PopulationEvaluator(abc.ABC):
                     for k in results.finite():
                         self.shared.store(configurations[k], results.weights[k])
             shared = self.shared.layers if self.shared else {}
-            values = {"unit": unit, "configurations": list(configurations), "results": vars(results), "shared": shared}
-            self.saved.save(model, train_pass.optimizer, values)
+            values = {"unit": unit, "configurations": list(configurations), "kind": kind, "results": vars(results)}
+            self.saved.save(model, train_pass.optimizer, {**values, "shared": shared})
             interrupts.check()
         return results.evaluations(self.saved.seconds)
 
