@@ -109,6 +109,17 @@ def test_search_writes_journal_best_and_report(search):
     assert "<svg" in (search / "report.html").read_text()
 
 
+def test_one_cycle_has_its_own_rate_and_epochs(data, home, run):
+    flags = ("--limit_train", 64, "--limit_dev", 8, "--limit_test", 8, "--checkpointdir", "elsewhere", "--no-verbose")
+    run("train_image.py", "--schedule", "onecycle", *flags, "--run_dir", "runs/onecycle")
+    settings = read(home / "runs/onecycle/args.json")["settings"]
+    assert (settings["epochs"], settings["lr"]) == (10, 0.3)
+    assert len(read(home / "runs/onecycle/results.json")["epochs"]) == 10
+    run("train_image.py", "--schedule", "onecycle", *flags, "--epochs", 1, "--lr", 0.2, "--run_dir", "runs/short")
+    settings = read(home / "runs/short/args.json")["settings"]
+    assert (settings["epochs"], settings["lr"]) == (1, 0.2)
+
+
 @pytest.mark.slow
 def test_search_repeats_with_the_seed_and_reuses_the_feature_bank(run, home, search):
     again = run("main_searchable_avmnist.py", *SEARCH, "--run_dir", "runs/again")
@@ -214,8 +225,13 @@ def test_found_takes_published_numbers_and_lists(run, home, checkpoints):
     small = ("--limit_train", 64, "--limit_dev", 32, "--limit_test", 32, "--epochs", 1, "--no-verbose")
     run("main_found_avmnist.py", "--conf", 3, "--multitask", *small, "--run_dir", "runs/three")
     assert read(home / "runs/three/results.json")["configuration"] == [[1, 1, 1], [0, 2, 0], [3, 2, 1], [2, 2, 0]]
-    run("main_found_avmnist.py", "--conf", "[[4,2,2]]", "--alphas", "--batchnorm", *small, "--run_dir", "runs/list")
-    assert read(home / "runs/list/results.json")["configuration"] == [[4, 2, 2]]
+    flags = ("--alphas", "--batchnorm", "--schedule", "onecycle", "--epochs", 2)
+    run("main_found_avmnist.py", "--conf", "[[4,2,2]]", *small, *flags, "--run_dir", "runs/list")
+    results = read(home / "runs/list/results.json")
+    assert results["configuration"] == [[4, 2, 2]]
+    rates = [line["learning_rate"] for line in results["epochs"]]  # of the last batch: each phase is one cycle
+    assert rates[0] == rates[2] == 1e-6
+    assert rates[0] < rates[1] <= 1e-3
 
 
 @pytest.mark.parametrize(

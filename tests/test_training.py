@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import itertools
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -25,6 +26,7 @@ from utils.training.batches import ArraySplit
 from utils.training.devices import Compute, KeepsBfloat16
 from utils.training.loop import evaluate, predict, train_epoch
 from utils.training.metrics import accuracy, correct, losses, scores, weighted_f1
+from utils.training.rates import onecycle_rates
 
 
 def numbered(count: int) -> ArraySplit:
@@ -182,6 +184,18 @@ class Members(nn.Module):
 def random_split(count: int = 22) -> ArraySplit:
     torch.manual_seed(1)
     return ArraySplit((torch.randn(count, 4),), torch.randint(5, (count,)))
+
+
+@given(st.floats(1e-4, 1), st.integers(1, 300))
+def test_one_cycle_rises_to_its_peak_and_falls(peak, steps):
+    rates = list(itertools.islice(onecycle_rates(peak, peak / 100, steps), steps + 3))
+    top = rates.index(max(rates))
+    assert top == min(max(1, round(steps / 4)), steps + 2)
+    assert rates[top] == pytest.approx(peak)
+    assert rates[0] == pytest.approx(peak / 25)
+    assert rates[: top + 1] == sorted(rates[: top + 1])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    assert rates[max(top + 1, steps - 1) :] == pytest.approx([peak / 100] * (steps + 3 - max(top + 1, steps - 1)))
 
 
 def test_an_epoch_sets_the_rates_and_gives_means_over_all_samples():

@@ -1,8 +1,7 @@
 """One candidate's training as a single compiled function: gather, forward, loss, backward, dropout and Adam in one go.
 
-With batches of 32, a step of training is a few thousand multiplications; starting an operation of PyTorch takes longer
-than most of them. Here a whole piece of an epoch is one call, whose arrays stay in the cache, and which runs beside
-others on a thread of its own.
+With batches of 32, starting an operation of PyTorch takes longer than its arithmetic. Here a whole piece of an epoch is
+one call, whose arrays stay in the cache, and which runs beside others on a thread of its own.
 
 Notation: that of `models.fusion`. The L fusion layers and the central classifier are L + 1 products of the same kind,
 Z_l = X_l W_l, where a row of X_l holds the features that layer l reads, h_(l-1), and a 1 for the bias. All W_l, their
