@@ -31,7 +31,7 @@ class AccuracyPredictor:
         self.network = Surrogate(row_size)
         self.data: dict[Configuration, float] = {}
         self.epochs = epochs
-        self._optimizer = torch.optim.Adam(self.network.parameters(), lr=lr)
+        self._optimizer = torch.optim.Adam(self.network.parameters(), lr=lr, fused=True)
 
     @torch.no_grad()
     def predict(self, configurations: Sequence[Configuration]) -> np.ndarray:

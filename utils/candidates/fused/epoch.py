@@ -20,55 +20,55 @@ from utils.candidates.fused.operations import (
     compiled,
     draw_words,
     gradient_of_logits,
-    padded_,
+    padded,
 )
 
-PREDICTED = 64  # samples that `predict` computes at once
 
+def describe(spans: np.ndarray, activations: np.ndarray, size: int, classes: int) -> tuple[np.ndarray, ...]:
+    """Describe a candidate as the functions below take it: (starts, inputs, spans, activations).
 
-@compiled
-def places(spans, size, classes):
-    """Width of each X_l, (L + 1,), and place of each W_l in the flat arrays, (L + 2,): the last is their length."""
-    depth = len(spans)
-    inputs, starts = np.full(depth + 1, size + 1), np.zeros(depth + 2, np.int64)
-    for layer in range(depth):
-        inputs[layer] = spans[layer, :, 1].sum() + size * (layer > 0) + 1
-        starts[layer + 1] = starts[layer] + inputs[layer] * padded_(size)
-    starts[depth + 1] = starts[depth] + inputs[depth] * padded_(classes)
-    return inputs, starts
+    Args:
+        spans: first column and width of each feature that a layer reads, (L, modalities, 2).
+        activations: index of each layer's activation, (L,).
 
-
-@compiled
-def make_room(inputs, batch, size, classes):
-    """Arrays for one batch: X_l, Z_l and slopes of every layer, each flat; random words; and where rows begin.
-
-    A slope is the derivative of a unit's activation, times its dropout mask. The last array, (2, any number), holds the
-    starts of rows of a fusion layer's width and of the classifier's.
+    Returns:
+        starts: place of each W_l in the flat arrays, (L + 2,): the last is their length.
+        inputs: width of each X_l, (L + 1,).
     """
-    narrow, wide = padded_(size), padded_(classes)
-    longest = max(inputs.max(), batch, classes)
+    depth = len(spans)
+    inputs = np.append(spans[:, :, 1].sum(1) + size * (np.arange(depth) > 0) + 1, size + 1)
+    widths = np.array([padded(size)] * depth + [padded(classes)])
+    return np.append(0, np.cumsum(inputs * widths)), inputs, spans, activations
+
+
+def make_room(inputs: np.ndarray, batch: int, size: int, classes: int) -> tuple[np.ndarray, ...]:
+    """Make the arrays for one batch: X_l, Z_l and slopes of every layer, each flat; random words; and a grid.
+
+    A slope is the derivative of a unit's activation, times its dropout mask. The grid, (2, any number), says where rows
+    of a fusion layer's width begin in a flat array, and rows of the classifier's.
+    """
+    narrow, wide = padded(size), padded(classes)
     xs = np.zeros((len(inputs), batch * inputs.max()), np.float32)
     zs = np.zeros((len(inputs), batch * max(narrow, wide)), np.float32)
     words = np.zeros(4 * -(-batch // SAMPLES) * size, np.uint32)
-    return xs, zs, np.zeros_like(zs), words, np.stack((np.arange(longest) * narrow, np.arange(longest) * wide))
+    grid = np.outer([narrow, wide], np.arange(max(inputs.max(), batch, narrow, wide)))
+    return xs, zs, np.zeros_like(zs), words, grid
 
 
 @compiled
-def forward(weights, starts, inputs, room, rows, columns, first, count, spans, activations, size, mask):
+def forward(weights, head, room, rows, columns, first, count, mask):
     """Fill X_l, Z_l and the slopes of all layers; the last Z holds the logits.
 
     Args:
-        weights, starts: all W_l, and the place of each, (L + 2,).
-        inputs: width of each X_l, (L + 1,).
-        room: see `make_room`.
+        weights: all W_l, flat.
+        head, room: see `describe` and `make_room`.
         rows, columns: feature rows, flat, and the width of one; this batch is the `count` rows from `first` on.
-        spans: first column and width of each feature that a layer reads, (L, modalities, 2).
-        activations: index of each layer's activation, (L,).
         mask: (dropout threshold, factor, batch number, place, seed); threshold 0: no dropout.
     """
-    depth = len(activations)
+    starts, inputs, spans, activations = head
     xs, zs, slopes, words, grid = room
     limit, factor, batch, place, key = mask
+    depth, size = len(activations), inputs[-1] - 1
     blocks = -(-count // SAMPLES) * size
     for layer in range(depth + 1):
         x, z, own = xs[layer], zs[layer], inputs[layer]
@@ -101,18 +101,19 @@ def forward(weights, starts, inputs, room, rows, columns, first, count, spans, a
 
 
 @compiled
-def backward(gradient, weights, starts, inputs, room, d_h, transposed, count, size, classes):
+def backward(gradient, weights, head, room, d_h, transposed, count):
     """Add the gradient of all W_l, given that of the logits in the last Z; the other Z_l become gradients, too.
 
     Args:
         d_h, transposed: room for the gradient of h_l, and for the transpose of the part of W_l that reads h_(l-1).
         Others as in `forward`.
     """
-    depth, narrow = len(inputs) - 1, padded_(size)
+    starts, inputs, _, _ = head
     xs, zs, slopes, _, grid = room
+    depth, size, narrow = len(inputs) - 1, inputs[-1] - 1, starts[1] // inputs[0]
     for layer in range(depth, -1, -1):
-        own, d_z, units = inputs[layer], zs[layer], size if layer < depth else classes
-        width = padded_(units)
+        own, d_z = inputs[layer], zs[layer]
+        width = (starts[layer + 1] - starts[layer]) // own
         if layer < depth:
             slope = slopes[layer]
             for i in range(count * width):
@@ -121,16 +122,14 @@ def backward(gradient, weights, starts, inputs, room, d_h, transposed, count, si
         if layer:
             first = starts[layer + 1] - (size + 1) * width
             for s in range(size):
-                for u in range(units):
+                for u in range(width):
                     put(transposed, u * narrow + s, element(weights, first + s * width + u))
             d_h[: count * narrow] = 0
-            add_product(d_h, d_z, width, 1, transposed, grid[0], 0, count, units, narrow)
+            add_product(d_h, d_z, width, 1, transposed, grid[0], 0, count, width, narrow)
 
 
 @compiled
-def train_steps(
-    weights, mean, square, rows, targets, spans, activations, size, batch, rates, done, decay, mask, multi_label
-):
+def train_steps(weights, mean, square, head, room, rows, targets, batch, rates, done, decay, mask, multi_label):
     """Train one candidate for the steps that `rows` hold.
 
     Args:
@@ -143,35 +142,30 @@ def train_steps(
         mask: (dropout threshold, factor, number of the first batch, place, seed).
         Others as in `forward`.
     """
-    (samples, columns), classes, depth = rows.shape, targets.shape[1], len(activations)
-    inputs, starts = places(spans, size, classes)
-    room = make_room(inputs, batch, size, classes)
-    narrow, logits = padded_(size), room[1][depth]
-    d_h, transposed = np.zeros(batch * narrow, np.float32), np.zeros(max(size, classes) * narrow, np.float32)
+    starts, inputs, _, activations = head
+    logits, classes = room[1][len(activations)], targets.shape[1]
+    narrow, wide = starts[1] // inputs[0], (starts[-1] - starts[-2]) // inputs[-1]
+    d_h, transposed = np.zeros(batch * narrow, np.float32), np.zeros(max(narrow, wide) * narrow, np.float32)
     gradient, flat_rows, flat_targets = np.zeros_like(weights), rows.ravel(), targets.ravel()
     limit, factor, number, place, key = mask
     for step in range(len(rates)):
         first = step * batch
-        count = min(batch, samples - first)
-        now = (limit, factor, number + step, place, key)
-        forward(weights, starts, inputs, room, flat_rows, columns, first, count, spans, activations, size, now)
-        gradient_of_logits(logits, flat_targets, first, count, classes, multi_label)
+        count = min(batch, len(rows) - first)
+        forward(weights, head, room, flat_rows, rows.shape[1], first, count, (limit, factor, number + step, place, key))
+        gradient_of_logits(logits, flat_targets, first, count, classes, wide, multi_label)
         gradient[:] = 0
-        backward(gradient, weights, starts, inputs, room, d_h, transposed, count, size, classes)
+        backward(gradient, weights, head, room, d_h, transposed, count)
         adam_step(weights, mean, square, gradient, rates[step], decay, done + step + 1)
 
 
 @compiled
-def predict(weights, rows, spans, activations, size, classes):
-    """Logits (N, C) of one candidate for feature rows (N, D), without dropout."""
-    (samples, columns), depth, width = rows.shape, len(activations), padded_(classes)
-    inputs, starts = places(spans, size, classes)
-    room = make_room(inputs, PREDICTED, size, classes)
-    logits, flat_rows = np.empty(samples * classes, np.float32), rows.ravel()
-    none = (np.uint32(0), np.float32(1), 0, 0, np.uint64(0))
-    for first in range(0, samples, PREDICTED):
-        count = min(PREDICTED, samples - first)
-        forward(weights, starts, inputs, room, flat_rows, columns, first, count, spans, activations, size, none)
+def predict(logits, weights, head, room, rows, batch):
+    """Fill the logits (N, C) of one candidate for feature rows (N, D), without dropout; see `train_steps`."""
+    starts, inputs, _, activations = head
+    (samples, classes), width = logits.shape, (starts[-1] - starts[-2]) // inputs[-1]
+    flat_rows, flat_logits, none = rows.ravel(), logits.ravel(), (np.uint32(0), np.float32(1), 0, 0, np.uint64(0))
+    for first in range(0, samples, batch):
+        count = min(batch, samples - first)
+        forward(weights, head, room, flat_rows, rows.shape[1], first, count, none)
         for i in range(count):
-            copy(logits, (first + i) * classes, room[1][depth], i * width, classes)
-    return logits.reshape(samples, classes)
+            copy(flat_logits, (first + i) * classes, room[1][len(activations)], i * width, classes)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from models.fusion import FusionNetwork
 from models.lenet import LeNet
-from utils.candidates.fused.lanes import copy, element, put
-from utils.candidates.fused.operations import ROWS, add_product, compiled, padded_
+from utils.candidates.fused.lanes import LANES, copy, element, put
+from utils.candidates.fused.operations import ROWS, add_product, compiled
 
 
 @compiled
@@ -27,7 +27,8 @@ def block(maps, kernel, shifts, size):
     """
     samples, channels, height, width = maps.shape
     out, edge = len(shifts), size // 2
-    wide, across = padded_(width), padded_(width) + 2 * edge
+    wide = -(-width // LANES) * LANES
+    across = wide + 2 * edge
     high, low, narrow = height + 2 * edge, height // 2, width // 2
     rows, inner, flat, weights = len(kernel), kernel.shape[1], maps.ravel(), kernel.ravel()
     around = np.zeros(channels * high * across, np.float32)

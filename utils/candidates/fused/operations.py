@@ -32,9 +32,6 @@ def padded(units: int) -> int:
     return -(-units // LANES) * LANES
 
 
-padded_ = compiled(padded)
-
-
 @compiled
 def add_product(sums, left, row_step, inner_step, right, starts, shift, rows, inner, width):
     """Add the product of two matrices in flat arrays to `sums` (rows, width); width is a multiple of LANES.
@@ -132,9 +129,9 @@ def activate(z, slopes, kind):
 
 
 @compiled
-def gradient_of_logits(logits, targets, first, count, classes, multi_label):
+def gradient_of_logits(logits, targets, first, count, classes, width, multi_label):
     """Replace logits (count, width) by the gradient of their mean loss; `targets` are those of all samples, (N, C)."""
-    width, one = padded_(classes), np.float32(1)
+    one = np.float32(1)
     if multi_label:
         for i in range(count * width):
             logits[i] = one / (one + exponential(-logits[i]))

@@ -11,11 +11,12 @@ from torch.nn import functional as F
 
 from models.dropout import threshold
 from models.fusion import SKIP, FeatureLayout, FusionHead, Outputs
-from utils.candidates.fused.epoch import predict, train_steps
+from utils.candidates.fused.epoch import describe, make_room, predict, train_steps
 from utils.candidates.fused.operations import padded
 from utils.training.batches import ArraySplit, Batches
 from utils.training.loop import EpochResult, TrainingSettings, adam
 
+SAMPLES_AT_ONCE = 64  # that a prediction computes together, so that they stay in the cache
 STEPS_AT_ONCE = 512  # of every candidate on the same rows, which are gathered once for all
 
 
@@ -29,8 +30,10 @@ class FusedHeads(nn.ModuleList):
         super().__init__(heads)
         self.layout, self.settings = layout, heads[0].settings
         self.flat = [nn.Parameter(_flatten(head)) for head in heads]
-        self.spans = [_spans(head, layout) for head in heads]
-        self.activations = [np.array([row[-1] for row in head.configuration]) for head in heads]
+        shape = (self.settings.inner_size, layout.num_outputs)
+        self.described = [
+            describe(_spans(head, layout), np.array([row[-1] for row in head.configuration]), *shape) for head in heads
+        ]
 
     def member_state(self, member: int) -> dict[str, Tensor]:
         """Return the central weights of one head under their published names."""
@@ -45,9 +48,15 @@ class FusedHeads(nn.ModuleList):
             fused = torch.stack([torch.from_numpy(call.result()) for call in calls])  # (K, B, C)
         return (fused, *reversed(self.layout.split(rows)[1])) if self.settings.multitask else fused
 
+    def room(self, k: int, batch: int) -> tuple[np.ndarray, ...]:
+        """Make the arrays for a batch of one head."""
+        return make_room(self.described[k][1], batch, self.settings.inner_size, self.layout.num_outputs)
+
     def _predict(self, k: int, rows: np.ndarray) -> np.ndarray:
-        weights, size = self.flat[k].detach().numpy(), self.settings.inner_size
-        return predict(weights, rows, self.spans[k], self.activations[k], size, self.layout.num_outputs)
+        logits = np.empty((len(rows), self.layout.num_outputs), np.float32)
+        room = self.room(k, SAMPLES_AT_ONCE)
+        predict(logits, self.flat[k].detach().numpy(), self.described[k], room, rows, SAMPLES_AT_ONCE)
+        return logits
 
 
 def _flatten(head: FusionHead) -> Tensor:
@@ -110,11 +119,10 @@ class FusedTraining:
         mask = (np.uint32(limit), np.float32(1 / (1 - shape.dropout)), batch, self.place + k, np.uint64(seed))
         train_steps(
             *(x.detach().numpy() for x in (flat, state["exp_avg"], state["exp_avg_sq"])),
+            self.heads.described[k],
+            self.heads.room(k, size),
             rows,
             targets,
-            self.heads.spans[k],
-            self.heads.activations[k],
-            shape.inner_size,
             size,
             rates,
             int(state["step"]),
