@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from utils.arrays import read_array
+from utils.errors import UsageError
 from utils.results.statistics import CONFIDENCE, RESAMPLES, paired_bootstrap
 from utils.seeds import derive_seed
 from utils.training.metrics import accuracy, correct
@@ -49,5 +51,17 @@ def difference(best: Path, other: Tensor, labels: Tensor, seed: int) -> Mapping[
     """
     if labels.ndim == 2 or not best.exists():
         return None
-    found = paired_bootstrap(np.load(best), other.cpu().numpy(), derive_seed(seed, "bootstrap"))
+    found = paired_bootstrap(read_correct(best, labels), other.cpu().numpy(), derive_seed(seed, "bootstrap"))
     return {**found._asdict(), "confidence": CONFIDENCE, "resamples": RESAMPLES}
+
+
+def read_correct(path: Path, labels: Tensor) -> np.ndarray:
+    """Read which samples a candidate classifies correctly: bool, of the shape of the labels.
+
+    Raises:
+        UsageError: the file is damaged, or of other samples.
+    """
+    correct = read_array(path)
+    if correct.dtype != bool or correct.shape != labels.shape:
+        raise UsageError(f"{path} must hold bool {tuple(labels.shape)}, but holds {correct.dtype} {correct.shape}")
+    return correct
