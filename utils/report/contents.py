@@ -25,7 +25,7 @@ BEST = {
     **ABOUT,
     **RANKED,
     **{"search?": str, "whole?": bool, "seconds?": COUNT, "seconds_by_part?": {...: float}},
-    "baselines?": [{"name": str, "dev": float, "difference?": LEAD}],
+    "baselines?": (None, [{"name": str, "dev": float, "difference?": LEAD}]),
     "random?": (None, RANKED | {"candidates_trained": int, "accuracies": [float], "difference?": LEAD}),
 }
 ROW = {
@@ -37,8 +37,9 @@ RESULTS = {
     **{"network?": str, "configuration?": as_configuration, "checkpoint?": str, "rows?": [ROW]},
     **{"test_accuracy?": NUMBER, "dev_accuracy?": NUMBER, "seconds?": COUNT, "best_epoch?": (None, int)},
     "epochs?": [{"epoch": int, "dev_accuracy": float, "phase?": str, ...: (str, float, None)}],
-    **{"f1?": {...: float}, "confusion?": [[float]], "missing?": [{"modality": str, "noise": NUMBER, "test": float}]},
-    "mcnemar?": {"against": str, "only_found_right": int, "only_baseline_right": int, "p": float},
+    **{"f1?": {...: float}, "confusion?": (None, [[float]])},
+    "missing?": (None, [{"modality": str, "noise": NUMBER, "test": float}]),
+    "mcnemar?": (None, {"against": str, "only_found_right": int, "only_baseline_right": int, "p": float}),
 }
 
 

@@ -56,12 +56,12 @@ def difference(best: Path, other: Tensor, labels: Tensor, seed: int) -> Mapping[
 
 
 def read_correct(path: Path, labels: Tensor) -> np.ndarray:
-    """Read which samples a candidate classifies correctly: bool, of the shape of the labels.
+    """Read how well a candidate classifies each sample, (N,): bool, or float32 for multi-label data.
 
     Raises:
         UsageError: the file is damaged, or of other samples.
     """
-    correct = read_array(path)
-    if correct.dtype != bool or correct.shape != labels.shape:
-        raise UsageError(f"{path} must hold bool {tuple(labels.shape)}, but holds {correct.dtype} {correct.shape}")
-    return correct
+    found, kind = read_array(path), np.dtype(bool if labels.ndim == 1 else np.float32)
+    if found.dtype != kind or found.shape != (len(labels),):
+        raise UsageError(f"{path} must hold {kind} ({len(labels)},), but holds {found.dtype} {found.shape}")
+    return found

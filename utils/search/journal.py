@@ -44,8 +44,8 @@ FORMS: dict[str, dict] = {  # by kind of line
     },
     "step": {
         **{"step": int, "seconds": float, "surrogate_seconds?": float, "temperature?": OPTIONAL},
-        **{"candidates?": int, "search_iteration?": int, "level?": int, "surrogate_loss?": OPTIONAL},
-        "rank_correlation?": OPTIONAL,
+        **{"candidates?": int, "search_iteration?": (None, int), "level?": (None, int)},
+        **{"surrogate_loss?": OPTIONAL, "rank_correlation?": OPTIONAL},
     },
 }
 
