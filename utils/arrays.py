@@ -82,8 +82,7 @@ def read_arrays(path: Path, error: Error = UsageError) -> tuple[dict[str, np.nda
             for name in archive.namelist():
                 member = archive.read(name)
                 if not name.endswith(".npy") or not member.startswith(np.lib.format.MAGIC_PREFIX):
-                    shown = name.removesuffix(".npy")
-                    raise error(f"{path}: {shown!r} is not an array; write the file with numpy.savez")
+                    raise error(f"{path}: {name.removesuffix('.npy')[:80]!r} is not an array; use numpy.savez")
                 arrays[name.removesuffix(".npy")] = _parse(member)
     except MemoryError:
         raise error(f"{path} does not fit into memory") from None

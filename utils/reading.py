@@ -138,7 +138,7 @@ def conform(value: object, schema: Any, name: str = "it") -> None:
             others = [one for one in value if one not in schema]
             for one in others if key is ... else [key.removesuffix("?")]:
                 if one in value:
-                    conform(value[one], inner, shown(one) if name == "it" else f"{name}.{one}")
+                    conform(value[one], inner, shown(one) if name == "it" else f"{name}.{shown(one)}")
                 elif not key.endswith("?"):
                     raise ValueError(f"{name} lacks {one!r}")
     elif schema is float or schema is int:
@@ -162,7 +162,7 @@ def _unfit(name: str, wanted: str, value: object) -> ValueError:
 
 def shown(value: object) -> str:
     """Show a value in at most 80 characters."""
-    text = value if isinstance(value, str) and value.isidentifier() else repr(value)
+    text = value if isinstance(value, str) and value.isidentifier() else " ".join(repr(value).split())
     return text if len(text) <= 80 else text[:77] + "..."
 
 

@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from models.fusion import FusionNetwork
 from utils.errors import ProjectError, UsageError
 from utils.files import whole_file
-from utils.reading import read_bytes, sha256
+from utils.reading import MOST_NESTED, read_bytes, sha256, shown
 from utils.training.mismatch import flags_that_fit
 
 SUFFIX = ".checkpoint"
 SEAL = b"sha256:"  # prefix of the comment of our archives, which readers of zip files, such as torch, ignore
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-TYPES = (*FLOATS, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)  # of numbers in a state_dict
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+PLAIN = (*FLOATS, *INTEGERS, torch.bool)
 SEALED = 2 + len(SEAL) + 64  # bytes of the comment and its length, which the checksum does not cover
 
 
@@ -120,7 +121,11 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], str]:
     """
     state, checksum = read_checkpoint(path)
     if not is_state(state):
-        raise UsageError(f"{path} must hold a state_dict (tensors by name), but holds a {type(state).__name__}")
+        found = type(state).__name__
+        if isinstance(state, dict):
+            name, value = next((name, x) for name, x in state.items() if not isinstance(name, str) or not _is_plain(x))
+            found += f" in which {shown(name)} is {_described(value)}"
+        raise UsageError(f"{path} must hold a state_dict (tensors by name), but holds a {found}")
     return {name.removeprefix("module."): value for name, value in state.items()}, checksum
 
 
@@ -129,10 +134,31 @@ def is_state(value: object) -> TypeGuard[dict[str, Tensor]]:
     return isinstance(value, dict) and all(isinstance(name, str) and _is_plain(x) for name, x in value.items())
 
 
+def check_plain(value: object, depth: int = MOST_NESTED) -> None:
+    """Check that a value is built of numbers, text, None and plain tensors in dicts, lists and tuples.
+
+    Raises:
+        ValueError: it holds something else, or is nested more than `depth` deep.
+    """
+    if isinstance(value, dict | list | tuple):
+        if depth == 0:
+            raise ValueError(f"it is nested more than {MOST_NESTED} deep")
+        for one in [*value, *value.values()] if isinstance(value, dict) else value:
+            check_plain(one, depth - 1)
+    elif not isinstance(value, int | float | str | None) and not _is_plain(value):
+        raise ValueError(f"it holds {_described(value)}")
+
+
+def _described(value: object) -> str:
+    if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_nested or value.device.type != "cpu":
+        return f"no dense tensor ({type(value).__name__})"
+    return f"{value.dtype} {tuple(value.shape)}, stored in {value.untyped_storage().nbytes()} bytes"
+
+
 def _is_plain(value: object) -> bool:
     if not isinstance(value, Tensor):
         return False
-    if value.device.type != "cpu" or value.layout != torch.strided or value.is_nested or value.dtype not in TYPES:
+    if value.device.type != "cpu" or value.layout != torch.strided or value.is_nested or value.dtype not in PLAIN:
         return False
     return value.nbytes <= value.untyped_storage().nbytes()  # an expanded tensor can pretend to be of any size
 
@@ -160,7 +186,7 @@ def check_fit(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> Non
             f"({len(missing)} missing, {len(unexpected)} unexpected, {len(shapes)} of another shape); {advice}"
         )
     for name, value in own.items():
-        if state[name].is_floating_point() != value.is_floating_point():
+        if state[name].dtype not in (FLOATS if value.is_floating_point() else INTEGERS):
             raise UsageError(f"{path} must hold {name} as {value.dtype}, but holds {state[name].dtype}")
 
 

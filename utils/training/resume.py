@@ -10,14 +10,14 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from utils.errors import UsageError
 from utils.reading import at_least_0, conform
-from utils.training.checkpoints import check_fit, is_state, read_checkpoint, save_state, write_checkpoint
+from utils.training.checkpoints import check_fit, check_plain, is_state, read_checkpoint, save_state, write_checkpoint
 
 FORMAT = 3  # 1: a live search saved one candidate; 2: shared weights were kept by place and row
 
@@ -103,10 +103,12 @@ class SavedTraining:
         for path in filter(Path.exists, paths):
             try:
                 values, _ = read_checkpoint(path)
-                if isinstance(values, dict) and values.get("format") == FORMAT:
+                check_plain(values)
+                conform(values, {"format": int})
+                if cast(dict, values)["format"] == FORMAT:
                     conform(values, FORM)
                     self.path = path
-                    return values
+                    return cast(dict, values)
                 reason = f"{path} holds no state of this version"
             except ValueError as error:
                 reason = f"{path} is damaged: {error}"
