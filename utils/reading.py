@@ -20,6 +20,7 @@ from utils.files import errors_name
 
 MOST_JSON = 64 << 20  # bytes of a JSON file; the largest that a run writes have some 100 KB
 MOST_NESTED = 32  # levels of a JSON value
+MOST_DIGITS = 300  # of an integer
 BLOCK = 1 << 20  # bytes read at a time to compute a checksum
 Error = type[ProjectError]
 
@@ -71,7 +72,7 @@ def parse_json(content: str | bytes) -> Any:
     """Parse JSON; NaN and Infinity, as Python writes them, become None.
 
     Raises:
-        ValueError: it is not JSON, is nested more than `MOST_NESTED` deep, or holds a number beyond 64 bits.
+        ValueError: it is not JSON, is nested more than `MOST_NESTED` deep, or holds a number that no float can hold.
     """
     text = content if isinstance(content, str) else content.decode()
     deep = ValueError(f"it is nested more than {MOST_NESTED} deep")
@@ -91,8 +92,8 @@ def parse_json(content: str | bytes) -> Any:
 
 
 def _integer(digits: str) -> int:
-    if len(digits) > 20 or not -(2**63) <= int(digits) < 2**63:
-        raise ValueError(f"the number {digits[:20]} does not fit into 64 bits")
+    if len(digits) > MOST_DIGITS:  # beyond about 308, no float can hold it
+        raise ValueError(f"an integer has more than {MOST_DIGITS} digits")
     return int(digits)
 
 
@@ -138,7 +139,8 @@ def conform(value: object, schema: Any, name: str = "it") -> None:
             others = [one for one in value if one not in schema]
             for one in others if key is ... else [key.removesuffix("?")]:
                 if one in value:
-                    conform(value[one], inner, shown(one) if name == "it" else f"{name}.{shown(one)}")
+                    own = one if str(one).isidentifier() and len(one) < 80 else shown(one)
+                    conform(value[one], inner, own if name == "it" else f"{name}.{own}")
                 elif not key.endswith("?"):
                     raise ValueError(f"{name} lacks {one!r}")
     elif schema is float or schema is int:
@@ -162,7 +164,7 @@ def _unfit(name: str, wanted: str, value: object) -> ValueError:
 
 def shown(value: object) -> str:
     """Show a value in at most 80 characters."""
-    text = value if isinstance(value, str) and value.isidentifier() else " ".join(repr(value).split())
+    text = " ".join(repr(value).split())
     return text if len(text) <= 80 else text[:77] + "..."
 
 

@@ -301,7 +301,7 @@ ARRAYS = {
         "",
         text(DATA / "manifest.json", '{"stand_in": "no"}'),
         2,
-        "stand_in must be true or false, but is no",
+        "stand_in must be true or false, but is 'no'",
     ),
     "manifest nested deeply": (AUD, "", text(DATA / "manifest.json", "[" * 99999), 2, "nested more than 32 deep"),
     "manifest is a pipe": (IMG, "", pipe(DATA / "manifest.json"), 2, "manifest.json must be a regular file, but is"),
@@ -395,7 +395,7 @@ CHECKPOINT = {
         "",
         state(IMAGE, lambda: worse(1) | {"w": torch.zeros(2) + 0j}),
         2,
-        "w is torch.complex",
+        "'w' is torch.complex64",
     ),
     "not there": (SEARCH, "", IMAGE.unlink, 2, f"checkpoint {IMAGE} does not exist"),
     "none there": (FIND, "--checkpointdir none", None, 2, "checkpoint none/audio_model.pkl does not exist"),
@@ -670,6 +670,34 @@ def test_data_that_changed_between_stop_and_resume(home, refuses, script, change
     flags = "--epochs 1 --run_dir run"
     damage = each(lambda: started(script, *flags.split()), lambda: shuffled(DATA / changed))
     refuses(script, flags, damage, 2, "run holds a run with another data, which has changed since it started")
+
+
+def test_content_decides_which_bank_is_used(home, capsys):
+    """Another data set of the same sizes and times has a bank of its own; a zeroed table is extracted again."""
+    no_manifest()
+    put(SOUNDS, (slice(None), 5), np.arange(TRAIN)[:, None])()
+    banks = CHECKPOINTS / "feature_bank"
+
+    flags = "--max_fusions 1 --search_iterations 1 --epochs 1 --epochs_surrogate 1 --run_dir"
+
+    def search(name: str) -> list[list[float]]:
+        started(SEARCH, *flags.split(), name)
+        lines = map(json.loads, Path(name, "journal.jsonl").read_text().splitlines())
+        return [line["accuracies"] for line in lines if line["kind"] == "candidate"]
+
+    first = search("first")
+    (bank,) = banks.iterdir()
+    table = (bank / "train-0.npy").read_bytes()
+    shuffled(DATA / SOUNDS)
+    search("second")
+    assert len(list(banks.iterdir())) == 2
+    shuffled(DATA / SOUNDS)
+    (bank / "train-0.npy").write_bytes(table[:128] + bytes(len(table) - 128))
+    capsys.readouterr()
+    assert search("third") == first
+    assert len(list(banks.iterdir())) == 2
+    assert "train-0.npy is damaged (its checksum is wrong); it is extracted again" in capsys.readouterr().err
+    assert (bank / "train-0.npy").read_bytes() == table
 
 
 def test_features_that_changed_between_stop_and_resume(tmp_path, refuses, monkeypatch):
