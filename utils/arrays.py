@@ -165,6 +165,7 @@ class ArrayOnDisk:
     def read(self, span: slice) -> np.ndarray:
         """Read consecutive rows."""
         chosen = self._rows[span]
+        assert chosen.step == 1
         rows = np.empty((len(chosen), *self.inner), self._dtype)
         if rows.size:
             self._fill(rows, chosen.start)
