@@ -324,7 +324,7 @@ def test_best_dev(folder):
     for data in mutations(npy_of(np.array([True, False, True, True])), HEADERS):
         path.write_bytes(data)
         found = read_or_refuse(lambda: read_correct(path, torch.zeros(4)), UsageError, path)
-        assert found is None or (found.dtype, found.shape) == (np.dtype(bool), (4,))
+        assert found is None or (np.isfinite(found).all() and found.shape == (4,))
 
 
 def npz(**arrays: np.ndarray) -> bytes:

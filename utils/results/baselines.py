@@ -56,12 +56,13 @@ def difference(best: Path, other: Tensor, labels: Tensor, seed: int) -> Mapping[
 
 
 def read_correct(path: Path, labels: Tensor) -> np.ndarray:
-    """Read how well a candidate classifies each sample, (N,): bool, or float32 for multi-label data.
+    """Read how well a candidate classifies each sample, (N,): true or false, or a number for multi-label data.
 
     Raises:
         UsageError: the file is damaged, or of other samples.
     """
-    found, kind = read_array(path), np.dtype(bool if labels.ndim == 1 else np.float32)
-    if found.dtype != kind or found.shape != (len(labels),):
-        raise UsageError(f"{path} must hold {kind} ({len(labels)},), but holds {found.dtype} {found.shape}")
+    found = read_array(path)
+    if found.dtype not in (bool, np.float32) or found.shape != (len(labels),) or not np.isfinite(found).all():
+        rule = f"must hold a finite number or a truth value for each of {len(labels)} samples"
+        raise UsageError(f"{path} {rule}, but holds {found.dtype} {found.shape}")
     return found
