@@ -13,12 +13,10 @@ import argparse
 
 import torch
 
-from datasets.avmnist.load import MODALITIES, is_stand_in, load_avmnist, train_files
+from datasets.avmnist.load import MODALITIES, data_identity, is_stand_in, load_avmnist
 from models.fusion import AudioImageNetwork
 from models.lenet import AudioLeNet, ImageLeNet
 from utils import cli
-from utils.candidates.feature_bank import data_identity
-from utils.files import sha256
 from utils.runs import data_flags, flags
 from utils.runs.folder import open_training
 from utils.runs.found import FoundRun, choose_configuration, load_weights, tested_checkpoint
@@ -68,13 +66,12 @@ def main() -> None:
     checkpoints = [tested] if tested else [args.checkpointdir / args.audio_cp, args.checkpointdir / args.rgb_cp]
     torch.manual_seed(derive_seed(args.seed, "found network"))
     network = AudioImageNetwork(configuration, head, args.channels)
-    load_weights(network, tested, checkpoints)
-    on_device(network, run.device)
     inputs = {
         "configuration": configuration,
-        "checkpoints": [sha256(path) for path in checkpoints],
-        "data": data_identity(args.datadir, train_files(args.datadir), dev_samples=args.dev_samples),
+        "checkpoints": load_weights(network, tested, checkpoints),
+        "data": data_identity(data, dev_samples=args.dev_samples),
     }
+    on_device(network, run.device)
     facts = {"channels": args.channels, "stand_in": is_stand_in(args.datadir)}
 
     with open_training(run, inputs) as folder:

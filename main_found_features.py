@@ -15,8 +15,7 @@ import torch
 from datasets.features import load_features
 from models.fusion import FeatureLayout, FeatureNetwork
 from utils import cli
-from utils.candidates.feature_bank import data_identity, feature_splits
-from utils.files import sha256
+from utils.candidates.feature_bank import feature_splits
 from utils.results.export import check_export, export_network
 from utils.runs import data_flags, flags
 from utils.runs.folder import open_training
@@ -64,13 +63,12 @@ def main() -> None:
     checkpoints = [tested] if tested else []
     torch.manual_seed(derive_seed(args.seed, "found network"))
     network = FeatureNetwork(configuration, FeatureLayout(data.widths, data.num_outputs, data.has_logits), head)
-    load_weights(network, tested, checkpoints)
-    on_device(network, run.device)
     inputs = {
         "configuration": configuration,
-        "checkpoints": [sha256(path) for path in checkpoints],
-        "data": data_identity(args.datadir, [f"{name}.npz" for name in names]),
+        "checkpoints": load_weights(network, tested, checkpoints),
+        "data": data.checksums,
     }
+    on_device(network, run.device)
 
     with open_training(run, inputs) as folder:
         found = FoundRun(run, folder, network, splits, data.modalities, facts={})

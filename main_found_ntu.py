@@ -17,7 +17,6 @@ from models.fusion import SkeletonRGBNetwork
 from models.hcn import SkeletonNet
 from models.inflated_resnet import InflatedResNet50
 from utils import cli
-from utils.files import sha256
 from utils.runs import data_flags, flags
 from utils.runs.folder import open_training
 from utils.runs.found import FoundRun, choose_configuration, load_weights, tested_checkpoint
@@ -65,13 +64,12 @@ def main() -> None:
     checkpoints = [tested] if tested else data_flags.ntu_checkpoints(args, SKELETON, RGB)
     torch.manual_seed(derive_seed(args.seed, "found network"))
     network = SkeletonRGBNetwork(configuration, head, args.vid_len[1])
-    load_weights(network, tested, checkpoints)
-    on_device(network, run.device)
     inputs = {
         "configuration": configuration,
-        "checkpoints": [sha256(path) for path in checkpoints],
+        "checkpoints": load_weights(network, tested, checkpoints),
         "data": fingerprints,
     }
+    on_device(network, run.device)
     facts = {"vid_len": args.vid_len, **facts}
 
     with open_training(run, inputs) as folder:

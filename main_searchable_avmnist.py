@@ -11,14 +11,12 @@ and report.html.
 
 import argparse
 
-from datasets.avmnist.load import MODALITIES, is_stand_in, load_avmnist, train_files
+from datasets.avmnist.load import MODALITIES, data_identity, is_stand_in, load_avmnist
 from models.fusion import AudioImageNetwork
 from models.lenet import AudioLeNet, ImageLeNet
 from utils import cli
 from utils.candidates.evaluators import CachedEvaluator
-from utils.candidates.feature_bank import data_identity
 from utils.candidates.live import LiveEvaluator
-from utils.files import sha256
 from utils.runs import data_flags, flags
 from utils.runs.search import open_search
 from utils.search.space import Space
@@ -49,18 +47,16 @@ def main() -> None:
     data = load_avmnist(args.datadir, args.num_outputs, data_flags.limits(args), args.dev_samples)
     flags.check_batches(head, args.batchsize, len(data["train"].labels))
     splits = {
-        name: ArraySplit((data[name].images, data[name].spectrograms), data[name].labels, data[name].release)
-        for name in ("train", "dev")
+        name: ArraySplit((data[name].images, data[name].spectrograms), data[name].labels) for name in ("train", "dev")
     }
 
     # Networks: both trained on their own modality; the search trains only the central weights between them
     space = Space(sizes=(AudioLeNet.depth, ImageLeNet.depth))
     network = AudioImageNetwork(space.rows()[:1], head, args.channels)
     checkpoints = [args.checkpointdir / args.audio_cp, args.checkpointdir / args.rgb_cp]
-    load_backbones(network, checkpoints)
     inputs = {
-        "checkpoints": [sha256(path) for path in checkpoints],
-        "data": data_identity(args.datadir, train_files(args.datadir), dev_samples=args.dev_samples),
+        "checkpoints": load_backbones(network, checkpoints),
+        "data": data_identity(data, ["train"], dev_samples=args.dev_samples),
     }
 
     with open_search(run, settings, space, MODALITIES, inputs, args.randsearch) as search:

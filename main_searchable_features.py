@@ -15,7 +15,7 @@ from datasets.features import load_features
 from models.fusion import ACTIVATION_NAMES, FeatureLayout
 from utils import cli
 from utils.candidates.evaluators import CachedEvaluator
-from utils.candidates.feature_bank import bank_of_features, data_identity, feature_splits
+from utils.candidates.feature_bank import bank_of_features, feature_splits
 from utils.runs import data_flags, flags
 from utils.runs.search import open_search
 from utils.search.space import Space
@@ -51,7 +51,7 @@ def main() -> None:
     flags.check_batches(head, args.batchsize, len(splits["train"]))
     activations = sorted({ACTIVATION_NAMES.index(name) for name in args.activations})
     space = Space(tuple(map(len, data.widths)), tuple(activations), args.allow_skip)
-    inputs = {"data": data_identity(args.datadir, ["train.npz", "dev.npz"])}
+    inputs = {"data": data.checksums}
 
     with open_search(run, settings, space, data.modalities, inputs, args.randsearch) as search:
         # Feature bank

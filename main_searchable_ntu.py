@@ -18,7 +18,6 @@ from models.inflated_resnet import InflatedResNet50
 from utils import cli
 from utils.candidates.evaluators import CachedEvaluator
 from utils.candidates.live import LiveEvaluator
-from utils.files import sha256
 from utils.runs import data_flags, flags
 from utils.runs.search import open_search
 from utils.search.space import Space
@@ -53,9 +52,8 @@ def main() -> None:
     space = Space(sizes=(SkeletonNet.depth, InflatedResNet50.depth))
     network = SkeletonRGBNetwork(space.rows()[:1], head, args.vid_len[1])
     checkpoints = data_flags.ntu_checkpoints(args, SKELETON, RGB)
-    load_backbones(network, checkpoints)
     inputs = {
-        "checkpoints": [sha256(path) for path in checkpoints],
+        "checkpoints": load_backbones(network, checkpoints),
         "data": fingerprints | {"crops": args.seed},
     }
 

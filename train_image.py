@@ -11,10 +11,9 @@ import argparse
 
 import torch
 
-from datasets.avmnist.load import is_stand_in, load_avmnist, train_files
+from datasets.avmnist.load import data_identity, is_stand_in, load_avmnist
 from models.lenet import ImageLeNet
 from utils import cli
-from utils.candidates.feature_bank import data_identity
 from utils.runs import data_flags, flags, schedules
 from utils.runs.folder import open_training
 from utils.runs.unimodal import finish_unimodal, train_unimodal
@@ -40,8 +39,7 @@ def main() -> None:
     # Data
     data = load_avmnist(args.datadir, args.num_outputs, data_flags.limits(args), args.dev_samples)
     splits = {name: ArraySplit((split.images,), split.labels).to(run.device) for name, split in data.items()}
-    files = train_files(args.datadir, ["image"])
-    inputs = {"data": data_identity(args.datadir, files, dev_samples=args.dev_samples)}
+    inputs = {"data": data_identity(data, modalities=["image"], dev_samples=args.dev_samples)}
 
     # Network and optimizer
     torch.manual_seed(derive_seed(args.seed, "image network"))

@@ -61,7 +61,8 @@ def step_seconds(steps: int, repeats: int) -> dict[str, list[float]]:
 def accuracies(args: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
     """Training accuracy of the last epoch and best dev accuracy, by way and seed."""
     data = load_avmnist(args.datadir, limits={"train": args.limit_train})
-    splits = {name: ArraySplit((data[name].spectrograms,), data[name].labels) for name in ("train", "dev")}
+    cpu = torch.device("cpu")
+    splits = {name: ArraySplit((data[name].spectrograms,), data[name].labels).to(cpu) for name in ("train", "dev")}
     reached: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
     for seed, way in tqdm(list(itertools.product(range(3), WAYS)), desc="runs", disable=not args.verbose):
         training, best = Training(way, seed), 0.0

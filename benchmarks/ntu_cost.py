@@ -37,6 +37,7 @@ from models.hcn import SkeletonNet
 from models.inflated_resnet import InflatedResNet50
 from tests.ntu_samples import draw_clip, draw_skeletons, sample_name, write_skeleton, write_video
 from utils import cli
+from utils.arrays import ArrayOnDisk
 from utils.candidates.evaluators import CachedEvaluator
 from utils.candidates.feature_bank import EXTRACTION_BATCH, BankedSplit, FeatureBank
 from utils.files import write_json
@@ -161,12 +162,12 @@ def measure_memory(rows: int, device: torch.device) -> dict[str, float]:
         np.save(dev_path, table[:1000])
         labels = torch.arange(rows) % CLASSES
         for name, memory in (("whole", float("inf")), ("streamed", 0)):
-            del table  # and the memory that it maps
+            del table
             Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
             before = _status("VmRSS")
-            table = np.load(train_path, mmap_mode="c")
-            train = BankedSplit.of([ArraySplit((torch.from_numpy(table),), labels)])
-            dev = ArraySplit((torch.from_numpy(np.load(dev_path, mmap_mode="c")),), labels[:1000])
+            table, dev_table = (ArrayOnDisk(path, ("float32",), (LAYOUT.total,)) for path in (train_path, dev_path))
+            train = BankedSplit.of([ArraySplit((table,), labels)])
+            dev = ArraySplit((dev_table,), labels[:1000])
             bank = FeatureBank(LAYOUT, train, dev, Path(folder), reused=True)
             settings = dataclasses.replace(TRAINING, epochs=1)
             evaluator = CachedEvaluator(bank, HeadSettings(CLASSES), settings, device, memory=memory)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from utils.arrays import read_arrays
 from utils.errors import DataError
 
 MODALITIES = range(2, 6)  # possible numbers of modalities
@@ -31,6 +32,7 @@ class FeatureData:
     multi_label: bool
     rows: Mapping[str, np.ndarray]  # by split
     labels: Mapping[str, np.ndarray]  # by split, int64 (N,) or float32 (N, C)
+    checksums: Mapping[str, str]  # SHA-256 of the files by name, which are the data's fingerprint
 
     @property
     def feature_names(self) -> list[str]:
@@ -49,7 +51,13 @@ def load_features(folder: Path, splits: Sequence[str], limits: Mapping[str, int 
     Raises:
         DataError: a file is missing or damaged, or breaks a rule; the message names the file, the array and the rule.
     """
-    arrays = {split: _read(folder / f"{split}.npz") for split in splits}
+    arrays, checksums = dict[str, Arrays](), dict[str, str]()
+    for split in splits:
+        path = folder / f"{split}.npz"
+        try:
+            arrays[split], checksums[path.name] = read_arrays(path, DataError)
+        except FileNotFoundError:
+            raise DataError(f"{path} is missing; docs/own_data.md describes the file") from None
     train = arrays[splits[0]]
     features = _features(folder / f"{splits[0]}.npz", train)
     for split in splits:
@@ -66,27 +74,7 @@ def load_features(folder: Path, splits: Sequence[str], limits: Mapping[str, int 
         rows[split] = np.concatenate([arrays[split][name][kept] for name in columns], axis=1, dtype=np.float32)
         labels[split] = arrays[split]["label"][kept].astype(np.float32 if multi_label else np.int64)
     widths = tuple(tuple(train[name].shape[1] for name in names) for names in features.values())
-    return FeatureData(tuple(features), widths, bool(logits), num_outputs, multi_label, rows, labels)
-
-
-def _read(path: Path) -> dict[str, np.ndarray]:
-    try:
-        archive = np.load(path, allow_pickle=False)
-        if isinstance(archive, np.ndarray):
-            raise DataError(f"{path} is a single array, not an .npz file of named arrays; write it with numpy.savez")
-        with archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing; docs/own_data.md describes the file") from None
-    except Exception as error:  # zip, its compressions and numpy's headers raise almost anything on damaged bytes
-        if isinstance(error, DataError) or (isinstance(error, OSError) and error.filename):
-            raise
-        problem = "does not fit into memory" if isinstance(error, MemoryError) else "is not a complete .npz file"
-        raise DataError(f"{path} {problem}: {' '.join(str(error).split())[:200]}") from None
-    for name, array in arrays.items():
-        if not isinstance(array, np.ndarray):  # another kind of file in the archive
-            raise DataError(f"{path}: {name!r} is not an array; write the file with numpy.savez")
-    return arrays
+    return FeatureData(tuple(features), widths, bool(logits), num_outputs, multi_label, rows, labels, checksums)
 
 
 def _features(path: Path, arrays: Arrays) -> dict[str, list[str]]:

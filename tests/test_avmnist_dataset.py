@@ -1,12 +1,13 @@
 """Reading AV-MNIST: splits, limits, alignment, and every way in which a data set can be wrong."""
 
 import json
+import os
 
 import numpy as np
 import pytest
 import torch
 
-from datasets.avmnist.load import is_stand_in, load_avmnist, train_files
+from datasets.avmnist.load import data_identity, is_stand_in, load_avmnist
 from utils.errors import DataError
 from utils.training.batches import ArraySplit
 
@@ -30,8 +31,8 @@ def save(path, array) -> None:
 
 def samples(split) -> list[int]:
     """Which samples a split holds, in order; its parts must agree."""
-    numbers = split.images[:, 0, 5, 7].long()
-    assert torch.equal(numbers, split.spectrograms[:, 0, 60, 3].long())
+    numbers = split.images[:][:, 0, 5, 7].long()
+    assert torch.equal(numbers, split.spectrograms[:][:, 0, 60, 3].long())
     assert torch.equal(numbers % 10, split.labels)
     return numbers.tolist()
 
@@ -54,7 +55,6 @@ def test_dev_samples_and_limit_train_give_the_split_of_the_mfas_authors(tmp_path
     splits = load_avmnist(tmp_path, limits={"train": 50}, dev_samples=5)
     assert samples(splits["train"]) == list(range(50))
     assert samples(splits["dev"]) == list(range(55, 60))
-    assert train_files(tmp_path) == ["images/train_data.npy", "audio/train_data.npy", "train_labels.npy"]
 
 
 @pytest.mark.parametrize("dev", [24, 25])
@@ -70,7 +70,7 @@ def test_float64_images_become_float32_batch_by_batch(tmp_path):
     pixels = np.random.default_rng(0).random((24, 784))
     save(tmp_path / "image/train_data.npy", pixels)
     split = load_avmnist(tmp_path)["train"]
-    assert split.images.dtype == torch.float64
+    assert split.images[:].dtype == torch.float64
     (batch,) = next(iter(ArraySplit((split.images,), split.labels).batches(3)))[0]
     assert batch.dtype == torch.float32
     assert np.array_equal(batch.flatten(1).numpy(), pixels[:3].astype(np.float32))
@@ -81,8 +81,8 @@ def test_types_and_shapes(tmp_path):
     save(tmp_path / "test_labels.npy", np.array([9, 0, 1, 2, 3], np.uint8))
     for split in load_avmnist(tmp_path).values():
         count = len(split.labels)
-        assert (split.images.shape, split.images.dtype) == ((count, 1, 28, 28), torch.float32)
-        assert (split.spectrograms.shape, split.spectrograms.dtype) == ((count, 1, 112, 112), torch.uint8)
+        assert (split.images.shape, split.images[:].dtype) == ((count, 1, 28, 28), torch.float32)
+        assert (split.spectrograms.shape, split.spectrograms[:].dtype) == ((count, 1, 112, 112), torch.uint8)
         assert split.labels.dtype == torch.int64
 
 
@@ -96,7 +96,7 @@ def test_images_are_rows_of_pixels_and_files_stay_as_they_are(tmp_path):
     write(tmp_path)
     pixels = np.random.default_rng(0).random((24, 784), np.float32)
     save(tmp_path / "image/train_data.npy", pixels)
-    images = load_avmnist(tmp_path)["train"].images
+    images = load_avmnist(tmp_path)["train"].images[:]
     assert images[3, 0, 2, 5] == pixels[3, 2 * 28 + 5]
     images += 1  # a copy in memory
     assert np.array_equal(np.load(tmp_path / "image/train_data.npy"), pixels)
@@ -280,10 +280,38 @@ def test_a_damaged_manifest_is_named(tmp_path, content):
         is_stand_in(tmp_path)
 
 
-def test_what_is_released_is_read_again(tmp_path):
+USES = {
+    "found": {},
+    "search": {"parts": ["train"]},
+    "image": {"modalities": ["image"]},
+    "audio": {"modalities": ["audio"]},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "unused"),
+    [
+        ("train_labels.npy", set()),
+        ("test_labels.npy", {"search"}),
+        ("image/train_data.npy", {"audio"}),
+        ("image/test_data.npy", {"audio", "search"}),
+        ("audio/train_data.npy", {"image"}),
+        ("audio/test_data.npy", {"image", "search"}),
+    ],
+)
+def test_the_content_of_the_arrays_that_a_run_uses_is_its_fingerprint(tmp_path, name, unused):
+    def identities(folder) -> dict:
+        return {use: data_identity(load_avmnist(folder), **options) for use, options in USES.items()}
+
     write(tmp_path, 60)
-    split = load_avmnist(tmp_path)["train"]
-    assert len(split.maps) == 2
-    before = samples(split)
-    split.release()
-    assert samples(split) == before == list(range(55))
+    write(tmp_path / "copy", 60)
+    known = identities(tmp_path)
+    assert identities(tmp_path / "copy") == known
+    path = tmp_path / name
+    stat, values = path.stat(), np.load(path)
+    values[[0, -1]] = values[[-1, 0]]  # nothing but the content differs
+    np.save(path, values)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    changed = {use for use, identity in identities(tmp_path).items() if identity != known[use]}
+    assert changed == USES.keys() - unused
+    assert data_identity(load_avmnist(tmp_path), dev_samples=5) != data_identity(load_avmnist(tmp_path))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import hashlib
 import io
 import json
 import os
@@ -9,7 +10,9 @@ import pickle
 import random
 import re
 import warnings
+import zipfile
 from collections import OrderedDict
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,11 +20,14 @@ import torch
 from models.fusion import AudioImageNetwork, FusionHead, HeadSettings
 from models.hcn import SkeletonNet
 from models.lenet import AudioLeNet, ImageLeNet
+from utils.arrays import read_array, read_arrays
 from utils.errors import DataError, UsageError
-from utils.files import LockedError, locked, read_json, whole_file, write_json
+from utils.files import LockedError, locked, whole_file, write_json
+from utils.reading import read_bytes, read_json, sha256
 from utils.search.journal import FORMAT, Journal
 from utils.training.checkpoints import find_checkpoint, load_into, load_state, names_file, save_state
 from utils.training.mismatch import flags_that_fit
+from utils.training.resume import NetworkRecord
 
 
 def refused(path, reader=load_state) -> str:
@@ -39,14 +45,14 @@ def test_a_network_survives_the_round_trip(tmp_path):
     load_into(second, tmp_path / "new" / "image.pkl")
     for name, value in first.state_dict().items():
         assert torch.equal(second.state_dict()[name], value), name
-    assert list(load_state(tmp_path / "new" / "image.pkl")) == list(first.state_dict())
+    assert list(load_state(tmp_path / "new" / "image.pkl")[0]) == list(first.state_dict())
 
 
 def test_the_prefix_of_dataparallel_is_stripped(tmp_path):
     network, path = ImageLeNet(), tmp_path / "image.pkl"
     state = OrderedDict((f"module.{name}", value) for name, value in network.state_dict().items())
     torch.save(state, path)
-    assert list(load_state(path)) == list(network.state_dict())
+    assert list(load_state(path)[0]) == list(network.state_dict())
     load_into(ImageLeNet(), path)
 
 
@@ -111,7 +117,7 @@ def test_damaged_checkpoints(tmp_path):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                assert isinstance(load_state(path), dict)
+                assert isinstance(load_state(path)[0], dict)
             except UsageError as error:
                 assert str(path) in str(error)  # noqa: PT017 - most are refused, and only so
 
@@ -131,7 +137,7 @@ def test_a_changed_byte_is_found(tmp_path):
     for at in [*range(0, len(whole), 7), *range(start, start + 80)]:
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
         try:
-            assert torch.equal(load_state(path)["w"], saved["w"])
+            assert torch.equal(load_state(path)[0]["w"], saved["w"])
             assert not start <= at < start + 80
         except UsageError as error:
             assert str(path) in str(error)  # noqa: PT017
@@ -143,7 +149,118 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, value):
     assert state["bn1.num_batches_tracked"].dtype == torch.int64
     state["bn2.running_var"][1] = value
     save_state(path, state)
-    assert "holds numbers that are not finite in bn2.running_var" in refused(path)
+    message = refused(path, lambda p: load_into(ImageLeNet(), p))
+    assert "holds numbers that are not finite in bn2.running_var" in message
+
+
+def test_the_checksum_is_of_the_bytes_that_were_loaded(tmp_path, monkeypatch):
+    """Also if the file is replaced in between."""
+    path, first, second = tmp_path / "image.pkl", ImageLeNet(), ImageLeNet()
+    save_state(path, first.state_dict())
+    known, load = hashlib.sha256(path.read_bytes()).hexdigest(), torch.load
+
+    def replaced(*args, **kwargs):
+        save_state(path, second.state_dict())
+        return load(*args, **kwargs)
+
+    monkeypatch.setattr(torch, "load", replaced)
+    loaded = ImageLeNet()
+    assert load_into(loaded, path) == known != hashlib.sha256(path.read_bytes()).hexdigest()
+    assert torch.equal(loaded.conv1.weight, first.conv1.weight)
+
+
+def test_scripts_use_the_checksums_of_what_was_read():
+    scripts = [path for path in Path(__file__).parents[1].glob("*.py") if "sha256" in path.read_text()]
+    assert scripts == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_weights_of_another_precision_are_converted(tmp_path, dtype):
+    path, network = tmp_path / "image.pkl", ImageLeNet()
+    state = ImageLeNet().to(dtype).state_dict()
+    torch.save(state, path)
+    load_into(network, path)
+    assert network.conv1.weight.dtype == torch.float32
+    assert torch.equal(network.conv1.weight, state["conv1.weight"].float())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: w.long(), "must hold conv1.weight as torch.float32, but holds torch.int64"),
+        (lambda w: w > 0, "must hold conv1.weight as torch.float32, but holds torch.bool"),
+        (lambda w: w + 0j, "in which 'conv1.weight' is torch.complex64"),
+        (lambda w: torch.zeros(1).expand(10**4, 10**4, 10**4, 1), "(10000, 10000, 10000, 1), stored in 4 bytes"),
+        (lambda w: torch.zeros(1).expand(w.shape), "stored in 4 bytes"),
+        (lambda w: torch.full_like(w, 1e300, dtype=torch.float64), "numbers that are not finite in conv1.weight"),
+        (lambda w: {"nested": w}, "in which 'conv1.weight' is no dense tensor (dict)"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_before_memory_is_taken(tmp_path, change, message):
+    path, state = tmp_path / "image.pkl", ImageLeNet().state_dict()
+    state["conv1.weight"] = change(state["conv1.weight"].clone())
+    torch.save(state, path)
+    assert path.stat().st_size < 100_000
+    assert message in refused(path, lambda p: load_into(ImageLeNet(), p))
+
+
+def test_a_compressed_archive_is_refused(tmp_path):
+    """A few bytes of it can take any amount of memory."""
+    path, plain = tmp_path / "image.pkl", io.BytesIO()
+    torch.save({"w": torch.zeros(10**6)}, plain)
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    assert "must hold its records as torch.save writes them, not compressed" in refused(path)
+
+
+def test_the_state_of_another_network_is_not_resumed(tmp_path):
+    def trained(network, optimizer) -> NetworkRecord:
+        record = NetworkRecord(network, tmp_path)
+        network(torch.zeros(2, 1, 28, 28)).sum().backward()
+        optimizer.step()
+        record.add({"epoch": 0, "dev_accuracy": 0.5}, optimizer)
+        return record
+
+    network = ImageLeNet()
+    trained(network, torch.optim.Adam(network.parameters()))
+    with pytest.raises(UsageError, match=rf"{tmp_path}/state\.checkpoint does not fit this ImageLeNet"):
+        NetworkRecord(ImageLeNet(channels=4), tmp_path)
+    record = NetworkRecord(ImageLeNet(), tmp_path)
+    record.restore(record.network, torch.optim.Adam(record.network.parameters()))
+    assert torch.equal(record.network.conv1.weight, network.conv1.weight)
+    broken = {
+        "another name": lambda saved: saved["state"][0].update(other=saved["state"][0].pop("exp_avg")),
+        "another shape": lambda saved: saved["state"][0].update(exp_avg=torch.zeros(3)),
+        "no tensor": lambda saved: saved["state"][0].update(exp_avg="none"),
+        "no groups": lambda saved: saved["param_groups"].clear(),
+        "odd group": lambda saved: saved["param_groups"][0].update(params=3),
+    }
+    for change in broken.values():
+        record = NetworkRecord(ImageLeNet(), tmp_path)
+        change(record.values["optimizer"])
+        optimizer = torch.optim.Adam(record.network.parameters())
+        with pytest.raises(UsageError, match=r"state\.checkpoint does not fit: its optimizer state"):
+            record.restore(record.network, optimizer)
+
+
+@pytest.mark.parametrize("read", [read_bytes, read_json, load_state, sha256, read_array, read_arrays])
+def test_only_regular_files_are_read(tmp_path, read):
+    path = tmp_path / "file"
+    os.mkfifo(path)
+    assert f"{path} must be a regular file, but is a named pipe" in refused(path, read)
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    assert f"{path} must be a regular file, but is a device" in refused(path, read)
+
+
+def test_files_are_read_by_the_readers_only():
+    """Which check that the file is a regular one, its size, and the form of its content."""
+    root, allowed = Path(__file__).parents[1], {"utils/reading.py", "utils/training/checkpoints.py"}
+    folders = (root / name for name in ("datasets", "models", "utils"))
+    for path in [*root.glob("*.py"), *(path for folder in folders for path in folder.rglob("*.py"))]:
+        if str(path.relative_to(root)) not in allowed:
+            assert not re.search(r"json\.loads?\(|np\.load\(|torch\.load\(|mmap", path.read_text()), path
 
 
 def test_a_full_disk_is_an_error_of_the_system(tmp_path, monkeypatch):
@@ -158,7 +275,7 @@ def test_a_full_disk_is_an_error_of_the_system(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left on device"):
         save_state(path, {"w": torch.ones(3)})
     monkeypatch.undo()
-    assert torch.equal(load_state(path)["w"], torch.zeros(3))
+    assert torch.equal(load_state(path)[0]["w"], torch.zeros(3))
     assert [p.name for p in tmp_path.iterdir()] == ["image.pkl"]
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import os
 import socket
 import subprocess
 import threading
@@ -268,9 +267,10 @@ def test_killed_while_unpacking(server, originals, tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device /dev/full, which Linux has")
-def test_a_full_disk_is_an_error_that_names_the_file(server, tmp_path):
+def test_a_full_disk_is_an_error_that_names_the_file(server, tmp_path, monkeypatch):
     server.files["/f"] = b"little"  # buffered: the disk refuses it only at the end
-    (tmp_path / f".f.{os.getpid()}@{socket.gethostname()}.tmp").symlink_to("/dev/full")
+    monkeypatch.setattr("utils.files.secrets.token_hex", lambda count: "0")
+    (tmp_path / ".f.0.tmp").symlink_to("/dev/full")
     with pytest.raises(OSError, match=r"No space left.*/f'"):
         dl.download(f"{server.url}/f", tmp_path / "f", verbose=False)
     assert len(server.asked) == 1

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from models.fusion import AudioImageNetwork, FusionHead, HeadSettings, SkeletonRGBNetwork
+from utils.arrays import ArrayOnDisk
 from utils.candidates.evaluators import CachedEvaluator, TrainingSettings
-from utils.candidates.feature_bank import TableOnDisk, open_bank
+from utils.candidates.feature_bank import open_bank
 from utils.candidates.live import LiveEvaluator
 from utils.seeds import derive_seed
 from utils.training.batches import ArraySplit, LoadedSplit
@@ -106,7 +107,7 @@ def test_a_bank_that_is_read_from_disk_tells_the_same(tmp_path, splits, options)
     )
     assert whole == read
     (table,), (mapped,) = bank.on(cpu, memory=1000)["train"].at_pass(1).inputs, bank.on(cpu)["train"].at_pass(1).inputs
-    assert isinstance(table, TableOnDisk)
+    assert isinstance(table, ArrayOnDisk)
     assert isinstance(mapped, torch.Tensor)
     assert torch.equal(table[torch.tensor([5, 0, 5])], mapped[[5, 0, 5]])
 

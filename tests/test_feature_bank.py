@@ -9,9 +9,10 @@ import torch
 from models.fusion import AudioImageNetwork, FeatureLayout, FusionHead, HeadSettings
 from models.lenet import AudioLeNet, ImageLeNet
 from utils.candidates import fused
-from utils.candidates.feature_bank import data_identity, open_bank
+from utils.candidates.feature_bank import open_bank
 from utils.candidates.fused.lenet import FusedLeNet
-from utils.files import sha256
+from utils.errors import UsageError
+from utils.reading import sha256
 from utils.training.batches import ArraySplit
 from utils.training.devices import threads
 
@@ -53,7 +54,7 @@ def test_rows_hold_the_features_and_logits_of_the_networks(tmp_path, network, sp
     assert bank.layout == FeatureLayout(((2, 4, 8, 16, 32), (2, 4, 8)), 4)
     for name, split in splits.items():
         banked = bank.splits[name] if name == "dev" else bank.splits[name].at_pass(0)
-        (rows,) = banked.inputs
+        rows = banked.inputs[0][:]
         assert rows.shape == (len(split), bank.layout.total) == (len(split), 62 + 14 + 2 * 4)
         assert torch.equal(banked.labels, split.labels)
         features, logits = bank.layout.split(rows)
@@ -69,19 +70,54 @@ def test_a_head_on_the_bank_tells_what_the_whole_network_tells(tmp_path, network
     head.load_state_dict({name: value for name, value in network.state_dict().items() if name in head.state_dict()})
     with torch.no_grad():
         whole = network.eval()(*(x.float() for x in splits["dev"].inputs))
-        torch.testing.assert_close(head(*bank.layout.split(bank.splits["dev"].inputs[0])), whole, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            head(*bank.layout.split(bank.splits["dev"].inputs[0][:])), whole, rtol=1e-4, atol=1e-4
+        )
+
+
+def test_a_table_that_changed_is_reported_and_extracted_again(tmp_path, network, splits, capsys):
+    first = open_bank(tmp_path, network, splits, {}, CPU, verbose=False)
+    path = first.folder / "train-0.npy"
+    whole = path.read_bytes()
+    zeroed = whole[:128] + bytes(len(whole) - 128)
+    for damage in (
+        lambda: path.write_bytes(zeroed),
+        lambda: path.write_bytes(whole[:-4] + b"\0\0\1\0"),
+        lambda: path.write_bytes(whole[:-4]),
+        lambda: path.write_bytes(b""),
+        path.with_suffix(".sha256").unlink,
+        lambda: path.with_suffix(".sha256").write_text("no checksum"),
+    ):
+        damage()
+        again = open_bank(tmp_path, network, splits, {}, CPU, verbose=False)
+        assert not again.reused
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"warning: {path} is damaged (")
+        assert path.read_bytes() == whole
+        assert open_bank(tmp_path, network, splits, {}, CPU, verbose=False).reused
+
+
+def test_a_table_that_changes_while_it_is_in_use_is_an_error(tmp_path, network, splits):
+    bank = open_bank(tmp_path, network, splits, {}, CPU, verbose=False)
+    path = bank.folder / "train-0.npy"
+    path.write_bytes(path.read_bytes()[:-4])  # a map would kill the process here
+    for use in (lambda: bank.on(CPU), lambda: bank.on(CPU, 0)["train"].inputs[0][torch.tensor([34])]):
+        with pytest.raises((UsageError, OSError), match=r"cut short|was changed while it was in use"):
+            use()
 
 
 def test_a_second_opening_computes_nothing(tmp_path, network, splits):
     first = open_bank(tmp_path, network, splits, {"audio": "aa"}, CPU, verbose=False)
     times = {path: path.stat().st_mtime_ns for path in first.folder.iterdir()}
-    assert {path.name for path in times} == {"train-0.npy", "dev.npy", "bank.json", "seconds.json", ".lock"}
-    first.splits["dev"].inputs[0].zero_()  # a copy in memory, the file stays
+    assert {path.name for path in times} == {
+        *("train-0.npy", "train-0.sha256", "dev.npy", "dev.sha256", "bank.json", "seconds.json", ".lock")
+    }
+    first.splits["dev"].inputs[0][:].zero_()  # a copy in memory, the file stays
     second = open_bank(tmp_path, network, splits, {"audio": "aa"}, CPU, verbose=False)
     assert second.reused
     assert second.folder == first.folder
     assert {path: path.stat().st_mtime_ns for path in second.folder.iterdir()} == times
-    assert second.splits["dev"].inputs[0].any()
+    assert second.splits["dev"].inputs[0][:].any()
     assert json.loads((first.folder / "bank.json").read_text())["audio"] == "aa"
     assert second.seconds == first.seconds > 0
 
@@ -123,7 +159,7 @@ def test_an_unfinished_bank_is_computed_anew(tmp_path, network, splits):
         (bank.folder / name).unlink()
     again = open_bank(tmp_path, network, splits, {}, CPU, verbose=False)
     assert not again.reused
-    assert torch.equal(again.splits["train"].at_pass(0).inputs[0], bank.splits["train"].at_pass(0).inputs[0])
+    assert torch.equal(again.splits["train"].inputs[0][:], bank.splits["train"].inputs[0][:])
 
 
 @pytest.mark.trained  # on other kernels, too, though nothing is trained
@@ -135,26 +171,23 @@ def test_batches_side_by_side_give_the_same_bank(tmp_path, network):
     for count in (1, 3):
         with threads(count):
             bank = open_bank(tmp_path / str(count), network, {"train": split, "dev": split.tail(290)}, {}, CPU, False)
-        tables.append(bank.splits["train"].at_pass(0).inputs[0])
+        tables.append(bank.splits["train"].at_pass(0).inputs[0][:])
     assert torch.equal(*tables)
-
-
-def test_a_data_set_is_known_by_its_files_and_its_manifest(tmp_path):
-    (tmp_path / "a.npy").write_bytes(b"123")
-    before = data_identity(tmp_path, ["a.npy"])
-    assert before == data_identity(tmp_path, ["a.npy"])
-    assert list(before) == ["a.npy"]
-    (tmp_path / "a.npy").write_bytes(b"1234")
-    assert data_identity(tmp_path, ["a.npy"]) != before
-    (tmp_path / "manifest.json").write_text("{}")
-    known = data_identity(tmp_path, ["a.npy"])
-    assert known["manifest"] == sha256(tmp_path / "manifest.json")
-    assert len(known["a.npy"]) == 2
 
 
 def test_sha256(tmp_path):
     (tmp_path / "empty").write_bytes(b"")
     assert sha256(tmp_path / "empty") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+def test_sha256_of_a_large_file_reads_blocks_at_equal_distances(tmp_path):
+    path, block = tmp_path / "table", bytes(range(256)) * 4096
+    path.write_bytes(4 * block + b"end")
+    read = {place: sha256(path, most=2 << 20) for place in range(5)}
+    for place in range(5):
+        path.write_bytes(place * block + block[::-1] + (3 - place) * block + b"end")
+        assert (sha256(path, most=2 << 20) != read[place]) == (place in (0, 3))
+        assert sha256(path) != sha256(4 * block + b"end")
 
 
 def test_an_extraction_that_was_cut_off_goes_on_where_it_stopped(tmp_path, network):
@@ -175,11 +208,7 @@ def test_an_extraction_that_was_cut_off_goes_on_where_it_stopped(tmp_path, netwo
         assert bank.folder == home
         assert (home / "train-0.npy").read_bytes() == table
         assert {path.name for path in home.iterdir()} == {
-            "train-0.npy",
-            "dev.npy",
-            "bank.json",
-            "seconds.json",
-            ".lock",
+            *("train-0.npy", "train-0.sha256", "dev.npy", "dev.sha256", "bank.json", "seconds.json", ".lock")
         }
 
 

@@ -89,7 +89,7 @@ def test_a_torn_last_line_is_cut_off_and_reported(tmp_path, capsys, rest):
     ("line", "message"),
     [
         ('{"kind": "candidate", "step": 0', "line 3"),
-        ("[1]", "not an object with a kind"),
+        ("[1]", "it must be an object"),
         ('{"kind": "candidate", "step": 0, "configuration": [[0]], "accuracies": [], "seconds": 1}', "have failed"),
         ('{"kind": "candidate", "step": 0, "configuration": "x", "accuracies": [0.1], "seconds": 1}', "configuration"),
         ('{"kind": "candidate", "step": 0, "configuration": [[0]], "accuracies": [NaN], "seconds": 1}', "accuracies"),

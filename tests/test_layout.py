@@ -7,7 +7,15 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted(path.stem for path in ROOT.glob("*.py"))
-BASE = ["utils.errors", "utils.files", "utils.seeds", "utils.progress", "utils.interrupts"]
+BASE = [
+    "utils.errors",
+    "utils.files",
+    "utils.reading",
+    "utils.arrays",
+    "utils.seeds",
+    "utils.progress",
+    "utils.interrupts",
+]
 ORDER = [  # each may import only what comes before it
     "models",
     *BASE,

@@ -398,8 +398,36 @@ def test_identity(copied):
         others.append(identity())
     write_pack(datadir, 1, False)
     others.append(identity())
+    joints = datadir / "nturgbd_skeletons_packed" / "joints.npy"
+    stat, content = joints.stat(), bytearray(joints.read_bytes())
+    content[-1] ^= 1  # nothing but the content differs
+    joints.write_bytes(content)
+    os.utime(joints, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    others.append(identity())
     everything = [first, *others]
     assert all(a != b for number, a in enumerate(everything) for b in everything[:number])
+
+
+@pytest.mark.parametrize(("modality", "half"), [("rgb", rgb), ("skeleton", skeleton)])
+def test_a_sample_that_changed_since_its_fingerprint_was_taken_is_an_error(copied, modality, half):
+    datadir, _ = copied
+    dev = discover(datadir, SETTINGS).splits(("dev",))["dev"]
+    dev.identity()
+    dev.load(0, modality)
+    os.utime(half(datadir, dev.names[0]), (1, 1))
+    with pytest.raises(DataError, match="was changed while it was in use; start again"):
+        dev.load(0, modality)
+    dev.load(1, modality)
+
+
+def test_a_pack_that_is_cut_while_it_is_in_use_is_an_error(copied):
+    datadir, _ = copied
+    write_pack(datadir, 1, False)
+    dev = discover(datadir, SETTINGS).splits(("dev",))["dev"]
+    with open(datadir / "nturgbd_skeletons_packed" / "joints.npy", "rb+") as file:
+        file.truncate(128)  # a map would kill the process here
+    with pytest.raises((DataError, OSError), match=r"cut short|was changed while it was in use"):
+        dev.load(0, "skeleton")
 
 
 def test_normalised_clips():

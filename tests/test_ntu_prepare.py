@@ -161,9 +161,10 @@ def test_damaged_originals_are_refused(tmp_path):
         transcode(tmp_path / "missing.avi", tmp_path / "clip.avi", VideoSettings(32))
 
 
-def test_failing_disk_is_no_fault_of_the_original(tmp_path):
+def test_failing_disk_is_no_fault_of_the_original(tmp_path, monkeypatch):
     original, clip = write_original(tmp_path / "original.avi"), tmp_path / "clip.avi"
-    clip.with_name(f".clip.avi.{os.getpid()}@{socket.gethostname()}.tmp").symlink_to("/dev/full")
+    monkeypatch.setattr("utils.files.secrets.token_hex", lambda count: "0")
+    clip.with_name(".clip.avi.0.tmp").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left") as error:
         transcode(original, clip, VideoSettings(32))
     assert error.value.filename == str(clip)

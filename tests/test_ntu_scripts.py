@@ -79,7 +79,8 @@ def test_training_reaches_far_above_chance(checkpoints, home, kind, frames):
 def test_search_reads_one_table_for_each_pass_and_repeats(search, home, run):
     (bank,) = (home / "checkpoints/ntu/feature_bank").iterdir()
     names = {path.name for path in bank.iterdir()}
-    assert names == {".lock", "bank.json", "seconds.json", "dev.npy", "train-0.npy", "train-1.npy"}
+    tables = {f"{table}.{kind}" for table in ("dev", "train-0", "train-1") for kind in ("npy", "sha256")}
+    assert names == {".lock", "bank.json", "seconds.json", *tables}
     assert (bank / "train-0.npy").read_bytes() != (bank / "train-1.npy").read_bytes()  # each has its own crops
     assert read(bank / "bank.json")["counts"] == {"train": 18, "dev": 24}  # half of the training subjects
     best = read(search / "best.json")

@@ -2,21 +2,22 @@
 
 A file is written under a temporary name, flushed to disk and renamed; a folder is built beside its final place and
 moved there. A process that is killed leaves only temporaries, which the next process to lock the folder removes.
+Files are read by `utils.reading`.
 """
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from utils.errors import ProjectError, UsageError
+from utils.errors import ProjectError
 
 LOCK = ".lock"  # file in a locked folder that names the process holding it
 _HELD: set[Path] = set()  # folders locked by this process
@@ -30,28 +31,53 @@ class LockedError(ProjectError):
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary neighbor for writing; it replaces `path` on success and is removed on any error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}@{socket.gethostname()}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
-        with errors_name(path), open(temporary, "wb") as file:
+        with errors_name(path), _open_temporary(temporary) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+            os.replace(temporary, path)  # while the file is locked, so that it is not swept
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
+def _open_temporary(path: Path) -> BinaryIO:
+    """Open a temporary file for writing and lock it, which shows `sweep` that its writer lives.
+
+    A process ID would not show that: another container on the same disk has other processes.
+    """
+    while True:
+        file = open(path, "wb")  # noqa: SIM115 - closed by the caller
+        with contextlib.suppress(OSError):  # a file system without such locks; there, nothing is swept
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:
+            return file
+        file.close()  # swept before it was locked
+
+
 def sweep(folder: Path, exclusive: bool = False) -> None:
-    """Remove temporary files left in `folder` by processes of this machine that were killed.
+    """Remove temporary files left in `folder` by processes that were killed.
 
     With `exclusive` no other process may write to the folder, and all temporaries are removed. Needed for files written
     by workers, which may end a moment after the process that held the lock.
     """
     for path in folder.glob(".*.tmp"):
-        match = re.fullmatch(r"\..+\.(\d{1,9})@(.+)\.tmp", path.name)
-        if match and (exclusive or (match[2] == socket.gethostname() and not _is_running(int(match[1])))):
+        if re.fullmatch(r"\..+\.([0-9a-f]{16}|\d{1,9}@.+)\.tmp", path.name) and (exclusive or not _is_locked(path)):
             path.unlink(missing_ok=True)
+
+
+def _is_locked(path: Path) -> bool:
+    """Return True if a process is writing the file, or if that cannot be determined."""
+    try:
+        with open(path, "r+b", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
 
 
 @contextlib.contextmanager
@@ -123,16 +149,6 @@ def locked(folder: Path) -> Iterator[None]:
             _HELD.discard(own)
 
 
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)  # sends nothing
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
 def _fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -153,15 +169,6 @@ def errors_name(path: Path) -> Iterator[None]:
         raise
 
 
-def sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb", buffering=0) as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def write_text(path: Path, text: str) -> None:
     """Write a whole text file."""
     with whole_file(path) as file:
@@ -171,16 +178,3 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: object) -> None:
     """Write a whole JSON file."""
     write_text(path, json.dumps(value, indent=2) + "\n")
-
-
-def read_json(path: Path) -> dict:
-    """Read a JSON object; UsageError if the file does not exist or holds anything else."""
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UsageError(f"{path} does not exist") from None
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is not JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise UsageError(f"{path} must hold a JSON object, but holds a {type(content).__name__}")
-    return content

@@ -17,9 +17,11 @@ from datasets.avmnist.audio import common_rate, plan_audio, write_spectrograms
 from datasets.avmnist.folder import ARRAYS, FORMAT, MANIFEST, SPLITS, RowWriter, replaceable_manifest
 from datasets.avmnist.load import read_parts
 from datasets.avmnist.sources import Raw, Settings, read_originals
+from utils.arrays import ArrayOnDisk, read_array
 from utils.errors import DataError
-from utils.files import restore_folder, sha256, whole_folder, write_json
+from utils.files import restore_folder, whole_folder, write_json
 from utils.progress import Progress
+from utils.reading import sha256
 
 VERSION = 1  # version of the folder's format and of how it is computed
 CHUNK = 4096  # images projected at a time
@@ -125,9 +127,9 @@ def _write_images(path: Path, images: np.ndarray, mean: np.ndarray, components: 
 
 def write_preview(folder: Path) -> None:
     """Draw preview.png: the first training sample of each digit, image above spectrogram."""
-    labels = np.load(folder / "train_labels.npy")
-    images = np.load(folder / "image" / "train_data.npy", mmap_mode="r")
-    audio = np.load(folder / "audio" / "train_data.npy", mmap_mode="r")
+    labels = read_array(folder / "train_labels.npy")
+    images = ArrayOnDisk(folder / "image" / "train_data.npy", ("float32",), (784,)).shaped(28, 28)
+    audio = ArrayOnDisk(folder / "audio" / "train_data.npy", ("uint8",), (112, 112))
     figure = Figure(figsize=(12, 2.9), dpi=100, layout="constrained")
     axes = figure.subplots(2, 10, squeeze=False)
     for digit, (upper, lower) in enumerate(axes.T):
@@ -135,9 +137,9 @@ def write_preview(folder: Path) -> None:
         for axis in (upper, lower):
             axis.set(xticks=[], yticks=[])
         samples = np.flatnonzero(labels == digit)
-        if len(samples):
-            upper.imshow(images[samples[0]].reshape(28, 28), cmap="gray")
-            lower.imshow(audio[samples[0]], cmap="gray", vmin=0, vmax=255)
+        for first in samples[:1]:
+            upper.imshow(images.read(slice(first, first + 1))[0], cmap="gray")
+            lower.imshow(audio.read(slice(first, first + 1))[0], cmap="gray", vmin=0, vmax=255)
     axes[0, 0].set_ylabel("image")
     axes[1, 0].set_ylabel("audio")
     figure.savefig(folder / "preview.png")

@@ -6,13 +6,15 @@ from pathlib import Path
 import numpy as np
 
 from utils.errors import DataError, UsageError
-from utils.files import errors_name, read_json
+from utils.files import errors_name
+from utils.reading import read_json
 
 FORMAT, MANIFEST = "avmnist", "manifest.json"
 FOLDERS, SPLITS = ("image", "audio"), ("train", "test")
 ARRAYS = [f"{folder}/{split}_data.npy" for folder in FOLDERS for split in SPLITS] + [
     f"{split}_labels.npy" for split in SPLITS
 ]
+FORM = {"format?": str, "stand_in?": bool}  # of the manifest
 
 
 def read_manifest(datadir: Path) -> dict:
@@ -21,7 +23,7 @@ def read_manifest(datadir: Path) -> dict:
     if not path.exists():
         return {}
     try:
-        return read_json(path)
+        return read_json(path, FORM)
     except UsageError as error:
         raise DataError(f"{path} is damaged ({error}); build the data set again with avmnist_gen.py --force") from None
 
@@ -44,7 +46,7 @@ def replaceable_manifest(folder: Path) -> dict | None:
     if foreign:
         raise DataError(f"{folder} holds {foreign[0].name}, which is not part of a data set; name another --datadir")
     try:
-        manifest = read_json(folder / MANIFEST)
+        manifest = read_json(folder / MANIFEST, FORM | {"splits?": {...: {"count": int}}})
     except UsageError:
         manifest = {}
     if manifest.get("format") != FORMAT:

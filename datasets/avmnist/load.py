@@ -1,7 +1,6 @@
 """Load AV-MNIST from arrays on disk, as written by `avmnist_gen.py`, the published fork or MultiBench."""
 
 import dataclasses
-import mmap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from datasets.avmnist.folder import FORMAT, MANIFEST, read_manifest
+from utils.arrays import ArrayOnDisk
 from utils.errors import DataError
 
 CHUNK = 4096  # images checked at a time
@@ -20,28 +20,32 @@ MODALITIES = ("audio", "image")  # the columns of a configuration
 class AVMNISTSplit:
     """Aligned samples: images (N, 1, 28, 28), spectrograms (N, 1, 112, 112) uint8, labels (N,) int64.
 
-    Images are float32, or float64 as the published generator writes them.
+    Images are float32, or float64 as the published generator writes them. Images and spectrograms are read on access.
     """
 
-    images: Tensor
-    spectrograms: Tensor
+    images: ArrayOnDisk
+    spectrograms: ArrayOnDisk
     labels: Tensor
-    maps: tuple[mmap.mmap, ...] = ()  # of the files
+    checksum: str  # SHA-256 of the file of labels
 
     def part(self, span: slice) -> "AVMNISTSplit":
         """The samples of a slice."""
-        return AVMNISTSplit(self.images[span], self.spectrograms[span], self.labels[span], self.maps)
+        return AVMNISTSplit(self.images.part(span), self.spectrograms.part(span), self.labels[span], self.checksum)
 
-    def release(self) -> None:
-        """Free the memory of the pages read so far; they are read from the file again when needed."""
-        for mapped in self.maps:
-            mapped.madvise(mmap.MADV_DONTNEED)
+    def identity(self, modalities: Sequence[str] = MODALITIES) -> dict[str, str]:
+        """Fingerprint (JSON-serializable): SHA-256 of the files that the split is read from.
+
+        Args:
+            modalities: those that a run uses.
+        """
+        arrays = {"audio": self.spectrograms, "image": self.images}
+        return {name: arrays[name].sha256() for name in modalities} | {"labels": self.checksum}
 
 
 def load_avmnist(
     datadir: Path, num_outputs: int = 10, limits: Mapping[str, int | None] | None = None, dev_samples: int | None = None
 ) -> dict[str, AVMNISTSplit]:
-    """Load the splits train, dev and test, memory-mapped.
+    """Load the splits train, dev and test.
 
     Args:
         limits: number of samples to keep from the start of each split; None or no entry keeps all.
@@ -75,14 +79,25 @@ def image_folder(datadir: Path) -> str:
     return "images" if (datadir / "images").is_dir() and not (datadir / "image").is_dir() else "image"
 
 
-def train_files(datadir: Path, modalities: Sequence[str] = MODALITIES) -> list[str]:
-    """Files that training reads, relative to `datadir`."""
-    folders = [image_folder(datadir) if name == "image" else name for name in sorted(modalities, reverse=True)]
-    return [*(f"{folder}/train_data.npy" for folder in folders), "train_labels.npy"]
+def data_identity(
+    splits: Mapping[str, AVMNISTSplit],
+    parts: Sequence[str] = ("train", "test"),
+    modalities: Sequence[str] = MODALITIES,
+    dev_samples: int | None = None,
+) -> dict[str, object]:
+    """Fingerprint of the data that a run reads (JSON-serializable): their content decides, not the files' times.
+
+    Args:
+        parts: "train", whose files also hold the dev split, and "test" unless no result depends on it.
+        modalities: those that the run uses.
+        dev_samples: of `load_avmnist`.
+    """
+    identity: dict[str, object] = {part: splits[part].identity(modalities) for part in parts}
+    return identity if dev_samples is None else identity | {"dev_samples": dev_samples}
 
 
 def read_parts(datadir: Path, num_outputs: int = 10) -> dict[str, AVMNISTSplit]:
-    """Map and check all files: the parts train, which includes dev, and test.
+    """Open and check all files: the parts train, which includes dev, and test.
 
     Raises:
         DataError: a file is missing or damaged; shapes, types or counts are wrong; a label is out of range; a pixel is
@@ -99,54 +114,30 @@ def read_parts(datadir: Path, num_outputs: int = 10) -> dict[str, AVMNISTSplit]:
                 sample = f"those of sample {first + wrong.argmax()} are not"
                 path = datadir / image_folder(datadir) / f"{part}_data.npy"
                 raise DataError(f"{path}: pixels must be finite numbers, but {sample}")
-        split.release()
     return parts
 
 
 def _read_part(datadir: Path, part: str, num_outputs: int) -> AVMNISTSplit:
-    images = _read_array(datadir, f"{image_folder(datadir)}/{part}_data.npy", ("float32", "float64"), (784,))
-    spectrograms = _read_array(datadir, f"audio/{part}_data.npy", ("uint8",), (112, 112))
-    path = datadir / f"{part}_labels.npy"
-    labels = _read_array(datadir, path.name, (), ()).astype(np.int64)
+    images = _open_array(datadir, f"{image_folder(datadir)}/{part}_data.npy", ("float32", "float64"), (784,))
+    spectrograms = _open_array(datadir, f"audio/{part}_data.npy", ("uint8",), (112, 112))
+    of_labels = _open_array(datadir, f"{part}_labels.npy", (), ())
+    labels = of_labels.read(slice(None)).astype(np.int64)
     if not len(images) == len(spectrograms) == len(labels):
         rule = f"images, spectrograms and labels of {part} must be equal in number"
         raise DataError(f"{datadir}: {rule}, but there are {len(images)}, {len(spectrograms)} and {len(labels)}")
     if len(labels) and not 0 <= labels.min() <= labels.max() < num_outputs:
         found = f"{labels.min()} to {labels.max()}"
-        raise DataError(f"{path}: labels must lie in 0..{num_outputs - 1}, but range from {found}")
-    bases: tuple[object, ...] = (images.base, spectrograms.base)
-    return AVMNISTSplit(
-        torch.from_numpy(images).view(-1, 1, 28, 28),
-        torch.from_numpy(spectrograms).view(-1, 1, 112, 112),
-        torch.from_numpy(labels),
-        tuple(mapped for mapped in bases if isinstance(mapped, mmap.mmap)),
-    )
+        raise DataError(f"{of_labels.path}: labels must lie in 0..{num_outputs - 1}, but range from {found}")
+    shaped = images.shaped(1, 28, 28), spectrograms.shaped(1, 112, 112)
+    return AVMNISTSplit(*shaped, torch.from_numpy(labels), of_labels.sha256())
 
 
-def _read_array(datadir: Path, name: str, dtypes: tuple[str, ...], shape: tuple[int, ...]) -> np.ndarray:
-    """Map an .npy file of shape (N, *shape) and one of `dtypes`; any integer type if there are none."""
-    path = datadir / name
+def _open_array(datadir: Path, name: str, dtypes: tuple[str, ...], inner: tuple[int, ...]) -> ArrayOnDisk:
     try:
-        array = np.lib.format.open_memmap(path, "c")  # copy-on-write: read lazily, yet writable as torch expects
-        size = path.stat().st_size
+        return ArrayOnDisk(datadir / name, dtypes, inner, DataError)
     except FileNotFoundError:
-        raise DataError(f"{path} is missing; build the data set with avmnist_gen.py --datadir {datadir}") from None
-    except OSError:
-        raise
-    except Exception as error:  # numpy raises almost anything on a damaged header, and adds lines of advice
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path} is not a complete .npy file: {reason}") from None
-    fits = array.dtype in map(np.dtype, dtypes) if dtypes else array.dtype.kind in "iu"
-    if not fits or array.shape[1:] != shape or array.ndim != len(shape) + 1:
-        wanted = f"{' or '.join(dtypes) or 'an integer type'} of shape (N, {', '.join(map(str, shape))})"
-        raise DataError(f"{path} must hold {wanted}, but holds {array.dtype} of shape {array.shape}")
-    if not array.flags.c_contiguous:
-        raise DataError(f"{path} must hold its samples in C order, but they are in Fortran order")
-    if size != array.offset + array.nbytes:
-        raise DataError(
-            f"{path} is not a complete .npy file: {array.offset + array.nbytes} bytes expected, {size} found"
-        )
-    return array
+        advice = f"build the data set with avmnist_gen.py --datadir {datadir}"
+        raise DataError(f"{datadir / name} is missing; {advice}") from None
 
 
 def _check_counts(datadir: Path, parts: Mapping[str, AVMNISTSplit]) -> None:

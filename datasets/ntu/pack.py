@@ -1,4 +1,4 @@
-"""Pack all skeletons of NTU RGB+D in one memory-mapped array, so that training parses no text.
+"""Pack all skeletons of NTU RGB+D in one array, which is read row by row, so that training parses no text.
 
 `nturgbd_skeletons_packed/` holds `joints.npy`, float32 (rows, 25, 3), one row per frame and body of a sample (frame by
 frame), and `index.npz` with, for each sample, its name, start (first row), frames, bodies, and the size of the text
@@ -6,8 +6,8 @@ file in bytes. The index is written last: without it there is no pack.
 """
 
 import contextlib
-import zipfile
-from collections.abc import KeysView
+import functools
+from collections.abc import KeysView, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,6 +16,7 @@ import numpy as np
 from datasets.ntu import scan
 from datasets.ntu.skeleton import JOINTS, parse_skeleton
 from datasets.ntu.workers import Report, parallel
+from utils.arrays import ArrayOnDisk, read_arrays
 from utils.errors import DataError
 from utils.files import sweep, whole_file
 from utils.progress import Progress
@@ -30,18 +31,38 @@ class SkeletonPack:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         try:
-            with np.load(folder / "index.npz") as index:
-                names, self._starts, self._frames, self._bodies, self._sizes = (index[key] for key in _FIELDS)
-            joints = np.load(folder / "joints.npy", mmap_mode="r")
-            rows = int((self._frames.astype(np.int64) * self._bodies).sum())
-            if joints.dtype != np.float32 or joints.shape != (rows, JOINTS, 3):
-                raise ValueError(f"joints.npy holds {joints.dtype} {joints.shape}, but the index has {rows} rows")
+            index, self._checksum = read_arrays(folder / "index.npz", DataError)
+            self._joints = ArrayOnDisk(folder / "joints.npy", ("float32",), (JOINTS, 3), DataError)
+            names, self._starts, self._frames, self._bodies, self._sizes = self._checked(index)
         except PermissionError:
             raise
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, DataError) as error:
             raise DataError(f"{folder} is damaged ({error}); remove it, or pack the skeletons again") from None
-        self._joints = np.asarray(joints)  # a plain view of the map is faster to slice
-        self._numbers = {str(name): number for number, name in enumerate(names)}
+        self._numbers = {name: number for number, name in enumerate(names)}
+
+    def _checked(self, index: Mapping[str, np.ndarray]) -> list[list]:
+        """Columns of the index as lists; DataError unless they describe the rows of joints.npy."""
+        if missing := [key for key in _FIELDS if key not in index]:
+            raise DataError(f"index.npz lacks {', '.join(missing)}")
+        columns = [index[key] for key in _FIELDS]
+        if any(column.shape != (columns[0].size,) for column in columns):
+            raise DataError("the arrays of index.npz must be of equal length")
+        kinds = [column.dtype.kind for column in columns]
+        if kinds[0] != "U" or not set(kinds[1:]) <= set("iu"):
+            raise DataError(f"index.npz must hold names and integers, but holds {[str(x.dtype) for x in columns]}")
+        names, starts, frames, bodies, sizes = (column.tolist() for column in columns)
+        place = 0
+        for name, start, length, count in zip(names, starts, frames, bodies, strict=True):
+            if start != place or length < 0 or count < 0:
+                raise DataError(
+                    f"index.npz places {name!r} at row {start}, {length} x {count}, but row {place} is next"
+                )
+            place += length * count
+        if place != len(self._joints):
+            raise DataError(f"joints.npy holds {len(self._joints)} rows, but the index has {place}")
+        if len(set(names)) != len(names):
+            raise DataError("index.npz names a sample twice")
+        return [names, starts, frames, bodies, sizes]
 
     @classmethod
     def open(cls, datadir: Path) -> "SkeletonPack | None":
@@ -52,6 +73,11 @@ class SkeletonPack:
     def __reduce__(self) -> tuple:
         return SkeletonPack, (self.folder,)
 
+    @functools.cached_property
+    def checksum(self) -> str:
+        """SHA-256 of both files: of the index, and of the joints."""
+        return f"{self._checksum} {self._joints.sha256()}"
+
     @property
     def names(self) -> KeysView[str]:
         """Names of the samples in the pack."""
@@ -60,17 +86,17 @@ class SkeletonPack:
     def load(self, name: str) -> np.ndarray:
         """Copy of a sample's joints as returned by `parse_skeleton`: float32 (3, N, 25, M)."""
         number = self._numbers[name]
-        start, frames, bodies = (int(array[number]) for array in (self._starts, self._frames, self._bodies))
-        rows = self._joints[start : start + frames * bodies]
+        start, frames, bodies = self._starts[number], self._frames[number], self._bodies[number]
+        rows = self._joints.read(slice(start, start + frames * bodies))
         return rows.reshape(frames, bodies, JOINTS, 3).transpose(3, 0, 2, 1).copy()
 
     def bodies(self, name: str) -> int:
         """Largest number of bodies in any frame, at most 2."""
-        return int(self._bodies[self._numbers[name]])
+        return self._bodies[self._numbers[name]]
 
     def source_size(self, name: str) -> int:
         """Size in bytes of the text file that was packed."""
-        return int(self._sizes[self._numbers[name]])
+        return self._sizes[self._numbers[name]]
 
 
 def write_pack(datadir: Path, num_workers: int, verbose: bool) -> Report:

@@ -54,6 +54,11 @@ class SampleFiles:
         return pack.load(name) if pack else parse_skeleton(self.skeleton(name))
 
 
+def _size_and_time(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
+
+
 @dataclasses.dataclass
 class NTUSplit:
     """Samples in the order of their names, with labels (N,) int64 from 0; implements `SampleSource`.
@@ -65,6 +70,7 @@ class NTUSplit:
     labels: Tensor
     settings: NTUSettings
     files: SampleFiles
+    known: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)  # size and time of files, by name
 
     def __len__(self) -> int:
         return len(self.names)
@@ -73,7 +79,8 @@ class NTUSplit:
         """Load one input of a sample: "rgb" returns a uint8 clip (T, H, W, 3), "skeleton" float32 (3, T, 25, 2).
 
         `crop` is the seed of the training crop in time, which otherwise depends only on the sample and the modality;
-        None disables cropping. DataError if the file is damaged or of another size.
+        None disables cropping. DataError if the file is damaged or of another size, or is not the one whose fingerprint
+        was taken.
         """
         name, settings, rng = self.names[index], self.settings, None
         if crop is not None:
@@ -81,12 +88,23 @@ class NTUSplit:
         try:
             if modality == "rgb":
                 ratio = 1.0 if rng is None else 1 - 0.5 * rng.random()
-                return torch.from_numpy(self._clip(name, settings.vid_len[0], ratio))
-            joints = self.files.joints(name)
+                clip = self._clip(name, settings.vid_len[0], ratio)
+            else:
+                joints = self.files.joints(name)
         except DataError as error:
             raise DataError(f"{error}; --skip_bad_samples leaves out samples that cannot be read") from None
+        if modality == "rgb":
+            self._check_unchanged(self.files.rgb(name))
+            return torch.from_numpy(clip)
+        self._check_unchanged(self.files.skeleton(name))
         window = None if rng is None else crop_window(joints.shape[1], rng)
         return prepare_skeleton(joints, settings.vid_len[1], settings.centre, window)
+
+    def _check_unchanged(self, path: Path) -> None:
+        """Compare a file that was read with the one whose fingerprint was taken."""
+        known = self.known.get(path.name)
+        if known and known != _size_and_time(path):
+            raise DataError(f"{path} was changed while it was in use; start again")
 
     def check(self, index: int, modality: str) -> None:
         """Read all that `load` may read for one input, regardless of the crop; raises the same errors."""
@@ -106,15 +124,19 @@ class NTUSplit:
         return dataclasses.replace(self, names=tuple(self.names[index] for index in kept), labels=self.labels[kept])
 
     def identity(self) -> dict[str, object]:
-        """Fingerprint of the samples and settings (JSON-serializable): hashes names, sizes and times of the files."""
+        """Fingerprint of the samples and settings (JSON-serializable).
+
+        It hashes names, sizes and times of the videos and of skeletons in text, which are too many to be read each
+        time, and the content of the packed skeletons.
+        """
         digest = hashlib.sha256()
         used = None
         for name in self.names:
             pack = self.files.pack_with(name)
             used = used or pack
             paths = [self.files.rgb(name)] if pack else [self.files.rgb(name), self.files.skeleton(name)]
-            stats = [(path.name, path.stat()) for path in paths]
-            digest.update(repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]).encode())
-        if used:  # the index records the sizes of the text files, so that packing them again changes nothing
-            digest.update((used.folder / "index.npz").read_bytes())
+            self.known |= {path.name: _size_and_time(path) for path in paths}
+            digest.update(repr([(path.name, *self.known[path.name]) for path in paths]).encode())
+        if used:  # packing the same files again changes nothing
+            digest.update(used.checksum.encode())
         return {"samples": len(self), "files": digest.hexdigest(), "settings": dataclasses.asdict(self.settings)}

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from utils.errors import DataError
+from utils.reading import read_bytes
 
 JOINTS, MAX_BODIES = 25, 2
 CENTRE_JOINT = 1  # the middle of the spine
@@ -28,7 +29,7 @@ def parse_skeleton(path: Path) -> np.ndarray:
     Raises:
         DataError: the file is truncated or does not follow the format; the message names the file and the line.
     """
-    lines = path.read_bytes().splitlines()
+    lines = read_bytes(path, DataError).splitlines()
     while lines and not lines[-1].strip():
         lines.pop()
     length, places, starts = _walk(path, lines)

@@ -6,6 +6,7 @@ Every row must end in seconds with one line that begins with `error:`, no traceb
 
 import importlib
 import json
+import os
 import pickle
 import shutil
 import signal
@@ -184,6 +185,11 @@ def shorter(part: str, count: int) -> Callable[[], None]:
     return each(*(array(name, lambda held: held[:count]) for name in names))
 
 
+def pipe(path: Path) -> Callable[[], None]:
+    """Put a named pipe, which nobody writes to, in the place of a file."""
+    return each(path.unlink, lambda: os.mkfifo(path))
+
+
 def no_manifest() -> None:
     (DATA / "manifest.json").unlink()
 
@@ -290,6 +296,17 @@ ARRAYS = {
         2,
         "it states None for",
     ),
+    "manifest of odd types": (
+        IMG,
+        "",
+        text(DATA / "manifest.json", '{"stand_in": "no"}'),
+        2,
+        "stand_in must be true or false, but is 'no'",
+    ),
+    "manifest nested deeply": (AUD, "", text(DATA / "manifest.json", "[" * 99999), 2, "nested more than 32 deep"),
+    "manifest is a pipe": (IMG, "", pipe(DATA / "manifest.json"), 2, "manifest.json must be a regular file, but is"),
+    "labels are a pipe": (AUD, "", pipe(DATA / LABELS), 2, f"{DATA / LABELS} must be a regular file, but is a named"),
+    "images are a pipe": (SEARCH, "", pipe(DATA / IMAGES), 2, f"{DATA / IMAGES} must be a regular file, but is a name"),
     "empty dev": (IMG, "", each(no_manifest, shorter("train", 11)), 2, "the dev split is empty; at least 12 training"),
     "empty test": (FIND, "", each(no_manifest, shorter("test", 0)), 2, "the test split is empty"),
     "empty train": (SEARCH, "", each(no_manifest, shorter("train", 0)), 2, "the train split is empty"),
@@ -358,6 +375,28 @@ CHECKPOINT = {
     "list": (SEARCH, "", state(AUDIO, [1, 2]), 2, "must hold a state_dict (tensors by name), but holds a list"),
     "whole training": (FIND, "", state(AUDIO, {"epoch": 3}), 2, "must hold a state_dict (tensors by name)"),
     "sparse": (FIND, "", state(AUDIO, {"w": torch.eye(3).to_sparse()}), 2, "must hold a state_dict"),
+    "pipe": (SEARCH, "", pipe(AUDIO), 2, f"{AUDIO} must be a regular file, but is a named pipe"),
+    "expanded to terabytes": (
+        SEARCH,
+        "",
+        state(AUDIO, lambda: AudioLeNet().state_dict() | {"conv1.weight": torch.zeros(1).expand(10**6, 10**6)}),
+        2,
+        "in which 'conv1.weight' is torch.float32 (1000000, 1000000), stored in 4 bytes",
+    ),
+    "integers for weights": (
+        FIND,
+        "",
+        state(IMAGE, lambda: {name: value.long() for name, value in ImageLeNet().state_dict().items()}),
+        2,
+        f"{IMAGE} must hold conv1.weight as torch.float32, but holds torch.int64",
+    ),
+    "complex weights": (
+        SEARCH,
+        "",
+        state(IMAGE, lambda: worse(1) | {"w": torch.zeros(2) + 0j}),
+        2,
+        "'w' is torch.complex64",
+    ),
     "not there": (SEARCH, "", IMAGE.unlink, 2, f"checkpoint {IMAGE} does not exist"),
     "none there": (FIND, "--checkpointdir none", None, 2, "checkpoint none/audio_model.pkl does not exist"),
     "tested one not there": (FIND, "--test_cp none.pkl", None, 2, "none.pkl does not exist"),
@@ -392,6 +431,7 @@ CONF = {
         "is from a search over ['skeleton', 'rgb'], but this script fuses ['audio', 'image']",
     ),
     "file of odd seconds": (FIND, f"--conf {BEST}", best(seconds="12"), 2, "seconds must be a number of at least 0"),
+    "file that is a pipe": (FIND, f"--conf {BEST}", pipe(BEST), 2, f"{BEST} must be a regular file, but is a named"),
     "file nested deeply": (FIND, f"--conf {BEST}", text(BEST, "[" * 99999), 2, f"{BEST} is not a search's best.json"),
 }
 
@@ -425,6 +465,20 @@ FLAGS = {
         "run holds a run of train_image.py, not of train_audio.py",
     ),
     "arguments cut": (FIND, "--run_dir run", file_in_run("args.json", '{"script'), 2, "run/args.json is not JSON"),
+    "arguments of odd types": (
+        FIND,
+        "--run_dir run",
+        file_in_run("args.json", '{"script": "main_found_avmnist.py", "settings": [], "versions": {}}'),
+        2,
+        "run/args.json is damaged: settings must be an object, but is []",
+    ),
+    "versions of odd types": (
+        FIND,
+        "--run_dir run",
+        file_in_run("args.json", '{"script": "main_found_avmnist.py", "settings": {}, "versions": {"torch": 2}}'),
+        2,
+        "run/args.json is damaged: versions.torch must be text, but is 2",
+    ),
     "run folder below a file": (IMG, f"--run_dir {BEST}/run", None, 1, f"{BEST}/run: Not a directory"),
     "run folder is a file": (SEARCH, f"--run_dir {BEST}", None, 1, f"{BEST}"),
     "run folder cannot be": (FIND, "--run_dir /proc/none", None, 1, "/proc/none: No such file or directory"),
@@ -591,6 +645,78 @@ def test_generator(home, refuses, script, flags, damage, code, words):
 @pytest.mark.parametrize(HEAD, rows(NTU))
 def test_ntu(ntu_home, refuses, script, flags, damage, code, words):
     refuses(script, flags, damage, code, words)
+
+
+def started(script: str, *flags: object) -> None:
+    """Run a script to its end, in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [script, *map(str, flags), "--no-verbose"])
+        importlib.import_module(script.removesuffix(".py")).main()
+
+
+def shuffled(path: Path) -> None:
+    """Reverse the samples of an array; size and time stay."""
+    stat = path.stat()
+    np.save(path, np.load(path)[::-1])
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+@pytest.mark.parametrize(
+    ("script", "changed"),
+    [(IMG, "test_labels.npy"), (IMG, "train_labels.npy"), (AUD, "audio/test_data.npy"), (FIND, "test_labels.npy")],
+)
+def test_data_that_changed_between_stop_and_resume(home, refuses, script, changed):
+    np.save(DATA / "audio/test_data.npy", np.arange(TEST, dtype=np.uint8).repeat(112 * 112).reshape(TEST, 112, 112))
+    flags = "--epochs 1 --run_dir run"
+    damage = each(lambda: started(script, *flags.split()), lambda: shuffled(DATA / changed))
+    refuses(script, flags, damage, 2, "run holds a run with another data, which has changed since it started")
+
+
+def test_content_decides_which_bank_is_used(home, capsys):
+    """Another data set of the same sizes and times has a bank of its own; a zeroed table is extracted again."""
+    no_manifest()
+    put(SOUNDS, (slice(None), 5), np.arange(TRAIN)[:, None])()
+    banks = CHECKPOINTS / "feature_bank"
+
+    flags = "--max_fusions 1 --search_iterations 1 --epochs 1 --epochs_surrogate 1 --run_dir"
+
+    def search(name: str) -> list[list[float]]:
+        started(SEARCH, *flags.split(), name)
+        lines = map(json.loads, Path(name, "journal.jsonl").read_text().splitlines())
+        return [line["accuracies"] for line in lines if line["kind"] == "candidate"]
+
+    first = search("first")
+    (bank,) = banks.iterdir()
+    table = (bank / "train-0.npy").read_bytes()
+    shuffled(DATA / SOUNDS)
+    search("second")
+    assert len(list(banks.iterdir())) == 2
+    shuffled(DATA / SOUNDS)
+    (bank / "train-0.npy").write_bytes(table[:128] + bytes(len(table) - 128))
+    capsys.readouterr()
+    assert search("third") == first
+    assert len(list(banks.iterdir())) == 2
+    assert "train-0.npy is damaged (its checksum is wrong); it is extracted again" in capsys.readouterr().err
+    assert (bank / "train-0.npy").read_bytes() == table
+
+
+def test_features_that_changed_between_stop_and_resume(tmp_path, refuses, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for name in ("train", "dev", "test"):
+        arrays = {f"{modality}.0": rng.standard_normal((20, 3)) for modality in ("audio", "image")}
+        np.savez(f"{name}.npz", label=np.arange(20) % 2, **arrays)
+    flags = "--datadir . --conf [[0,0,0]] --epochs 1 --run_dir run --checkpointdir ."
+    with np.load("test.npz") as held:
+        arrays = dict(held) | {"label": held["label"][::-1]}
+
+    def damage() -> None:
+        started("main_found_features.py", *flags.split())
+        stat = Path("test.npz").stat()
+        np.savez("test.npz", **arrays)
+        os.utime("test.npz", ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+    refuses("main_found_features.py", flags, damage, 2, "run holds a run with another data, which has changed")
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def test_no_flipped_byte_goes_unnoticed(tmp_path):
     for position in range(path.stat().st_size):
         flip(path, position)
         try:
-            found = read_checkpoint(path)
+            found, _ = read_checkpoint(path)
         except UsageError as error:
             assert str(path) in str(error)  # noqa: PT017 - that there is no error is right, too
         else:

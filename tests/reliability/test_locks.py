@@ -4,12 +4,15 @@ import contextlib
 import os
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.reliability.commands import COMMANDS, EXTRACT, IMAGE, PREPARATIONS, SKELETON
 from tests.reliability.harness import differences
+from utils.files import sweep, whole_file
 
 STOP = {"how": "signal", "signal": int(signal.SIGSTOP)}
 
@@ -122,3 +125,33 @@ def test_data_folder(server, homes, tally, name):
     tally.injected["kill of a process that holds a lock"] += 1
     server.run(home, command)
     assert differences(reference.home, home) == []
+
+
+def test_a_file_that_is_being_written_is_not_swept(tmp_path, monkeypatch):
+    """Not even where its writer's number is that of no process here, as with two containers on one disk."""
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    path = tmp_path / "results.json"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: dead.pid)
+        writing = whole_file(path)
+        file = writing.__enter__()
+    file.write(b"whole")
+    sweep(tmp_path)
+    writing.__exit__(None, None, None)
+    assert path.read_bytes() == b"whole"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_whose_writer_was_killed_is_swept(tmp_path):
+    code = "import pathlib, sys, time; from utils.files import whole_file\n"
+    code += "with whole_file(pathlib.Path(sys.argv[1])): print(flush=True); time.sleep(60)"
+    command = [sys.executable, "-c", code, str(tmp_path / "results.json")]
+    writer = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2])
+    writer.stdout.readline()
+    sweep(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
+    writer.kill()
+    writer.communicate()
+    sweep(tmp_path)
+    assert list(tmp_path.iterdir()) == []

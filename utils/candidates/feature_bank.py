@@ -2,16 +2,16 @@
 
 The bank is a folder named by a hash of everything that the features depend on: checkpoints, data, settings. It holds
 one table (N, layout.total) of float32 per split, and for "train" one per training pass if random crops make the passes
-differ. A bank with the same hash is opened instead of computed, and an interrupted extraction is resumed.
+differ, each beside its checksum. A bank with the same hash is opened instead of computed, a table that does not match
+its checksum is computed again, and an interrupted extraction is resumed.
 """
 
 import contextlib
 import dataclasses
-import errno
-import hashlib
 import io
 import json
 import os
+import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,15 +26,20 @@ from torch import Tensor
 from models.fusion import FeatureLayout, FusionNetwork
 from models.lenet import LeNet
 from utils import interrupts
+from utils.arrays import ArrayOnDisk
 from utils.candidates import fused
-from utils.files import locked, sha256, write_json
+from utils.errors import ProjectError, UsageError
+from utils.files import locked, write_json, write_text
 from utils.progress import Progress
+from utils.reading import at_least_0, read_bytes, read_json, sha256
 from utils.training.batches import ArraySplit, Batch, Split
 from utils.training.devices import autocast, on_device, threads
 
 EXTRACTION_BATCH = 32  # small enough for the feature maps of a batch to stay in cache
+CHECKSUM = ".sha256"  # suffix of the file with the checksum of a table
 SECONDS = "seconds.json"  # in the bank's folder: duration of its extraction
 SYNC_EVERY = 1 << 22  # bytes of a table between two syncs to disk
+MOST_CHECKED = 4 << 30  # bytes of a table that its checksum covers; in a larger one, blocks at equal distances
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,31 +66,9 @@ class BankedSplit(ArraySplit):
         return self.passes[number % len(self.passes)]
 
 
-class TableOnDisk:
-    """Rows (N, D) of a float32 .npy file, read on access; none of them stay in memory.
-
-    A memory map is unsuitable: the kernel maps large pieces around every row that is read.
-    """
-
-    device = torch.device("cpu")
-
-    def __init__(self, path: Path) -> None:
-        self._rows = np.load(path, mmap_mode="r")  # locates the rows, and checks that the file is whole
-        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - as long as the table
-
-    def __getitem__(self, chosen: Tensor | slice) -> Tensor:
-        """Rows by index (n,) or slice."""
-        numbers = range(*chosen.indices(len(self._rows))) if isinstance(chosen, slice) else chosen.tolist()
-        rows = np.empty((len(numbers), self._rows.shape[1]), np.float32)
-        for row, number in zip(rows, numbers, strict=True):
-            if os.preadv(self._file.fileno(), [row], self._rows.offset + number * row.nbytes) != row.nbytes:
-                raise OSError(errno.EIO, "the file was cut short while it was in use", self._file.name)
-        return torch.from_numpy(rows)
-
-
 @dataclasses.dataclass(frozen=True)
 class FeatureBank:
-    """The tables of train and dev, as splits whose only input is the row."""
+    """The tables of train and dev, as splits whose only input is the row, which is on disk."""
 
     layout: FeatureLayout
     train: BankedSplit
@@ -106,24 +89,10 @@ class FeatureBank:
         if self.train.nbytes + self.dev.nbytes <= memory:
             return {"train": self.train.to(device), "dev": self.dev.to(device)}
 
-        def streamed(name: str, split: ArraySplit) -> ArraySplit:
-            return ArraySplit((TableOnDisk(self.folder / f"{name}.npy"),), split.labels.to(device), device=device)
+        def streamed(split: ArraySplit) -> ArraySplit:
+            return ArraySplit(split.inputs, split.labels.to(device), device=device)
 
-        train = [streamed(f"train-{i}", split) for i, split in enumerate(self.train.passes)]
-        return {"train": BankedSplit.of(train), "dev": streamed("dev", self.dev)}
-
-
-def data_identity(datadir: Path, arrays: Iterable[str], **choices: object) -> dict[str, object]:
-    """Fingerprint of a data set (JSON-serializable): size and time of each array file, and its manifest if it has one.
-
-    Args:
-        choices: what else the splits depend on; None is left out.
-    """
-    manifest = datadir / "manifest.json"
-    identity: dict[str, object] = {"manifest": sha256(manifest)} if manifest.exists() else {}
-    stats = {name: (datadir / name).stat() for name in arrays}
-    identity |= {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
-    return identity | {name: value for name, value in choices.items() if value is not None}
+        return {"train": BankedSplit.of([streamed(split) for split in self.train.passes]), "dev": streamed(self.dev)}
 
 
 def open_bank(
@@ -145,41 +114,62 @@ def open_bank(
     """
     layout = network.feature_layout
     content = {
-        "format": 1,
+        "format": 2,
         "device": device.type,
         "bfloat16": bfloat16,
         "widths": layout.widths,
         "counts": {name: len(split) for name, split in splits.items()},
         **inputs,
     }
-    home = folder / hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    home = folder / sha256(json.dumps(content, sort_keys=True).encode())[:16]
     train, dev = (splits[name].to_batches(device) for name in ("train", "dev"))
     tables = {"dev": dev} | {f"train-{i}": train.at_pass(i) for i in range(passes)}
 
-    def missing() -> list[str]:
-        return [name for name in tables if not _is_whole(home / f"{name}.npy", (len(tables[name]), layout.total))]
+    def opened(name: str, report: bool) -> ArrayOnDisk | None:
+        return _open_table(home / f"{name}.npy", (len(tables[name]), layout.total), report)
 
-    reused = not missing() and (home / SECONDS).exists()
+    whole = {name: opened(name, report=False) for name in tables}
+    reused = None not in whole.values() and (home / SECONDS).exists()
     if not reused:
         on_device(network, device)
         with locked(home), _clocked(home / SECONDS):
             write_json(home / "bank.json", content)
-            for name in missing():
-                _extract(network, tables[name], layout.total, device, home / f"{name}.npy", verbose, bfloat16)
+            for name in tables:
+                whole[name] = whole[name] or opened(name, report=True)
+                if whole[name] is None:
+                    _extract(network, tables[name], layout.total, device, home / f"{name}.npy", verbose, bfloat16)
+                    whole[name] = opened(name, report=True)
 
     def banked(name: str) -> ArraySplit:
-        table = np.load(home / f"{name}.npy", mmap_mode="c")  # copy-on-write: read lazily, and torch wants it writable
-        return ArraySplit((torch.from_numpy(table),), tables[name].labels)
+        if (table := whole[name]) is None:
+            raise ProjectError(f"{home / name}.npy is not what was just written to it; check the disk")
+        return ArraySplit((table,), tables[name].labels)
 
     train_tables = BankedSplit.of([banked(f"train-{i}") for i in range(passes)])
     return FeatureBank(layout, train_tables, banked("dev"), home, reused, _seconds(home / SECONDS))
 
 
+def _open_table(path: Path, shape: tuple[int, int], report: bool) -> ArrayOnDisk | None:
+    """Open a whole table; None if it is missing, or damaged (and `report` prints a warning)."""
+    try:
+        table = ArrayOnDisk(path, ("float32",), shape[1:])
+        if table.shape == shape and table.sha256(MOST_CHECKED).encode() == read_bytes(path.with_suffix(CHECKSUM)):
+            return table
+        reason = "its checksum is wrong"
+    except FileNotFoundError:
+        reason = "it has no checksum"
+    except UsageError as error:
+        reason = str(error)
+    if report and path.exists():
+        print(f"warning: {path} is damaged ({reason}); it is extracted again", file=sys.stderr)
+    return None
+
+
 def _seconds(path: Path) -> float:
     """Seconds recorded in the file; 0 if it is missing or damaged."""
     try:
-        return float(json.loads(path.read_text())["seconds"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return read_json(path, {"seconds": at_least_0})["seconds"]
+    except (OSError, UsageError):
         return 0.0
 
 
@@ -203,13 +193,6 @@ def bank_of_features(layout: FeatureLayout, splits: Mapping[str, ArraySplit]) ->
     return FeatureBank(layout, BankedSplit.of([splits["train"]]), splits["dev"], Path(), reused=True)
 
 
-def _is_whole(path: Path, shape: tuple[int, int]) -> bool:
-    try:
-        return np.load(path, mmap_mode="r").shape == shape  # mapping a truncated file fails
-    except (OSError, ValueError, EOFError):
-        return False
-
-
 def _extract(
     network: FusionNetwork,
     split: Split,
@@ -229,9 +212,13 @@ def _extract(
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(partial, "ab") as file:
         done = _finished_batches(file, (len(split), width), batch)
-        batches = split.tail(done * batch).batches(batch)
+        parts = [slice(start, start + batch) for start in range(done * batch, len(split), batch)]
         progress = Progress(
-            batches, desc=f"features of {path.stem}", total=done + len(batches), initial=done, verbose=verbose
+            split.read(parts),
+            desc=f"features of {path.stem}",
+            total=done + len(parts),
+            initial=done,
+            verbose=verbose,
         )
         side_by_side = split.small and device.type == "cpu"
         synced = file.tell()
@@ -241,9 +228,9 @@ def _extract(
             if file.tell() - synced > SYNC_EVERY:
                 synced = file.tell()
                 _sync(file)
-                split.release()
             interrupts.check()
         _sync(file)
+    write_text(path.with_suffix(CHECKSUM), sha256(partial, MOST_CHECKED))
     os.replace(partial, path)
 
 

@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from utils.errors import UsageError
-from utils.files import read_json
-from utils.search.journal import best_of, read_journal
+from utils.reading import at_least_0, read_json
+from utils.search.journal import SIZES, best_of, read_journal
+from utils.search.space import as_configuration
 
 # Flags that may change when a run is resumed: those without effect on the results, and those that extend the run.
 FREE = {"run_dir", "resume", "verbose", "num_workers", "device", "bank_memory", "tensorboard"}
@@ -13,6 +14,33 @@ EXTENDED = {"max_candidates", "time_budget", "with_random", "evaluate_missing", 
 FILES = ("args.json", "journal.jsonl", "best.json", "results.json")
 FOUND = "found network"
 UNIMODAL = "unimodal network"
+
+# Forms of the files, as `utils.reading.conform` checks them: all that a report needs.
+NUMBER, COUNT = (None, float), (None, at_least_0)
+ARGS = {"script?": str, "command?": str, "settings?": dict, "inputs?": dict, "versions?": {...: str}}
+ABOUT = {"score?": str, "stand_in?": bool, "modalities?": [str], "sizes?": SIZES}
+LEAD = (None, {"mean": float, "low": float, "high": float, "confidence?": float, "resamples?": int})
+RANKED = {"configurations": [{"configuration": as_configuration, "accuracy": float}], "candidates_trained?": COUNT}
+BEST = {
+    **ABOUT,
+    **RANKED,
+    **{"search?": str, "whole?": bool, "seconds?": COUNT, "seconds_by_part?": {...: float}},
+    "baselines?": (None, [{"name": str, "dev": float, "difference?": LEAD}]),
+    "random?": (None, RANKED | {"candidates_trained": int, "accuracies": [float], "difference?": LEAD}),
+}
+ROW = {
+    **{"name": str, "dev": NUMBER, "test": NUMBER, "seconds?": COUNT, "candidates_trained?": COUNT},
+    "configuration?": (None, as_configuration),
+}
+RESULTS = {
+    **ABOUT,
+    **{"network?": str, "configuration?": as_configuration, "checkpoint?": str, "rows?": [ROW]},
+    **{"test_accuracy?": NUMBER, "dev_accuracy?": NUMBER, "seconds?": COUNT, "best_epoch?": (None, int)},
+    "epochs?": [{"epoch": int, "dev_accuracy": float, "phase?": str, ...: (str, float, None)}],
+    **{"f1?": {...: float}, "confusion?": (None, [[float]])},
+    "missing?": (None, [{"modality": str, "noise": NUMBER, "test": float}]),
+    "mcnemar?": (None, {"against": str, "only_found_right": int, "only_baseline_right": int, "p": float}),
+}
 
 
 class RunFiles(NamedTuple):
@@ -79,8 +107,9 @@ def read_files(run_dir: Path) -> RunFiles:
     if not any((run_dir / name).is_file() for name in FILES):
         raise UsageError(f"a run folder holds at least one of {', '.join(FILES)}, but {run_dir} holds none of them")
 
-    objects = (run_dir / name for name in ("args.json", "best.json", "results.json"))
-    args, best, results = (read_json(path) if path.is_file() else {} for path in objects)
+    forms = {"args.json": ARGS, "best.json": BEST, "results.json": RESULTS}
+    objects = ((run_dir / name, form) for name, form in forms.items())
+    args, best, results = (read_json(path, form) if path.is_file() else {} for path, form in objects)
     journal = run_dir / "journal.jsonl"
     lines = read_journal(journal)[0] if journal.is_file() else []
     header = next((line for line in lines if line["kind"] == "header"), {})

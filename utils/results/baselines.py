@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from utils.arrays import read_array
+from utils.errors import UsageError
 from utils.results.statistics import CONFIDENCE, RESAMPLES, paired_bootstrap
 from utils.seeds import derive_seed
 from utils.training.metrics import accuracy, correct
@@ -49,5 +51,18 @@ def difference(best: Path, other: Tensor, labels: Tensor, seed: int) -> Mapping[
     """
     if labels.ndim == 2 or not best.exists():
         return None
-    found = paired_bootstrap(np.load(best), other.cpu().numpy(), derive_seed(seed, "bootstrap"))
+    found = paired_bootstrap(read_correct(best, labels), other.cpu().numpy(), derive_seed(seed, "bootstrap"))
     return {**found._asdict(), "confidence": CONFIDENCE, "resamples": RESAMPLES}
+
+
+def read_correct(path: Path, labels: Tensor) -> np.ndarray:
+    """Read how well a candidate classifies each sample, (N,): true or false, or a number for multi-label data.
+
+    Raises:
+        UsageError: the file is damaged, or of other samples.
+    """
+    found = read_array(path)
+    if found.dtype not in (bool, np.float32) or found.shape != (len(labels),) or not np.isfinite(found).all():
+        rule = f"must hold a finite number or a truth value for each of {len(labels)} samples"
+        raise UsageError(f"{path} {rule}, but holds {found.dtype} {found.shape}")
+    return found

@@ -19,9 +19,10 @@ import torch
 
 from utils import interrupts
 from utils.errors import UsageError
-from utils.files import locked, read_json, sweep, write_json
+from utils.files import locked, sweep, write_json
+from utils.reading import parse_json, read_json
 from utils.report.board import check_board
-from utils.report.contents import EXTENDED, FREE
+from utils.report.contents import ARGS, EXTENDED, FREE
 from utils.training.checkpoints import names_file
 from utils.training.devices import Compute
 
@@ -108,14 +109,14 @@ def _describe(run_dir: Path, flags: Mapping[str, object], inputs: Mapping[str, o
     path, script = run_dir / "args.json", Path(sys.argv[0]).name
     versions = {"python": sys.version.split()[0], "torch": torch.__version__, "numpy": np.__version__}
     about = {"script": script, "command": _command(script), "settings": flags, "inputs": inputs, "versions": versions}
-    about = json.loads(json.dumps(about))
+    about = parse_json(json.dumps(about))
     if not path.exists():
         for name in ("journal.jsonl", "results.json", "best.json"):
             if (run_dir / name).exists():
                 raise UsageError(f"{run_dir} holds {name} of another run; name another --run_dir")
         write_json(path, about)
         return False
-    before = read_json(path)
+    before = read_json(path, ARGS)
     _check_same(path, before, about)
     settings = about["settings"]
     if any(before["settings"].get(name) != settings[name] for name in EXTENDED & settings.keys()):

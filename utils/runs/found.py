@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from models.fusion import ACTIVATIONS, FusionNetwork
 from utils import interrupts
 from utils.errors import UsageError
-from utils.files import read_json, write_json
+from utils.files import write_json
 from utils.progress import Progress
+from utils.reading import at_least_0, read_json
 from utils.report import write_report
 from utils.report.board import write_training
 from utils.results.robustness import evaluate_missing, format_missing
@@ -53,22 +54,24 @@ def tested_checkpoint(test_cp: str, checkpointdir: Path) -> Path | None:
     return Path(test_cp) if Path(test_cp).is_file() else checkpointdir / test_cp
 
 
-def load_weights(network: FusionNetwork, tested: Path | None, checkpoints: Sequence[Path]) -> None:
+def load_weights(network: FusionNetwork, tested: Path | None, checkpoints: Sequence[Path]) -> list[str]:
     """Load the checkpoint to be tested, or those of the unimodal networks, first modality first.
+
+    Returns:
+        SHA-256 of the files that were read.
 
     Raises:
         UsageError: a checkpoint does not fit, or the results beside it are of another configuration.
     """
     if tested is None:
-        load_backbones(network, checkpoints)
-        return
+        return load_backbones(network, checkpoints)
     _check_results(tested.with_suffix(".json"), tested, network)
-    load_into(network, tested)
+    return [load_into(network, tested)]
 
 
 def _check_results(path: Path, tested: Path, network: FusionNetwork) -> None:
     """Compare the settings that the weights alone do not identify with those in the results beside a checkpoint."""
-    results = read_json(path) if path.exists() else {}
+    results = read_json(path, {"configuration?": list, "head?": dict}) if path.exists() else {}
     own = [list(row) for row in network.configuration]
     trained = results.get("configuration", own)
     if trained != own:
@@ -89,10 +92,8 @@ def recorded_seconds(checkpoints: Sequence[Path]) -> list[float | None]:
     seconds: list[float | None] = []
     for path in checkpoints:
         record = path.with_suffix(".json")
-        value = read_json(record).get("seconds") if record.exists() else None
-        if not isinstance(value, int | float | None):
-            raise UsageError(f"{record} is damaged: seconds must be a number, but is {value!r}")
-        seconds.append(value)
+        form = {"seconds?": (None, at_least_0)}
+        seconds.append(read_json(record, form).get("seconds") if record.exists() else None)
     return seconds
 
 

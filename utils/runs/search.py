@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from models.fusion import ACTIVATION_NAMES, FusionNetwork
@@ -17,7 +16,7 @@ from utils.files import write_json
 from utils.progress import Progress
 from utils.report import write_report
 from utils.report.board import write_search
-from utils.results.baselines import difference, search_baselines
+from utils.results.baselines import difference, read_correct, search_baselines
 from utils.runs.folder import RunSettings, open_run
 from utils.search.evaluate import Budget, BudgetSpent, JournaledEvaluator
 from utils.search.journal import Journal, best_of, write_csv
@@ -111,7 +110,8 @@ class SearchRun:
             beside = dataclasses.replace(self, folder=folder, journal=journal, at_random=True)
             beside.carry_out(evaluator.beside(folder), Budget(best["candidates_trained"]))
         lines = list(journal.of_kind("candidate"))
-        theirs, labels = torch.from_numpy(np.load(folder / "best_dev.npy")), evaluator.splits["dev"].labels
+        labels = evaluator.splits["dev"].labels
+        theirs = torch.from_numpy(read_correct(folder / "best_dev.npy", labels))
         random = {
             "configurations": best_of(lines),
             "candidates_trained": len(lines),

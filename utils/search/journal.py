@@ -15,10 +15,39 @@ from pathlib import Path
 
 from utils.errors import UsageError
 from utils.files import errors_name, write_text
-from utils.search.space import Configuration, as_configuration, format_configuration
+from utils.reading import conform, parse_json, read_json_bytes, shown
+from utils.search.space import MOST_FEATURES, Configuration, as_configuration, format_configuration
 
 FORMAT = 1
-NUMBERS = {"features": ("seconds",), "candidate": ("step", "seconds"), "step": ("step", "seconds")}  # by kind of line
+OPTIONAL = (None, float)
+
+
+def _share(value: object) -> None:
+    """A schema: a number from 0 to 1."""
+    if type(value) not in (int, float) or not 0 <= value <= 1:  # type: ignore[operator]
+        raise ValueError(f"must lie in 0..1, but is {shown(value)}")
+
+
+def _size(value: object) -> None:
+    """A schema: a number of features."""
+    if type(value) is not int or not 0 < value <= MOST_FEATURES:
+        raise ValueError(f"must be an integer from 1 to {MOST_FEATURES}, but is {shown(value)}")
+
+
+SIZES = [_size]
+FORMS: dict[str, dict] = {  # by kind of line
+    "header": {"search?": str, "score?": str, "modalities?": [str], "sizes?": SIZES, "activations?": [str]},
+    "features": {"seconds": float},
+    "candidate": {
+        **{"step": int, "configuration": as_configuration, "accuracies": [_share], "seconds": float},
+        **{"predicted?": OPTIONAL, "failed?": str},
+    },
+    "step": {
+        **{"step": int, "seconds": float, "surrogate_seconds?": float, "temperature?": OPTIONAL},
+        **{"candidates?": int, "search_iteration?": (None, int), "level?": (None, int)},
+        **{"surrogate_loss?": OPTIONAL, "rank_correlation?": OPTIONAL},
+    },
+}
 
 
 def read_journal(path: Path) -> tuple[list[dict], int]:
@@ -27,13 +56,13 @@ def read_journal(path: Path) -> tuple[list[dict], int]:
     Raises:
         UsageError: another line is damaged, or the format is unknown.
     """
-    content = path.read_bytes()
+    content = read_json_bytes(path)
     end = content.rfind(b"\n") + 1
     lines: list[dict] = []
     for number, line in enumerate(content[:end].split(b"\n")[:-1], 1):
         try:
             lines.append(_parse(line))
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise UsageError(f"{path} is damaged: line {number} cannot be read ({error})") from None
     if lines and (lines[0]["kind"] != "header" or lines[0].get("format") != FORMAT):
         raise UsageError(f"{path} is not a journal of format {FORMAT}: it begins with {str(lines[0])[:80]}")
@@ -42,19 +71,11 @@ def read_journal(path: Path) -> tuple[list[dict], int]:
 
 def _parse(line: bytes) -> dict:
     """Parse a line; raise ValueError if it lacks what a resumed search needs."""
-    content = json.loads(line, parse_constant=lambda name: None)  # NaN: unknown
-    if not isinstance(content, dict) or not isinstance(content.get("kind"), str):
-        raise ValueError("it is not an object with a kind")
-    for name in NUMBERS.get(content["kind"], ()):
-        if type(content.get(name)) not in ((int,) if name == "step" else (int, float)):
-            raise ValueError(f"a {content['kind']} needs a number {name}")
-    if content["kind"] == "candidate":
-        as_configuration(content.get("configuration"))
-        accuracies = content.get("accuracies")
-        if not isinstance(accuracies, list) or not all(type(a) in (int, float) and 0 <= a <= 1 for a in accuracies):
-            raise ValueError("a candidate needs accuracies from 0 to 1")
-        if not accuracies and not content.get("failed"):
-            raise ValueError("a candidate without accuracies must have failed")
+    content = parse_json(line)
+    conform(content, {"kind": str})
+    conform(content, FORMS.get(content["kind"], {}))
+    if content["kind"] == "candidate" and not content["accuracies"] and not content.get("failed"):
+        raise ValueError("a candidate without accuracies must have failed")
     return content
 
 
@@ -80,7 +101,7 @@ class Journal(contextlib.AbstractContextManager):
         Raises:
             UsageError: it is damaged, or belongs to a search with another header.
         """
-        header = json.loads(json.dumps({"kind": "header", "format": FORMAT, **header}))
+        header = parse_json(json.dumps({"kind": "header", "format": FORMAT, **header}))
         self.lines, size = read_journal(path) if path.exists() else ([], 0)
         if self.lines and self.lines[0] != header:
             raise UsageError(

@@ -5,7 +5,6 @@ A configuration is a tuple of rows; a row is (one feature index per modality, ac
 
 import dataclasses
 import itertools
-import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,9 +13,11 @@ import numpy as np
 
 from models.fusion import SKIP
 from utils.errors import UsageError
+from utils.reading import at_least_0, conform, parse_json, read_json_bytes, shown
 
 Row = tuple[int, ...]
 Configuration = tuple[Row, ...]
+MOST_FEATURES = 10_000  # of a modality
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,29 +96,34 @@ def random_configuration(space: Space, max_fusions: int, rng: np.random.Generato
     return tuple(rows[i] for i in rng.integers(len(rows), size=length))
 
 
+def _is_index(value: object) -> bool:
+    return type(value) is int and abs(value) < MOST_FEATURES
+
+
 def as_configuration(value: object) -> Configuration:
     """Convert nested lists of integers to a configuration.
 
     Raises:
-        ValueError: The value is not a non-empty list of equally long lists of integers.
+        ValueError: The value is not a non-empty list of equally long lists of integers below `MOST_FEATURES`.
     """
     rows = value if isinstance(value, list | tuple) else ()
-    valid = all(isinstance(row, list | tuple) and all(type(i) is int for i in row) for row in rows)
+    valid = all(isinstance(row, list | tuple) and all(map(_is_index, row)) for row in rows)
     if not rows or not rows[0] or not valid or len({len(row) for row in rows}) != 1:
         raise ValueError(
-            f"a configuration is a list of rows of numbers such as [[3,2,0],[2,0,1]], but got {_shown(value)}"
+            f"a configuration is a list of rows of numbers such as [[3,2,0],[2,0,1]], but got {shown(value)}"
         )
     return tuple(tuple(row) for row in rows)
 
 
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+FORM = {  # of what is copied from a best.json to the results of the found network
+    **{"configurations": [{"configuration": as_configuration}], "modalities?": [str]},
+    **{"seconds?": at_least_0, "candidates_trained?": at_least_0, "inputs?": dict},
+}
 
 
 def _named(path: Path) -> str:
     """Show a path, which may be any text, in one line of an error."""
-    return str(path) if len(str(path)) <= 300 and str(path).isprintable() else _shown(str(path))
+    return str(path) if len(str(path)) <= 300 and str(path).isprintable() else shown(str(path))
 
 
 def parse_configuration(text: str, published: Sequence[Configuration]) -> Configuration:
@@ -137,9 +143,11 @@ def parse_configuration(text: str, published: Sequence[Configuration]) -> Config
     if not _is_list(text):
         return read_search(text)["configurations"][0]["configuration"]
     try:
-        return as_configuration(json.loads(text))
-    except (json.JSONDecodeError, RecursionError) as error:
+        rows = parse_json(text)
+    except ValueError as error:
         raise UsageError(f"--conf takes rows such as [[3,2,0],[2,0,1]], but got {text[:80]!r}: {error}") from None
+    try:
+        return as_configuration(rows)
     except ValueError as error:
         raise UsageError(f"--conf: {error}") from None
 
@@ -157,15 +165,12 @@ def read_search(text: str) -> dict:
     path = Path(text)
     try:
         path = path / "best.json" if path.is_dir() else path
-        content = json.loads(path.read_text())
+        content = parse_json(read_json_bytes(path))
+        conform(content, FORM)
         for entry in content["configurations"]:
             entry["configuration"] = as_configuration(entry["configuration"])
         if not content["configurations"]:
             raise ValueError("it lists no configuration")
-        for name in ("seconds", "candidates_trained"):  # copied to the results of the found network
-            value = content.get(name, 0)
-            if type(value) not in (int, float) or not 0 <= value < float("inf"):
-                raise ValueError(f"{name} must be a number of at least 0, but is {_shown(value)}")
     except FileNotFoundError:
         raise UsageError(
             f"--conf takes a number, a list such as [[3,2,0]], or a search's best.json, "
@@ -173,7 +178,7 @@ def read_search(text: str) -> dict:
         ) from None
     except OSError as error:
         raise UsageError(f"{_named(path)}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except ValueError as error:
         raise UsageError(f"{_named(path)} is not a search's best.json: {error}") from None
     return content
 

@@ -1,13 +1,12 @@
 """Write state dicts completely or not at all, read them with `weights_only=True`, and check that they fit a network."""
 
 import contextlib
-import errno
-import hashlib
 import io
 import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +14,14 @@ from torch import Tensor, nn
 from models.fusion import FusionNetwork
 from utils.errors import ProjectError, UsageError
 from utils.files import whole_file
+from utils.reading import MOST_NESTED, read_bytes, sha256, shown
 from utils.training.mismatch import flags_that_fit
 
 SUFFIX = ".checkpoint"
 SEAL = b"sha256:"  # prefix of the comment of our archives, which readers of zip files, such as torch, ignore
+FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+PLAIN = (*FLOATS, *INTEGERS, torch.bool)
 SEALED = 2 + len(SEAL) + 64  # bytes of the comment and its length, which the checksum does not cover
 
 
@@ -43,7 +46,7 @@ def write_checkpoint(path: Path, values: Mapping[str, object]) -> None:
 
 def _seal(whole: memoryview) -> bytes:
     """Return the end of an archive: the length of its comment, then the comment, which is a checksum of the rest."""
-    comment = SEAL + hashlib.sha256(whole).hexdigest().encode()
+    comment = SEAL + sha256(whole).encode()
     return len(comment).to_bytes(2, "little") + comment
 
 
@@ -58,74 +61,115 @@ def names_file(path: Path) -> Iterator[None]:
         raise
 
 
-def read_checkpoint(path: Path) -> object:
+def read_checkpoint(path: Path) -> tuple[object, str]:
     """Read a checkpoint file that is undamaged and that `weights_only=True` accepts, with tensors on the CPU.
+
+    Returns:
+        what it holds, and the SHA-256 of the bytes that this was read from.
 
     Raises:
         UsageError: The file is missing, damaged, or could run code.
     """
     try:
-        _check_whole(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        content = read_bytes(path)
     except FileNotFoundError:
         raise UsageError(f"checkpoint {path} does not exist") from None
-    except UsageError:
-        raise
+    _check_whole(path, content)
+    try:
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True), sha256(content)
     except Exception as error:  # torch may raise any error here, and advise loading the file unsafely
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: seek outside the file
-            raise OSError(error.errno, error.strerror, str(path)) from None
         raise UsageError(
             f"{path} is not a readable checkpoint: it is damaged, or holds more than tensors ({type(error).__name__})"
         ) from None
 
 
-def _check_whole(path: Path) -> None:
-    """Verify checksums, which torch ignores: our seal of the whole file, or else the CRC-32 of each zip record."""
-    content = memoryview(path.read_bytes())
+def _check_whole(path: Path, content: bytes) -> None:
+    """Verify checksums, which torch ignores: our seal of the whole file, or else the CRC-32 of each zip record.
+
+    Records must be stored as torch stores them, one after the other, so that they take no more memory than the file.
+    """
     if content[:2] != b"PK":
         return  # torch's old format, which has no checksums
-    whole, sealed = content[:-SEALED], bytes(content[-SEALED:])
-    if sealed[2:].startswith(SEAL):
-        if sealed != _seal(whole):
-            raise UsageError(f"{path} is damaged: its checksum is wrong")
-        return
-    if not zipfile.is_zipfile(path):
-        raise UsageError(f"{path} is damaged: it begins as an archive, but does not end as one")
-    with zipfile.ZipFile(path) as archive:
-        damaged = archive.testzip() or next((i.filename for i in archive.infolist() if i.external_attr & 0x10), None)
-        if damaged is not None or archive.comment:
-            raise UsageError(f"{path} is damaged: the checksum of {damaged or 'the archive'} is wrong")
+    whole, sealed = memoryview(content)[:-SEALED], content[-SEALED:]
+    if sealed[2:].startswith(SEAL) and sealed != _seal(whole):
+        raise UsageError(f"{path} is damaged: its checksum is wrong")
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            records = archive.infolist()
+            stored = all(record.compress_type == zipfile.ZIP_STORED for record in records)
+            if not stored or sum(record.file_size for record in records) > len(content):
+                raise UsageError(f"{path} must hold its records as torch.save writes them, not compressed")
+            if sealed[2:].startswith(SEAL):
+                return
+            damaged = archive.testzip() or next((i.filename for i in records if i.external_attr & 0x10), None)
+            if damaged is not None or archive.comment:
+                raise UsageError(f"{path} is damaged: the checksum of {damaged or 'the archive'} is wrong")
+    except UsageError:
+        raise
+    except Exception:  # zipfile raises almost anything on damaged bytes
+        raise UsageError(f"{path} is damaged: it begins as an archive, but does not end as one") from None
 
 
-def load_state(path: Path) -> dict[str, Tensor]:
+def load_state(path: Path) -> tuple[dict[str, Tensor], str]:
     """Read a state_dict onto the CPU; a leading `module.` (DataParallel) is stripped.
 
+    Returns:
+        the tensors by name, and the SHA-256 of the file that they were read from.
+
     Raises:
-        UsageError: See `read_checkpoint`; or the file holds anything but finite tensors by name.
+        UsageError: See `read_checkpoint`; or the file holds anything but tensors by name.
     """
-    state = read_checkpoint(path)
-    if not isinstance(state, dict) or not all(isinstance(k, str) and _is_plain(v) for k, v in state.items()):
-        raise UsageError(f"{path} must hold a state_dict (tensors by name), but holds a {type(state).__name__}")
-    for name, value in state.items():
-        if not torch.isfinite(value).all():
-            raise UsageError(f"{path} holds numbers that are not finite in {name}: the training that wrote it diverged")
-    return {name.removeprefix("module."): value for name, value in state.items()}
+    state, checksum = read_checkpoint(path)
+    if not is_state(state):
+        found = type(state).__name__
+        if isinstance(state, dict):
+            name, value = next((name, x) for name, x in state.items() if not isinstance(name, str) or not _is_plain(x))
+            found += f" in which {shown(name)} is {_described(value)}"
+        raise UsageError(f"{path} must hold a state_dict (tensors by name), but holds a {found}")
+    return {name.removeprefix("module."): value for name, value in state.items()}, checksum
+
+
+def is_state(value: object) -> TypeGuard[dict[str, Tensor]]:
+    """Return True for a state_dict of plain tensors: dense numbers in memory, each stored once."""
+    return isinstance(value, dict) and all(isinstance(name, str) and _is_plain(x) for name, x in value.items())
+
+
+def check_plain(value: object, depth: int = MOST_NESTED) -> None:
+    """Check that a value is built of numbers, text, None and plain tensors in dicts, lists and tuples.
+
+    Raises:
+        ValueError: it holds something else, or is nested more than `depth` deep.
+    """
+    if isinstance(value, dict | list | tuple):
+        if depth == 0:
+            raise ValueError(f"it is nested more than {MOST_NESTED} deep")
+        for one in [*value, *value.values()] if isinstance(value, dict) else value:
+            check_plain(one, depth - 1)
+    elif not isinstance(value, int | float | str | None) and not _is_plain(value):
+        raise ValueError(f"it holds {_described(value)}")
+
+
+def _described(value: object) -> str:
+    if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_nested or value.device.type != "cpu":
+        return f"no dense tensor ({type(value).__name__})"
+    return f"{value.dtype} {tuple(value.shape)}, stored in {value.untyped_storage().nbytes()} bytes"
 
 
 def _is_plain(value: object) -> bool:
-    """Return True for a dense, unquantized tensor in memory."""
     if not isinstance(value, Tensor):
         return False
-    return value.device.type == "cpu" and value.layout == torch.strided and not value.is_quantized
+    if value.device.type != "cpu" or value.layout != torch.strided or value.is_nested or value.dtype not in PLAIN:
+        return False
+    return value.nbytes <= value.untyped_storage().nbytes()  # an expanded tensor can pretend to be of any size
 
 
-def load_into(module: nn.Module, path: Path) -> None:
-    """Load a checkpoint file into a network, which it must fit exactly.
+def check_fit(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Check that a state_dict has the names, shapes and kinds of numbers of a network's, whatever the precision.
 
     Raises:
-        UsageError: See `load_state`; or a name or a shape differs. The message names the first difference.
+        UsageError: A name, a shape or a kind differs. The message names the first difference.
     """
-    state, own = load_state(path), module.state_dict()
+    own = module.state_dict()
     missing = [f"lacks {name}" for name in sorted(own.keys() - state.keys())]
     unexpected = [f"holds {name}, which the network lacks" for name in sorted(state.keys() - own.keys())]
     shapes = [
@@ -141,13 +185,30 @@ def load_into(module: nn.Module, path: Path) -> None:
             f"{path} does not fit this {type(module).__name__}: it {'; '.join(problems)} "
             f"({len(missing)} missing, {len(unexpected)} unexpected, {len(shapes)} of another shape); {advice}"
         )
+    for name, value in own.items():
+        if state[name].dtype not in (FLOATS if value.is_floating_point() else INTEGERS):
+            raise UsageError(f"{path} must hold {name} as {value.dtype}, but holds {state[name].dtype}")
+
+
+def load_into(module: nn.Module, path: Path) -> str:
+    """Load a checkpoint file into a network, which it must fit exactly; return the file's SHA-256.
+
+    Raises:
+        UsageError: See `load_state` and `check_fit`; or a number is not finite in the network's precision.
+    """
+    state, checksum = load_state(path)
+    check_fit(module, state, path)
+    state = {name: state[name].to(value.dtype) for name, value in module.state_dict().items()}
+    for name, value in state.items():
+        if not torch.isfinite(value).all():
+            raise UsageError(f"{path} holds numbers that are not finite in {name}: the training that wrote it diverged")
     module.load_state_dict(state)
+    return checksum
 
 
-def load_backbones(network: FusionNetwork, paths: Sequence[Path]) -> None:
-    """Load the checkpoints of the unimodal networks, first modality first."""
-    for backbone, path in zip(network.backbones(), paths, strict=True):
-        load_into(backbone, path)
+def load_backbones(network: FusionNetwork, paths: Sequence[Path]) -> list[str]:
+    """Load the checkpoints of the unimodal networks, first modality first; return the SHA-256 of each file."""
+    return [load_into(backbone, path) for backbone, path in zip(network.backbones(), paths, strict=True)]
 
 
 def find_checkpoint(folder: Path, named: str, flag: str, kind: str, frames: int, published: str) -> Path:

@@ -10,15 +10,36 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from utils.errors import UsageError
-from utils.training.checkpoints import read_checkpoint, save_state, write_checkpoint
+from utils.reading import at_least_0, conform
+from utils.training.checkpoints import check_fit, check_plain, is_state, read_checkpoint, save_state, write_checkpoint
 
 FORMAT = 3  # 1: a live search saved one candidate; 2: shared weights were kept by place and row
+
+
+def _state(value: object) -> None:
+    """A schema: a state_dict."""
+    if not is_state(value):
+        raise ValueError("a state_dict is not one")
+
+
+def _pair(value: object) -> None:
+    """A schema: two integers."""
+    if not isinstance(value, tuple) or [type(one) for one in value] != [int, int]:
+        raise ValueError("a place in the run must be two integers")
+
+
+FORM = {  # of the saved values; those of a single network, and those of a population
+    **{"format": int, "seconds": at_least_0, "model": _state, "optimizer": {"state": dict, "param_groups": [dict]}},
+    **{"lines?": [{"epoch": int, "dev_accuracy": float}], "best?": _state},
+    **{"unit?": _pair, "configurations?": [tuple], "shared?": {...: _state}},
+    "results?": {"history": [[float]], "best": torch.Tensor, "correct": torch.Tensor, "weights": {...: _state}},
+}
 
 
 class SavedTraining:
@@ -29,6 +50,7 @@ class SavedTraining:
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
+        self.path: Path | None = None  # of the file that was loaded
         self.values: dict[str, Any] = self._load()
         self.start_clock(self.values.get("seconds", 0.0))
 
@@ -42,13 +64,27 @@ class SavedTraining:
         return time.perf_counter() - self._started
 
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Load the saved state of a model and its optimizer."""
+        """Load the saved state of a model and its optimizer.
+
+        Raises:
+            UsageError: it does not fit them.
+        """
+        assert self.path is not None
+        check_fit(model, self.values["model"], self.path)
         model.load_state_dict(self.values["model"])
-        # These belong to the device; the learning rate, which is set before every batch, may be a tensor there.
-        own = [{name: group.get(name) for name in ("lr", "capturable", "fused")} for group in optimizer.param_groups]
-        optimizer.load_state_dict(self.values["optimizer"])
+        # Settings follow from the flags and the device; the learning rate is set before every batch.
+        own = [{name: group[name] for name in group if name != "params"} for group in optimizer.param_groups]
+        try:
+            optimizer.load_state_dict(self.values["optimizer"])
+            for parameter, values in optimizer.state.items():
+                if isinstance(optimizer, torch.optim.Adam) and values.keys() != {"step", "exp_avg", "exp_avg_sq"}:
+                    raise ValueError(f"it holds {list(values)}")
+                if any(value is not None and value.shape not in ((), parameter.shape) for value in values.values()):
+                    raise ValueError(f"its values are not of shape {tuple(parameter.shape)}")
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise UsageError(f"{self.path} does not fit: its optimizer state is of another network ({error})") from None
         for group, kept in zip(optimizer.param_groups, own, strict=True):
-            group.update((name, value) for name, value in kept.items() if name in group)
+            group.update(kept)
 
     def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, values: Mapping[str, object]) -> None:
         """Replace the saved state completely or not at all."""
@@ -66,10 +102,16 @@ class SavedTraining:
         paths = [] if self.folder is None else [self.folder / f"state{part}.checkpoint" for part in ("", ".previous")]
         for path in filter(Path.exists, paths):
             try:
-                values = read_checkpoint(path)
-                if isinstance(values, dict) and values.get("format") == FORMAT:
-                    return values
+                values, _ = read_checkpoint(path)
+                check_plain(values)
+                conform(values, {"format": int})
+                if cast(dict, values)["format"] == FORMAT:
+                    conform(values, FORM)
+                    self.path = path
+                    return cast(dict, values)
                 reason = f"{path} holds no state of this version"
+            except ValueError as error:
+                reason = f"{path} is damaged: {error}"
             except UsageError as error:
                 reason = str(error)
             print(f"warning: {reason}; resuming from the previous state", file=sys.stderr)
@@ -84,6 +126,8 @@ class NetworkRecord(SavedTraining):
     def __init__(self, network: nn.Module, folder: Path) -> None:
         super().__init__(folder)
         self.network = network
+        if self.path:
+            check_fit(network, self.values.get("best", {}), self.path)
         self.lines: list[dict[str, Any]] = self.values.get("lines", [])  # one per epoch
         self.best: Mapping[str, torch.Tensor] = self.values.get("best", {})
 
