@@ -10,7 +10,7 @@ from models.fusion import AudioImageNetwork, FeatureLayout, FusionHead, HeadSett
 from models.lenet import AudioLeNet, ImageLeNet
 from utils.candidates import fused
 from utils.candidates.feature_bank import open_bank
-from utils.candidates.fused.lenet import FusedLeNet
+from utils.candidates.fused.lenet import FusedLeNet, FusedNetwork
 from utils.errors import UsageError
 from utils.reading import sha256
 from utils.training.batches import ArraySplit
@@ -130,7 +130,7 @@ def test_the_seconds_are_those_of_all_that_worked_on_it(tmp_path, network, split
         raise Stopped
 
     with monkeypatch.context() as patch:
-        patch.setattr("utils.candidates.feature_bank.interrupts.check", stop)
+        patch.setattr("utils.candidates.extraction.interrupts.check", stop)
         with pytest.raises(Stopped):
             open_bank(tmp_path, network, splits, {}, CPU, verbose=False)
     (path,) = tmp_path.glob("*/seconds.json")
@@ -214,9 +214,9 @@ def test_an_extraction_that_was_cut_off_goes_on_where_it_stopped(tmp_path, netwo
 
 def test_an_extraction_goes_on_without_computing_what_is_there(tmp_path, network, splits, monkeypatch):
     whole = open_bank(tmp_path / "whole", network, splits, {}, CPU, verbose=False).folder
-    computed, compute = [], AudioImageNetwork.feature_rows
+    computed, compute = [], FusedNetwork.feature_rows
     monkeypatch.setattr(
-        AudioImageNetwork,
+        FusedNetwork,
         "feature_rows",
         lambda network, *inputs: computed.append(len(inputs[0])) or compute(network, *inputs),
     )
