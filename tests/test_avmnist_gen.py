@@ -298,7 +298,7 @@ def test_silent_noise_is_refused(gen, broken):
         (["--snr_db", "loud"], "--snr_db"),
         (["--snr_db", "nan"], "-100..100"),
         (["--seed", "-1"], "at least 0"),
-        (["--limit_train", "0"], "at least 1"),
+        (["--limit_train", "0"], "from 1 to 1,000,000,000"),
     ],
 )
 def test_contradictory_flags(args, expected, gen):
