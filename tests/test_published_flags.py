@@ -108,7 +108,7 @@ def parser_of(monkeypatch):
 
         main = importlib.import_module(script).main
         with monkeypatch.context() as patch:
-            patch.setattr(argparse.ArgumentParser, "parse_args", stop)
+            patch.setattr(cli.Parser, "parse_known_args", stop)  # which `parse_args` calls
             with pytest.raises(Parsed) as caught:
                 main()
         return caught.value.args[0]
