@@ -165,7 +165,7 @@ def sha256(path: Path) -> str:
 def write_text(path: Path, text: str) -> None:
     """Write a whole text file."""
     with whole_file(path) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors="surrogateescape"))  # file names of any bytes
 
 
 def write_json(path: Path, value: object) -> None:

@@ -1,6 +1,7 @@
 """Results of a found network and its baselines: the scores, the printed table, and results.json."""
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
@@ -12,6 +13,8 @@ from utils.search.space import Configuration, format_configuration
 from utils.training.batches import Split
 from utils.training.loop import evaluate, predict, unimodal_logits
 from utils.training.metrics import accuracy, correct
+
+LONGEST_NAME = 100  # characters of a configuration in a file name
 
 
 @dataclasses.dataclass
@@ -80,8 +83,10 @@ def test_found(
 
 
 def checkpoint_name(configuration: Configuration, test_accuracy: float) -> str:
-    """`best_<rows>_<accuracy>.checkpoint`, as the published files are named."""
+    """`best_<rows>_<accuracy>.checkpoint`, as the published files are named; the end of many rows becomes a hash."""
     numbers = "_".join(str(i) for row in configuration for i in row)
+    if len(numbers) > LONGEST_NAME:  # file systems allow 255 bytes, of which a temporary file needs some
+        numbers = f"{numbers[:LONGEST_NAME]}_{hashlib.sha256(numbers.encode()).hexdigest()[:16]}"
     return f"best_{numbers}_{test_accuracy:.4f}.checkpoint"
 
 
