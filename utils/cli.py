@@ -192,7 +192,8 @@ class Output(io.TextIOBase):
     def _has_reader(self) -> bool:
         poll = select.poll()
         poll.register(self._descriptor, select.POLLOUT)
-        ready = bool(poll.poll(None if self._required else 1000 * self._patience))
+        with interrupts.waiting():
+            ready = bool(poll.poll(None if self._required else 1000 * self._patience))
         self._patience = PATIENCE if ready else 0
         return ready
 

@@ -75,12 +75,12 @@ def check() -> None:
 @contextlib.contextmanager
 def waiting() -> Iterator[None]:
     """Wait for something that may never come: after a first signal, for no longer than `PATIENCE`."""
-    _State.waiting = True
+    before, _State.waiting = _State.waiting, True
     _set_alarm()
     try:
         yield
     finally:
-        _State.waiting = False
+        _State.waiting = before
 
 
 def _set_alarm() -> None:
