@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from models.fusion import FusionNetwork
@@ -14,6 +15,7 @@ from utils.training.batches import Split
 from utils.training.loop import evaluate, predict, unimodal_logits
 from utils.training.metrics import accuracy, correct
 
+LARGEST_MATRIX = 200  # classes
 LONGEST_NAME = 100  # characters of a configuration in a file name
 
 
@@ -90,11 +92,17 @@ def checkpoint_name(configuration: Configuration, test_accuracy: float) -> str:
     return f"best_{numbers}_{test_accuracy:.4f}.checkpoint"
 
 
-def confusion(predicted: Tensor, labels: Tensor) -> list[list[int]]:
-    """Number of samples by true class (row) and predicted class (column), from scores (N, C)."""
+def confusion(predicted: Tensor, labels: Tensor) -> list[list[int]] | dict[str, object]:
+    """Number of samples by true class (row) and predicted class (column), from scores (N, C).
+
+    With more than `LARGEST_MATRIX` classes, only cells that are not 0 are listed, as [true, predicted, count].
+    """
     classes = predicted.shape[-1]
     cells = labels * classes + predicted.argmax(-1)
-    return cells.bincount(minlength=classes**2).view(classes, classes).tolist()
+    if classes <= LARGEST_MATRIX:
+        return cells.bincount(minlength=classes**2).view(classes, classes).tolist()
+    found, counts = cells.unique(return_counts=True)
+    return {"classes": classes, "cells": torch.stack((found // classes, found % classes, counts), 1).tolist()}
 
 
 def f1_scores(predicted: Tensor, labels: Tensor) -> dict[str, float]:
