@@ -255,7 +255,9 @@ def _out_of_memory(reason: str) -> str:
     found = REQUESTED.search(reason)
     amount = ""
     if found:
-        amount = f"{float(found[1]) / 1e9:.3g} GB" if found[2].lower() == "bytes" else f"{float(found[1]):g} {found[2]}"
+        amount = (
+            f"{float(found[1]) / 1e9:,.1f} GB" if found[2].lower() == "bytes" else f"{float(found[1]):g} {found[2]}"
+        )
         amount = f": {amount} were requested at once"
     flags = [flag for flag in MEMORY_FLAGS if flag in Parser.flags]
     return f"out of memory{amount}; " + (

@@ -2,8 +2,8 @@
 
 import contextlib
 import fcntl
+import importlib
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT
+from utils import cli, interrupts
+from utils.training import devices
 
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 BYTES = os.fsdecode(b"r\xff\xc3\xa9")  # a name in no encoding
@@ -174,13 +176,39 @@ def test_tensorboard_refuses_such_names_at_the_start(features, tmp_path):
     assert not (tmp_path / BYTES).exists()
 
 
-def test_lack_of_memory_names_the_amount_and_the_flag(features, tmp_path):
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (12 << 30, 12 << 30))
+@pytest.mark.parametrize("work", ["torch.zeros(10**13)", "numpy.zeros(10**13 // 2)"])
+def test_lack_of_memory_names_the_amount_and_the_flag(python, work):
+    code = f"""
+import numpy, torch
+from utils import cli
+parser = cli.make_parser("Ask for much.")
+parser.add_argument("--batchsize", type=cli.COUNT)
+cli.run(lambda: (parser.parse_args([]), {work}))
+"""
+    done = python(code)
+    amount = "40,000.0 GB" if "torch" in work else "36.4 TiB"
+    message = f"error: out of memory: {amount} were requested at once; a smaller --batchsize needs less\n"
+    assert (done.returncode, done.stderr.decode()) == (1, message)
 
-    flags = ["--conf", "[[0,0,0],[0,0,0]]", "--inner_representation_size", "65536"]
-    done = found(tmp_path, features, *flags, preexec_fn=limit)
-    (line,) = done.stderr.decode().splitlines()
-    assert done.returncode == 1
-    assert line.startswith("error: out of memory: 17.2 GB were requested at once; a smaller --batchsize or ")
-    assert "--inner_representation_size" in line
+
+def test_more_classes_than_memory_are_refused_before_the_training(features, tmp_path, monkeypatch, capsys):
+    """The scores of the test split, and the layers of the network."""
+    many = tmp_path / "many"
+    many.mkdir()
+    for split in ("train", "dev", "test"):
+        with np.load(features / f"{split}.npz") as old:
+            np.savez(many / f"{split}.npz", **{**old, "label": np.append(old["label"][1:], 99_999)})
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(interrupts, "install", lambda output: None)
+    monkeypatch.setattr(devices, "available_memory", lambda device: 10_000_000)
+    main = importlib.import_module("main_found_features").main
+    for units, words in (("4", "the scores of 48 samples for 100,000 classes"), ("512", "layers of 512 units for")):
+        flags = ["--datadir", str(many), "--conf", "[[0,0,0]]", "--inner_representation_size", units]
+        monkeypatch.setattr(sys, "argv", ["main_found_features.py", *flags, "--run_dir", "run", "--no-verbose"])
+        with pytest.raises(SystemExit) as stopped:
+            cli.run(main)
+        (line,) = capsys.readouterr().err.splitlines()
+        assert stopped.value.code == 2
+        assert line.startswith(f"error: {words}")
+        assert " GB are free; use " in line
+        assert not (tmp_path / "run/results.json").exists()

@@ -107,9 +107,13 @@ def by_class(cells: Confusion) -> list[Figure]:
 def extremes(cells: Confusion) -> list[Figure]:
     """Share that is classified correctly, of the least and the most accurate classes."""
     known = cells.samples.nonzero()[0]
-    order = known[np.argsort(cells.right[known] / cells.samples[known], kind="stable")]
-    ends = {"Least accurate classes": order[:SHOWN], "Most accurate classes": order[::-1][:SHOWN]}
-    return [Figure(plots.bars(name, [_bar(cells, int(i)) for i in part]), name) for name, part in ends.items()]
+    samples = cells.samples[known]
+    shares = cells.right[known] / samples
+    ends = {"Least accurate classes": shares, "Most accurate classes": -shares}
+    return [
+        Figure(plots.bars(name, [_bar(cells, int(i)) for i in known[np.lexsort((-samples, order))][:SHOWN]]), name)
+        for name, order in ends.items()
+    ]
 
 
 def summary(cells: Confusion) -> str:

@@ -12,6 +12,7 @@ from utils.results.baselines import baseline_scores
 from utils.results.statistics import mcnemar
 from utils.search.space import Configuration, format_configuration
 from utils.training.batches import Split
+from utils.training.devices import require_memory
 from utils.training.loop import evaluate, predict, unimodal_logits
 from utils.training.metrics import accuracy, correct
 
@@ -29,6 +30,17 @@ class Row:
     seconds: float | None = None
     configuration: Configuration | None = None
     candidates_trained: int | None = None
+
+
+def check_memory(network: FusionNetwork, splits: Mapping[str, Split], device: torch.device) -> None:
+    """Raise UsageError if the scores of a test do not fit into memory, which would only show after the training."""
+    classes, modalities = network.settings.num_outputs, len(network.feature_layout.widths)
+    count = {name: len(split) for name, split in splits.items()}
+    scores = 3 * count["test"]  # (N, C) in batches, as a whole, and compared
+    if network.feature_layout.has_logits:
+        scores += (2 * modalities + 2) * (count.get("dev", 0) + count["test"])  # logits and baselines
+    what = f"the scores of {sum(count.values()):,} samples for {classes:,} classes"
+    require_memory(4 * classes * scores, device, what, "use fewer classes, or --limit_dev and --limit_test")
 
 
 def baselines(

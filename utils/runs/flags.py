@@ -7,13 +7,15 @@ import argparse
 import dataclasses
 from pathlib import Path
 
+import torch
+
 from models.fusion import HeadSettings
 from utils import cli
 from utils.errors import UsageError
 from utils.runs.folder import RunSettings
 from utils.search.evaluate import Budget
 from utils.search.loop import SearchSettings
-from utils.training.devices import Compute, resolve_device, use_bfloat16
+from utils.training.devices import Compute, require_memory, resolve_device, use_bfloat16
 from utils.training.loop import TrainingSettings
 
 BATCHSIZE = cli.integer(1, 1_000_000)
@@ -149,7 +151,15 @@ def add_fusion_flags(
 
 
 def head_settings(args: argparse.Namespace, num_outputs: int, multi_label: bool = False) -> HeadSettings:
-    """Settings of the central weights."""
+    """Settings of the central weights.
+
+    Raises:
+        UsageError: they do not fit into memory.
+    """
+    inner = args.inner_representation_size
+    weights = 20 * inner * (inner + num_outputs)  # bytes of two layers, their gradients, Adam's moments, the best epoch
+    what = f"layers of {inner:,} units for {num_outputs:,} classes"
+    require_memory(weights, torch.device("cpu"), what, "use a smaller --inner_representation_size")
     return HeadSettings(
         num_outputs=num_outputs,
         inner_size=args.inner_representation_size,
