@@ -83,6 +83,26 @@ def waiting() -> Iterator[None]:
         _State.waiting = before
 
 
+class Expired(BaseException):
+    """Raised when the time of `deadline` is over; not an `Exception`, so that no library retries on it."""
+
+
+@contextlib.contextmanager
+def deadline(seconds: float) -> Iterator[None]:
+    """Raise `Expired` after some seconds, whatever the main thread waits for; not to be nested."""
+
+    def expire(number: int, frame: FrameType | None) -> None:
+        raise Expired
+
+    before = signal.signal(signal.SIGALRM, expire)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def _set_alarm() -> None:
     if _State.waiting and _State.received is not None:
         signal.setitimer(signal.ITIMER_REAL, PATIENCE)
