@@ -299,7 +299,7 @@ def test_silent_noise_is_refused(gen, broken):
         (["--source", "embedded", "--limit_train", "20", "--image_components", "21"], "21 with 20 digits"),
         (["--snr_db", "loud"], "--snr_db"),
         (["--snr_db", "nan"], "-100..100"),
-        (["--seed", "-1"], "at least 0"),
+        (["--seed", "-1"], "from 0"),
         (["--limit_train", "0"], "from 1 to 1,000,000,000"),
     ],
 )
