@@ -212,7 +212,7 @@ def add_search_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--max_fusions", type=cli.integer(1, 64), default=4, help="most fusion layers in a configuration"
     )
-    group.add_argument("--search_iterations", type=cli.integer(1, 1000), default=3, help="passes over the levels")
+    group.add_argument("--search_iterations", type=cli.integer(1, 10_000), default=3, help="passes over the levels")
     group.add_argument("--num_samples", type=cli.integer(1, 10_000), default=15, help="candidates trained per step")
     group.add_argument("--initial_temperature", type=TEMPERATURE, default=10, help="temperature of the first sampling")
     group.add_argument("--final_temperature", type=TEMPERATURE, default=0.2, help="temperature that cooling approaches")
