@@ -136,6 +136,13 @@ def main():
 
 cli.run(main)
 """
+POOL = """
+import time
+from datasets.ntu.workers import parallel
+from utils import cli
+
+cli.run(lambda: list(parallel(time.sleep, [1000, 1000], 2)))
+"""
 BIG = """
 import torch
 from tests.test_batches import Source, split
@@ -174,6 +181,16 @@ def test_a_wait_for_stuck_workers_ends(number):
         assert process.returncode == (1 if number == signal.SIGKILL else 128 + number), errors
         assert ("a process that reads samples ended" if number == signal.SIGKILL else "stopped by") in errors
         assert "Traceback" not in errors
+
+
+@pytest.mark.slow
+def test_a_preparation_with_stuck_workers_is_stopped():
+    with start(POOL) as process:
+        workers_of(process, 2)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=30)
+        assert (process.returncode, errors) == (143, "stopped by SIGTERM\n")
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """The command line of every script: parser, types of flags, output, exit codes."""
 
 import argparse
+import contextlib
 import errno
 import io
 import os
@@ -226,6 +227,9 @@ def run(main: Callable[[], None]) -> None:
         message, code = _explain(error)
         print(message, end="", file=sys.stderr)
         sys.exit(code)
+    finally:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
 
 
 def _explain(error: BaseException) -> tuple[str, int]:
