@@ -23,7 +23,7 @@ def noise_level(text: str) -> float:
     """An argparse type: a level in dB; infinite for `none`."""
     if text.lower() == "none":
         return math.inf
-    value = float(text)
+    value = cli.to_float(text)
     if not abs(value) <= 100:
         raise argparse.ArgumentTypeError(f"must lie in -100..100 dB, or be none, but got {text}")
     return value
@@ -47,20 +47,18 @@ def parse_args() -> argparse.Namespace:
     )
     group.add_argument("--preset", choices=[name for name in PRESETS if name != "embedded"], help=text)
     group.add_argument(
-        "--image_components", type=cli.positive_int, help="PCA components to keep (default: set by the preset)"
+        "--image_components", type=cli.integer(1, 784), help="PCA components to keep (default: set by the preset)"
     )
     text = "level of speech over noise in dB, or none (default: set by the preset)"
     group.add_argument("--snr_db", type=noise_level, help=text)
-    group.add_argument("--seed", type=cli.non_negative_int, default=0, help="seed of all random choices")
-    group.add_argument(
-        "--limit_train", type=cli.positive_int, help="use only this many training digits, from the start"
-    )
-    group.add_argument("--limit_test", type=cli.positive_int, help="use only this many test digits, from the start")
+    group.add_argument("--seed", type=cli.SEED, default=0, help="seed of all random choices")
+    group.add_argument("--limit_train", type=cli.COUNT, help="use only this many training digits, from the start")
+    group.add_argument("--limit_test", type=cli.COUNT, help="use only this many test digits, from the start")
     group.add_argument("--force", action="store_true", help="replace the data set in --datadir")
 
     group = parser.add_argument_group("work")
     text = "threads; their number does not change the output"
-    group.add_argument("--num_workers", type=cli.positive_int, default=os.cpu_count() or 1, help=text)
+    group.add_argument("--num_workers", type=cli.PROCESSES, default=os.cpu_count() or 1, help=text)
     cli.add_verbosity(parser)
     return parser.parse_args()
 

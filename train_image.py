@@ -14,7 +14,7 @@ import torch
 from datasets.avmnist.load import data_identity, is_stand_in, load_avmnist
 from models.lenet import ImageLeNet
 from utils import cli
-from utils.runs import data_flags, flags, schedules
+from utils.runs import data_flags, flags, unimodal_flags
 from utils.runs.folder import open_training
 from utils.runs.unimodal import finish_unimodal, train_unimodal
 from utils.seeds import derive_seed
@@ -25,16 +25,16 @@ from utils.training.devices import on_device
 def parse_args() -> argparse.Namespace:
     parser = cli.make_parser(__doc__)
     data_flags.add_avmnist_data(parser)
-    schedules.add_flags(parser)
+    unimodal_flags.add_avmnist_flags(parser)
     flags.add_run_flags(parser)
-    return schedules.parse(parser)
+    return unimodal_flags.parse(parser)
 
 
 def main() -> None:
     # Settings
     args = parse_args()
     run = flags.run_settings(args)
-    plan = schedules.plan(args)
+    plan = unimodal_flags.plan(args)
 
     # Data
     data = load_avmnist(args.datadir, args.num_outputs, data_flags.limits(args), args.dev_samples)
@@ -44,7 +44,7 @@ def main() -> None:
     # Network and optimizer
     torch.manual_seed(derive_seed(args.seed, "image network"))
     network = on_device(ImageLeNet(args.channels, args.num_outputs), run.device)
-    optimizer = schedules.sgd(network, args)
+    optimizer = unimodal_flags.sgd(network, args)
 
     with open_training(run, inputs) as folder:
         # Training: the network ends with the weights of its best dev epoch

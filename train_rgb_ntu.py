@@ -18,7 +18,7 @@ from torch import Tensor
 from models.inflated_resnet import InflatedResNet50, inflate
 from utils import cli
 from utils.errors import UsageError
-from utils.runs import data_flags, flags
+from utils.runs import data_flags, flags, unimodal_flags
 from utils.runs.folder import open_training
 from utils.runs.unimodal import Plan, finish_unimodal, train_unimodal
 from utils.seeds import derive_seed
@@ -28,7 +28,9 @@ from utils.training.rates import cosine_rates
 def parse_args() -> argparse.Namespace:
     parser = cli.make_parser(__doc__)
     data_flags.add_ntu_data(parser)
-    flags.add_unimodal_flags(parser, epochs=30, batchsize=16, lr=1e-4, schedule="decreasing along a cosine", amp="off")
+    unimodal_flags.add_unimodal_flags(
+        parser, epochs=30, batchsize=16, lr=1e-4, schedule="decreasing along a cosine", amp="off"
+    )
     parser.add_argument_group("start").add_argument(
         "--pretrained",
         choices=("none", "centre", "average"),

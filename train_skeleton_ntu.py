@@ -15,7 +15,7 @@ import torch
 
 from models.hcn import SkeletonNet
 from utils import cli
-from utils.runs import data_flags, flags
+from utils.runs import data_flags, flags, unimodal_flags
 from utils.runs.folder import open_training
 from utils.runs.unimodal import Plan, finish_unimodal, train_unimodal
 from utils.seeds import derive_seed
@@ -25,7 +25,9 @@ from utils.training.rates import cosine_rates
 def parse_args() -> argparse.Namespace:
     parser = cli.make_parser(__doc__)
     data_flags.add_ntu_data(parser)
-    flags.add_unimodal_flags(parser, epochs=60, batchsize=64, lr=1e-3, schedule="decreasing along a cosine", amp="off")
+    unimodal_flags.add_unimodal_flags(
+        parser, epochs=60, batchsize=64, lr=1e-3, schedule="decreasing along a cosine", amp="off"
+    )
     flags.add_run_flags(parser)
     return parser.parse_args()
 

@@ -75,11 +75,11 @@ def accuracies(args: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
 
 def main() -> None:
     parser = cli.make_parser(__doc__)
-    parser.add_argument("--steps", type=cli.positive_int, default=5, help="steps per repeat")
-    parser.add_argument("--repeats", type=cli.positive_int, default=7, help="repeats of the timing")
+    parser.add_argument("--steps", type=cli.COUNT, default=5, help="steps per repeat")
+    parser.add_argument("--repeats", type=cli.COUNT, default=7, help="repeats of the timing")
     parser.add_argument("--datadir", type=Path, help="folder made by avmnist_gen.py; without it only time is measured")
-    parser.add_argument("--limit_train", type=cli.positive_int, default=None, help="use only the first samples")
-    parser.add_argument("--epochs", type=cli.positive_int, default=6, help="passes over the training split")
+    parser.add_argument("--limit_train", type=cli.COUNT, default=None, help="use only the first samples")
+    parser.add_argument("--epochs", type=cli.EPOCHS, default=6, help="passes over the training split")
     parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
     cli.add_verbosity(parser)
     args = parser.parse_args()

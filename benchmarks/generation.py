@@ -18,7 +18,7 @@ from utils.files import write_json
 
 def main() -> None:
     parser = cli.make_parser(__doc__)
-    parser.add_argument("--repeats", type=cli.positive_int, default=3, help="runs")
+    parser.add_argument("--repeats", type=cli.COUNT, default=3, help="runs")
     parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
     args, flags = parser.parse_known_args()
     seconds = []

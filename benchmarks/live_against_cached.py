@@ -41,7 +41,7 @@ def main() -> None:
     data_flags.add_avmnist_checkpoints(parser)
     flags.add_fusion_flags(parser, inner=16, epochs=3, batchsize=32, period=1, dropout=0.5, multitask=False)
     flags.add_run_flags(parser)
-    parser.add_argument("--random", type=cli.positive_int, default=60, help="how many four-layer configurations")
+    parser.add_argument("--random", type=cli.COUNT, default=60, help="how many four-layer configurations")
     parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
     args = parser.parse_args()
     device = resolve_device(args.device)

@@ -223,21 +223,21 @@ def parse_args() -> argparse.Namespace:
     group.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto uses CUDA if it is available"
     )
-    group.add_argument("--repeats", type=cli.positive_int, default=5, help="timed runs of everything")
+    group.add_argument("--repeats", type=cli.COUNT, default=5, help="timed runs of everything")
     quick = "the same as --repeats 3 --clips 4 --rows 2000, and on CPUs --batch 2"
     group.add_argument("--quick", action="store_true", help=quick)
     workers = min(8, os.cpu_count() or 1)
     group.add_argument(
-        "--num_workers", type=cli.positive_int, default=workers, help="processes that would read a real data set"
+        "--num_workers", type=cli.PROCESSES, default=workers, help="processes that would read a real data set"
     )
 
     group = parser.add_argument_group("synthetic data")
-    group.add_argument("--clips", type=cli.positive_int, default=12, help="videos, and skeletons")
-    group.add_argument("--vid_dim", type=cli.positive_int, default=256, help="side of the videos, pixels")
+    group.add_argument("--clips", type=cli.COUNT, default=12, help="videos, and skeletons")
+    group.add_argument("--vid_dim", type=cli.SIDE, default=256, help="side of the videos, pixels")
     batch, what = min(EXTRACTION_BATCH, LoadedSplit.evaluation_batch), "samples at once through the networks"
-    group.add_argument("--batch", type=cli.positive_int, default=batch, help=f"{what}, as in the feature bank")
+    group.add_argument("--batch", type=cli.COUNT, default=batch, help=f"{what}, as in the feature bank")
     rows = COUNTS["trainexp"]
-    group.add_argument("--rows", type=cli.positive_int, default=rows, help="of the table that a population trains on")
+    group.add_argument("--rows", type=cli.COUNT, default=rows, help="of the table that a population trains on")
 
     cli.add_verbosity(parser)
     parser.add_argument("--out", type=Path, help="write the figures to this JSON file")

@@ -140,11 +140,11 @@ def parse_args() -> argparse.Namespace:
     parser = cli.make_parser(__doc__)
     group = parser.add_argument_group("points")
     for name, (values, what) in AXES.items():
-        group.add_argument(f"--{name}", type=cli.positive_int, nargs="+", default=list(values), help=what)
+        group.add_argument(f"--{name}", type=cli.COUNT, nargs="+", default=list(values), help=what)
 
     group = parser.add_argument_group("measurement")
-    group.add_argument("--steps", type=cli.positive_int, default=256, help="training steps that are timed")
-    group.add_argument("--repeats", type=cli.positive_int, default=5, help="measurements of every point")
+    group.add_argument("--steps", type=cli.COUNT, default=256, help="training steps that are timed")
+    group.add_argument("--repeats", type=cli.COUNT, default=5, help="measurements of every point")
     group.add_argument("--quick", action="store_true", help="the same as --steps 32 --repeats 3")
     group.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto uses CUDA if it is available"

@@ -30,8 +30,8 @@ def parse_args() -> argparse.Namespace:
     group.add_argument("--datadir", type=Path, default=Path("data/ntu"), help="folder of the prepared data set")
 
     group = parser.add_argument_group("clips")
-    group.add_argument("--vid_dim", type=cli.positive_int, default=256, help="width and height in pixels")
-    group.add_argument("--vid_fr", type=cli.positive_int, default=30, help="frames per second")
+    group.add_argument("--vid_dim", type=cli.SIDE, default=256, help="width and height in pixels")
+    group.add_argument("--vid_fr", type=cli.FRAME_RATE, default=30, help="frames per second")
     text = "mpeg4: small files; mjpeg: every frame is a key frame"
     group.add_argument("--codec", choices=tuple(PIXELS), default="mpeg4", help=text)
 
@@ -41,7 +41,7 @@ def parse_args() -> argparse.Namespace:
 
     group = parser.add_argument_group("work")
     text = "processes; their number does not change the output"
-    group.add_argument("--num_workers", type=cli.positive_int, default=os.cpu_count() or 1, help=text)
+    group.add_argument("--num_workers", type=cli.PROCESSES, default=os.cpu_count() or 1, help=text)
     cli.add_verbosity(parser)
     return parser.parse_args()
 

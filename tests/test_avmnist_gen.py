@@ -54,6 +54,7 @@ def originals(tmp_path_factory) -> Path:
             rows.append(f"{name},1,{category},sound {category}")
             soundfile.write(folder / "esc50" / "audio" / name, 0.1 * rng.standard_normal(4000), 16000)
     (folder / "esc50" / "meta" / "esc50.csv").write_text("\n".join(rows) + "\n")
+    (folder / "checksums.json").write_text('{"fsdd.zip": "sha256:0123"}')  # as a download leaves it
     return folder
 
 
@@ -122,6 +123,7 @@ def test_the_command_line_writes_the_documented_folder(run_script, originals, tm
     assert manifest["settings"]["image_components"] == 5
     assert manifest["splits"]["test"] == {"count": TEST, "per_class": [2] * 10}
     assert manifest["sha256"] == digests(folder)
+    assert manifest["sources"]["checksums"] == {"fsdd.zip": "sha256:0123"}
     noises = manifest["sources"]["noise_clips"]
     assert (len(noises["train"]), len(noises["test"])) == (40, 10)
     assert len({*noises["train"], *noises["test"]}) == 50
@@ -297,8 +299,8 @@ def test_silent_noise_is_refused(gen, broken):
         (["--source", "embedded", "--limit_train", "20", "--image_components", "21"], "21 with 20 digits"),
         (["--snr_db", "loud"], "--snr_db"),
         (["--snr_db", "nan"], "-100..100"),
-        (["--seed", "-1"], "at least 0"),
-        (["--limit_train", "0"], "at least 1"),
+        (["--seed", "-1"], "from 0"),
+        (["--limit_train", "0"], "from 1 to 1,000,000,000"),
     ],
 )
 def test_contradictory_flags(args, expected, gen):

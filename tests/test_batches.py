@@ -1,14 +1,20 @@
 """Splits: slices of arrays, and samples that worker processes read."""
 
 import dataclasses
+import multiprocessing.queues
 import os
 import re
+import shutil
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.conftest import ROOT
 from utils.errors import DataError
 from utils.training.batches import ArraySplit, LoadedSplit, WorkerError
 
@@ -26,6 +32,8 @@ class Source:
     def load(self, index, modality, crop=None):
         if index == self.broken:
             raise DataError(f"sample {index} is damaged")
+        if self.broken == "stuck":
+            time.sleep(1000)
         if self.broken == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
         elif isinstance(self.broken, str):
@@ -95,9 +103,110 @@ def test_an_error_of_the_system_arrives_as_it_was_raised(workers):
         list(split(workers, broken="gone.avi").batches(2))
 
 
-def test_a_killed_worker_is_told_in_one_line():
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_killed_worker_is_told_in_one_line(workers):
     with pytest.raises(WorkerError, match="use fewer --num_workers"):
-        list(split(1, broken="killed").batches(2))
+        list(split(workers, broken="killed").batches(2))
+
+
+def test_a_worker_that_cannot_hand_over_a_batch_ends_the_wait(monkeypatch):
+    """Its queue's thread meets the error, such as that of a full /dev/shm, where Python only prints it."""
+    dumps, parent = multiprocessing.queues._ForkingPickler.dumps, os.getpid()
+
+    def refuse(*args):
+        if os.getpid() == parent:
+            return dumps(*args)
+        raise RuntimeError("unable to allocate shared memory")
+
+    monkeypatch.setattr(multiprocessing.queues._ForkingPickler, "dumps", refuse)
+    with pytest.raises(WorkerError, match=r"/dev/shm.*--num_workers 0"):
+        list(split(2).batches(2))
+
+
+WAITS = """
+from tests.test_batches import split
+from utils import cli, interrupts
+
+interrupts.PATIENCE = 0.5
+
+def main():
+    with interrupts.gently():
+        for _ in split(2, broken="stuck").batches(2):
+            pass
+
+cli.run(main)
+"""
+POOL = """
+import time
+from datasets.ntu.workers import parallel
+from utils import cli
+
+cli.run(lambda: list(parallel(time.sleep, [1000, 1000], 2)))
+"""
+BIG = """
+import torch
+from tests.test_batches import Source, split
+from utils import cli
+
+Source.load = lambda *args: torch.zeros(9_000_000, dtype=torch.uint8)
+cli.run(lambda: list(split(2).batches(2)))
+"""
+
+
+def start(code: str, *prefix: str) -> subprocess.Popen:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [*prefix, sys.executable, "-c", code]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def workers_of(process: subprocess.Popen, count: int) -> list[int]:
+    """Processes that a process has started, once there are `count`."""
+    while process.poll() is None:
+        found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        if len(found) == count:
+            return [int(pid) for pid in found]
+        time.sleep(0.05)
+    raise AssertionError(process.stderr.read())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_wait_for_stuck_workers_ends(number):
+    """By a signal to the process itself, though it would first finish its epoch, or by the death of a worker."""
+    with start(WAITS) as process:
+        workers = workers_of(process, 2)
+        time.sleep(0.5)
+        os.kill(workers[0] if number == signal.SIGKILL else process.pid, number)
+        _, errors = process.communicate(timeout=30)
+        assert process.returncode == (1 if number == signal.SIGKILL else 128 + number), errors
+        assert ("a process that reads samples ended" if number == signal.SIGKILL else "stopped by") in errors
+        assert "Traceback" not in errors
+
+
+@pytest.mark.slow
+def test_a_preparation_with_stuck_workers_is_stopped():
+    with start(POOL) as process:
+        workers_of(process, 2)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=30)
+        assert (process.returncode, errors) == (143, "stopped by SIGTERM\n")
+
+
+@pytest.mark.slow
+def test_little_shared_memory_is_told_in_one_line():
+    mount = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
+    mount += ['mount -t tmpfs -o size=16m none /dev/shm || exit 77; exec "$@"', "sh"]
+    if not shutil.which("unshare"):
+        pytest.skip("needs unshare")
+    with start(BIG, *mount) as process:
+        _, errors = process.communicate(timeout=60)
+        if process.returncode == 77 or "unshare" in errors:
+            pytest.skip("this system lets nobody mount a small /dev/shm in a namespace of his own")
+        (line,) = errors.splitlines()
+        assert process.returncode == 1
+        assert "/dev/shm" in line
+        assert "--num_workers 0" in line
 
 
 def test_an_empty_split_has_no_batches():

@@ -1,20 +1,25 @@
 """Downloads from a server on localhost that misbehaves on request."""
 
+import contextlib
 import hashlib
 import io
+import shutil
+import signal
 import socket
 import subprocess
 import threading
+import time
 import zipfile
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from datasets.avmnist import download as dl
 from utils.errors import DataError
-from utils.files import LockedError, locked
+from utils.files import LockedError, locked, read_json
 
 DATA = bytes(range(256)) * 4000  # 1 MB: several blocks
 
@@ -27,10 +32,17 @@ class Server:
     files: dict[str, bytes] = field(default_factory=dict)
     cuts: list[int] = field(default_factory=list)  # bytes sent before the connection is cut, by request
     busy: int = 0  # answers 503 so many times first
+    raw: dict[str, list[bytes]] = field(default_factory=dict)  # whole answers, a second between their parts
     asked: list[str] = field(default_factory=list)
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         self.asked.append(request.path)
+        if request.path in self.raw:
+            with contextlib.suppress(OSError):
+                for part in self.raw[request.path]:
+                    request.wfile.write(part)
+                    time.sleep(0.1)
+            return None
         if self.busy:
             self.busy -= 1
             return request.send_error(503)
@@ -105,7 +117,7 @@ UNPACKED = [
     "fsdd/recordings/0_a_0.wav",
     "fsdd/recordings/1_a_0.wav",
 ]
-WHOLE = sorted(UNPACKED + [name for name in dl.ORIGINALS if name.startswith("mnist/")])
+WHOLE = sorted([*UNPACKED, "checksums.json"] + [name for name in dl.ORIGINALS if name.startswith("mnist/")])
 
 
 def test_originals_are_fetched_unpacked_and_not_asked_for_again(server, originals, tmp_path, capfd):
@@ -131,6 +143,7 @@ def test_a_later_run_fetches_only_what_is_missing(server, originals, tmp_path):
     with pytest.raises(DataError, match=r"esc50.zip: the server answers 404 .* download it yourself to .*esc50.zip"):
         dl.download_originals(tmp_path, verbose=False, urls=originals)
     assert names(tmp_path) == [name for name in WHOLE if not name.startswith("esc50")]
+    assert list(read_json(tmp_path / "checksums.json")) == ["fsdd.zip"]
     server.files["/esc50.zip"] = missing
     dl.download_originals(tmp_path, verbose=False, urls=originals)
     assert server.asked.count("/fsdd.zip") == 1
@@ -231,17 +244,82 @@ BROKEN = {
         r"plain relative names, but has 'x/../../evil.wav'",
     ),
     "absolute": (zipped(FSDD | {"/evil.wav": b"x"}), "plain relative names"),
+    "long name": (zipped(FSDD | {f"x/recordings/{'x' * 300}.wav": b"x"}), "plain relative names"),
+    "large": (zipped(FSDD | {"x/recordings/zeros.wav": bytes(3 << 20)}), "at most 10,000 files of 2,000,000 bytes"),
+    "other compression": (zipped(FSDD, zipfile.ZIP_LZMA), "compressed in an unexpected way"),
+    "number of bytes": (zipped(FSDD).replace(b"PK\x01\x02", b"PK\x01\x03"), "not a valid zip"),
 }
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_a_broken_or_hostile_zip_leaves_nothing(server, originals, tmp_path, case):
-    server.files["/fsdd.zip"], message = BROKEN[case]
+def test_a_broken_or_hostile_zip_leaves_nothing_and_is_fetched_again(server, originals, tmp_path, monkeypatch, case):
+    good, (server.files["/fsdd.zip"], message) = server.files["/fsdd.zip"], BROKEN[case]
+    monkeypatch.setitem(dl.ORIGINALS, "fsdd.zip", replace(dl.ORIGINALS["fsdd.zip"], unpacked=2_000_000))
     folder = tmp_path / "data"
     with pytest.raises(DataError, match=message):
         dl.download_originals(folder, verbose=False, urls=originals)
     assert names(tmp_path) == [f"data/{name}" for name in WHOLE if name.startswith("mnist")]
     assert not (folder / "fsdd").exists()
+    server.files["/fsdd.zip"] = good
+    dl.download_originals(folder, verbose=False, urls=originals)
+    assert names(folder) == WHOLE
+
+
+def test_the_first_download_of_an_archive_determines_its_checksum(server, originals, tmp_path):
+    dl.download_originals(tmp_path, verbose=False, urls=originals)
+    first = "sha256:" + hashlib.sha256(server.files["/fsdd.zip"]).hexdigest()
+    assert read_json(tmp_path / "checksums.json")["fsdd.zip"] == first
+    shutil.rmtree(tmp_path / "fsdd")
+    server.files["/fsdd.zip"] = zipped(FSDD | {"fsdd-1.0/recordings/1_a_0.wav": b"two"})
+    with pytest.raises(DataError, match=rf"but the first download had {first}; it was removed; .* delete .*checksums"):
+        dl.download_originals(tmp_path, verbose=False, urls=originals)
+    assert not (tmp_path / "fsdd.zip").exists()
+    (tmp_path / "checksums.json").unlink()
+    dl.download_originals(tmp_path, verbose=False, urls=originals)
+    assert (tmp_path / "fsdd/recordings/1_a_0.wav").read_bytes() == b"two"
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+ODD = {
+    "length in words": [OK + b"Content-Length: many\r\n\r\nab"],
+    "negative length": [OK + b"Content-Length: -5\r\n\r\nab"],
+    "two lengths": [OK + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nab"],
+    "damaged chunks": [OK + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\nab"],
+    "unasked compression": [OK + b"Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\nab"],
+    "no HTTP": [b"220 ftp ready\r\n\r\n"],
+    "status in words": [b"HTTP/1.1 fine\r\n\r\n"],
+    "long header": [OK + b"X: " + b"x" * 70_000 + b"\r\n\r\n"],
+    "redirect to ftp": [b"HTTP/1.1 302 Found\r\nLocation: ftp://example.org/f\r\n\r\n"],
+    "redirect to a file": [b"HTTP/1.1 302 Found\r\nLocation: file:///etc/passwd\r\n\r\n"],
+    "redirect to nothing": [b"HTTP/1.1 302 Found\r\nLocation: http://[::1\r\n\r\n"],
+    "redirect to no name": [b"HTTP/1.1 302 Found\r\nLocation: http://\xff\xfe..:99999/\r\n\r\n"],
+    "redirect to itself": [b"HTTP/1.1 302 Found\r\nLocation: /f\r\nContent-Length: 0\r\n\r\n"],
+    "too many bytes": [OK + b"\r\n" + bytes(2000)],
+    "one byte at a time": [OK + b"Content-Length: 500\r\n\r\n"] + [b"x"] * 500,
+    "header without end": [OK] + [b"X: x\r\n"] * 500,
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_an_odd_answer_is_one_error_and_leaves_nothing(server, tmp_path, monkeypatch, case):
+    server.raw["/f"] = ODD[case]
+    monkeypatch.setattr(dl, "LONGEST", 1.5)
+    with pytest.raises(DataError, match="/f") as error:
+        dl.download(f"{server.url}/f", tmp_path / "f", "md5:" + "0" * 32, verbose=False, most=1000)
+    words = {"too many bytes": "at most 1,000 bytes, but sends more", "one byte at a time": "takes longer than"}
+    words |= {"header without end": "takes longer than", "redirect to ftp": "not https: ftp://"}
+    assert words.get(case, "") in str(error.value)
+    assert "\n" not in str(error.value)
+    assert names(tmp_path) == []
+    assert not signal.getitimer(signal.ITIMER_REAL)[0]
+
+
+def test_a_secure_address_is_not_left_for_an_open_one():
+    answer = SimpleNamespace(is_redirect=True, url="https://a.org/f", headers={"location": "http://a.org/f"})
+    with pytest.raises(DataError, match=r"https://a\.org/f redirects to an address that is not https"):
+        dl._check_redirect(answer)
+    answer.headers["location"] = "//b.org/f"
+    dl._check_redirect(answer)
 
 
 def test_killed_while_unpacking(server, originals, tmp_path, monkeypatch):

@@ -161,6 +161,30 @@ def test_damaged_originals_are_refused(tmp_path):
         transcode(tmp_path / "missing.avi", tmp_path / "clip.avi", VideoSettings(32))
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        (20, 2**32 - 1, r"must be 1 to 1,000 frames a second, but the header states \S+e-0"),
+        (24, 2**31 - 1, r"must be 1 to 1,000 frames a second, but the header states \S+e\+0"),
+        (32, 2**31 - 1, r"announces 2,147,483,647 frames, but has room for"),
+    ],
+    ids=["slow", "fast", "many"],
+)
+def test_a_header_of_impossible_numbers_is_refused_at_once(tmp_path, field, value, said):
+    """Time base, rate, and number of frames of the AVI header: a clip of so many frames would never end."""
+    path = write_original(tmp_path / "original.avi")
+    content = bytearray(path.read_bytes())
+    place = content.index(b"strh") + 8 + field
+    content[place : place + 4] = value.to_bytes(4, "little")
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=said) as error:
+        transcode(path, tmp_path / "clip.avi", VideoSettings(32))
+    assert str(path) in str(error.value)
+    if field == 32:
+        with pytest.raises(DataError, match="states 2,147,483,647 frames, more than fit"):
+            read_frames(path, np.arange(3))
+
+
 def test_failing_disk_is_no_fault_of_the_original(tmp_path, monkeypatch):
     original, clip = write_original(tmp_path / "original.avi"), tmp_path / "clip.avi"
     monkeypatch.setattr("utils.files.secrets.token_hex", lambda count: "0")

@@ -1,11 +1,24 @@
 """Command lines of the published scripts run here: every flag, spelling and default that they have."""
 
 import argparse
+import functools
 import importlib
+import itertools
 import sys
 from pathlib import Path
 
 import pytest
+
+from utils import cli, interrupts
+from utils.errors import UsageError
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = [
+    *sorted(path.stem for path in ROOT.glob("*.py")),
+    *sorted(f"benchmarks.{path.stem}" for path in ROOT.glob("benchmarks/*.py") if "make_parser" in path.read_text()),
+    "datasets.ntu_prepare",
+    "utils.report.__main__",
+]
 
 FUSION = {
     "--eta_max": 1e-3,
@@ -87,19 +100,21 @@ def parser_of(monkeypatch):
     class Parsed(Exception):
         pass
 
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+
     def parser_of(script: str) -> argparse.ArgumentParser:
         def stop(parser, *_):
             raise Parsed(parser)
 
         main = importlib.import_module(script).main
         with monkeypatch.context() as patch:
-            patch.setattr(argparse.ArgumentParser, "parse_args", stop)
+            patch.setattr(cli.Parser, "parse_known_args", stop)  # which `parse_args` calls
             with pytest.raises(Parsed) as caught:
                 main()
         return caught.value.args[0]
 
     yield parser_of
-    for script in PUBLISHED:
+    for script in SCRIPTS:
         sys.modules.pop(script, None)
 
 
@@ -133,7 +148,47 @@ def test_other_published_spellings_and_abbreviations(parser_of, script, line, re
         assert "learning_rate" not in parser_of(script).format_help()
 
 
-def test_randsearch_takes_true_or_false_only(parser_of, capsys):
-    with pytest.raises(SystemExit):
+def test_randsearch_takes_true_or_false_only(parser_of):
+    with pytest.raises(UsageError, match="argument --randsearch: must be True or False, but got perhaps"):
         parser_of("main_searchable_ntu").parse_args(["--randsearch", "perhaps"])
-    assert "argument --randsearch: must be True or False, but got perhaps" in capsys.readouterr().err
+
+
+OUT_OF_RANGE = [
+    "nan",
+    "inf",
+    "-inf",
+    "1e300",
+    "1e300h",
+    "9" * 30,
+    "9" * 5000,
+    "-1",
+    "-1h",
+    "many",
+    "",
+    "h",
+    "\x1b[31m" * 9999,
+]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_number_has_a_range(parser_of, script, monkeypatch, capsys):
+    """A number outside of it ends the script with one line that states it, before any work."""
+    monkeypatch.setattr(interrupts, "install", lambda output: None)
+    parser = parser_of(script)
+    numbers = [a for a in parser._actions if a.option_strings and a.type not in (None, str, Path, cli.boolean)]
+    assert not [a for a in parser._actions if type(a.default) in (int, float) and a not in numbers]
+    for action, value in itertools.product(numbers, OUT_OF_RANGE):
+        flag = action.option_strings[0]
+        line = [flag, value, value] if action.nargs == 2 else [f"{flag}={value}"]
+        if (flag == "--snr_db" and value == "-1") or (action.nargs == 2 and value in ("-inf", "-1h")):
+            continue  # a level of noise; what argparse takes for flags
+        with pytest.raises(SystemExit) as stopped:
+            cli.run(functools.partial(parser.parse_args, line))
+        error = capsys.readouterr().err
+        assert stopped.value.code == 2, line
+        assert error.startswith("error: argument --"), line
+        assert ": must " in error
+        assert any(word in error for word in (" from ", " above ", " up to ", " <= p < ", "-100..100"))
+        assert error.count("\n") == 1
+        assert error[:-1].isprintable()
+        assert len(error) < 1000

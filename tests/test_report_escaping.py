@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from copy import deepcopy
 from html.parser import HTMLParser
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from utils.errors import UsageError
 from utils.report import write_comparison, write_report
 
 MARKUP = "<img src=x onerror=\"alert('1')\">\"'"
+POISONS = (MARKUP, [MARKUP], {MARKUP: MARKUP})
 DIFFERENCE = {"mean": 0.05, "low": 0.01, "high": 0.09, "confidence": 0.95, "resamples": 100}
 
 
@@ -73,10 +75,23 @@ def small_training(folder: Path) -> None:
     (folder / "results.json").write_text(json.dumps(results))
 
 
-def check(folder: Path, clean: tuple[set, set]) -> bool:
+def many_classes(folder: Path) -> None:
+    """A training whose confusion lists pairs of more classes than a page shows one by one."""
+    found_run(folder, classes=2)
+    rows = json.loads((folder / "results.json").read_text())["rows"][-1:]
+    results = {"rows": rows, "confusion": {"classes": 60, "cells": [[0, 0, 5], [1, 2, 3]]}}
+    (folder / "results.json").write_text(json.dumps(results))
+
+
+def both_pages(folder: Path) -> tuple[Path, Path]:
+    """The report, and a comparison with a run whose settings differ."""
+    return write_report(folder), write_comparison([folder, folder.parent / "other"], folder / "compare.html", set())
+
+
+def check(folder: Path, clean: list[set]) -> bool:
     """Write both pages of poisoned files; returns whether they were accepted."""
     try:
-        pages = write_report(folder), write_comparison([folder], folder / "compare.html", set())
+        pages = both_pages(folder)
     except UsageError:
         return False
     for page, known in zip(pages, clean, strict=True):
@@ -84,15 +99,17 @@ def check(folder: Path, clean: tuple[set, set]) -> bool:
     return True
 
 
-@pytest.mark.parametrize("make", [small_search, small_training, unimodal_run])
+@pytest.mark.parametrize("make", [small_search, small_training, many_classes, unimodal_run])
 def test_values_and_keys_of_files_are_text(tmp_path, make):
     folder = tmp_path / "run"
     make(folder)
-    clean = elements(write_report(folder)), elements(write_comparison([folder], folder / "compare.html", set()))
+    make(tmp_path / "other")
+    update(tmp_path / "other/args.json", settings={"epochs": 4})
+    clean = [elements(page) for page in both_pages(folder)]
     accepted = 0
     for path in folder.glob("*.json"):
         content = path.read_text()
-        for poison in (MARKUP, [MARKUP], {MARKUP: MARKUP}):
+        for poison in POISONS:
             for changed in poisoned(json.loads(content), poison):
                 path.write_text(json.dumps(changed))
                 accepted += check(folder, clean)
@@ -103,11 +120,12 @@ def test_values_and_keys_of_files_are_text(tmp_path, make):
 def test_values_of_journal_lines_are_text(tmp_path):
     folder = tmp_path / "run"
     small_search(folder)
-    clean = elements(write_report(folder)), elements(write_comparison([folder], folder / "compare.html", set()))
+    small_search(tmp_path / "other")
+    clean = [elements(page) for page in both_pages(folder)]
     lines = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
     accepted = 0
     for i in (0, 1, len(lines) - 3, len(lines) - 2, len(lines) - 1):  # header, candidates, one failed, step
-        for changed in poisoned(lines[i], MARKUP):
+        for changed in chain(*(poisoned(lines[i], poison) for poison in POISONS)):
             written = deepcopy(lines)
             written[i] = changed
             write_lines(folder / "journal.jsonl", written)

@@ -2,7 +2,12 @@
 
 import json
 
+import numpy as np
+import pytest
+import torch
+
 from tests.report_samples import SIZES, found_run, report, search_run, unimodal_run, update
+from utils.results import table
 
 
 def test_found_network(tmp_path):
@@ -91,10 +96,10 @@ def test_a_found_network_in_training(tmp_path):
 
 
 def test_parts_that_are_missing_are_left_out(tmp_path):
-    found_run(tmp_path, stand_in=False, classes=60)
+    found_run(tmp_path, stand_in=False, classes=50)
     *_, confusion, first, second, third = report(tmp_path).drawings
-    assert len(confusion.findall("rect")) == 3600
-    assert [len(part.findall("rect")) for part in (first, second, third)] == [20, 20, 20]
+    assert len(confusion.findall("rect")) == 2500
+    assert [len(part.findall("rect")) for part in (first, second, third)] == [20, 20, 10]
     results = json.loads((tmp_path / "results.json").read_text())
     kept = {key: results[key] for key in ("configuration", "modalities", "rows", "stand_in")}
     (tmp_path / "results.json").write_text(json.dumps(kept))
@@ -103,6 +108,33 @@ def test_parts_that_are_missing_are_left_out(tmp_path):
     assert page.text.count("found network") >= 1
     assert not {"Training", "Confusion on the test split", "How it was run", "Search"} & set(page.words)
     assert "stand-in" not in page.text
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("classes", [60, 1000])
+def test_many_classes_are_grouped_and_the_worst_are_named(tmp_path, classes, sparse):
+    """Of class 7 everything is taken for class 8; of the others one sample of ten for the next but one."""
+    found_run(tmp_path, classes=2)
+    counts = 9 * np.eye(classes, dtype=int) + np.roll(np.eye(classes, dtype=int), 2, axis=1)
+    counts[7] = 20 * np.eye(classes, dtype=int)[8]
+    stored = counts.tolist()
+    if sparse:
+        labels = torch.from_numpy(np.repeat(np.arange(classes), counts.sum(1)))
+        predicted = torch.from_numpy(np.concatenate([np.repeat(np.arange(classes), row) for row in counts]))
+        stored = table.confusion(torch.nn.functional.one_hot(predicted, classes).float(), labels)
+        assert isinstance(stored, dict) == (classes > 200)
+    update(tmp_path / "results.json", confusion=stored)
+    page = report(tmp_path)
+    *_, confusion, least, most = page.drawings
+    step = -(-classes // 50)
+    assert len(confusion.findall("rect")) == (-(-classes // step)) ** 2 <= 2500
+    assert f"true 0 to {step - 1}, predicted 0 to {step - 1}" in [t.text for t in confusion.iter("title")][1]
+    assert f"{step} classes to a cell" in page.text
+    assert "true class predicted class samples share of the true class 7 8 20 100.0 %" in page.text
+    assert least.get("aria-label").startswith("Least accurate classes: class 7 0.0 % of 20, class 0 90.0 % of 10")
+    assert len(most.findall("rect")) == 20
+    assert f"{classes:,} of {classes:,} classes have test samples. Half reach 90.0 % or more" in page.text
+    assert len(page.source) < 1_000_000
 
 
 def test_a_training_that_diverged_after_one_epoch(tmp_path):

@@ -249,9 +249,9 @@ def test_found_takes_published_numbers_and_lists(run, home, checkpoints):
         ("main_searchable_avmnist.py", ("--channels", "4"), "--channels"),
         ("main_searchable_avmnist.py", ("--drpt", "1"), "0 <= p < 1"),
         ("main_searchable_avmnist.py", ("--num_outputs", "5"), "labels must lie in 0..4"),
-        ("train_image.py", ("--epochs", "0"), "at least 1"),
-        ("train_image.py", ("--lr", "-1"), "must be above 0"),
-        ("train_audio.py", ("--limit_train", "many"), "invalid"),
+        ("train_image.py", ("--epochs", "0"), "from 1 to 1,000,000"),
+        ("train_image.py", ("--lr", "-1"), "must be a number above 0"),
+        ("train_audio.py", ("--limit_train", "many"), "from 1 to"),
     ],
 )
 def test_wrong_use_gives_one_line_and_exit_code_2(run, checkpoints, script, flags, message):

@@ -1,15 +1,48 @@
-"""The command line of every script: parser, types of flags, exit codes."""
+"""The command line of every script: parser, types of flags, output, exit codes."""
 
 import argparse
+import contextlib
+import errno
 import io
 import os
+import re
+import select
 import sys
+import traceback
 from collections.abc import Callable
-
-import torch
+from typing import ClassVar, NoReturn, TextIO
 
 from utils import interrupts
-from utils.errors import ProjectError
+from utils.errors import ProjectError, UsageError, one_line, printable
+from utils.progress import UP
+
+PATIENCE = 3.0  # seconds that a message waits for a reader of standard error before it is dropped
+STDOUT = "standard output"
+MEMORY_FLAGS = (
+    "--batchsize",
+    "--inner_representation_size",
+    "--channels",
+    "--vid_dim",
+    "--num_outputs",
+    "--limit_train",
+)
+NO_MEMORY = re.compile(
+    r"can't allocate memory|out of memory|not enough memory|alloc_failed|bad_alloc|size .*overflow", re.I
+)
+REQUESTED = re.compile(r"(?:tried|unable) to allocate ([\d.]*\d)\.? ?(bytes|[kmgtpe]ib)", re.I)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are the project's own: one line."""
+
+    flags: ClassVar[set[str]] = set()  # of all parsers of this process
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; --help lists all flags")
+
+    def parse_known_args(self, *args, **kwargs):
+        Parser.flags |= self._option_string_actions.keys()
+        return super().parse_known_args(*args, **kwargs)
 
 
 def make_parser(docstring: str) -> argparse.ArgumentParser:
@@ -20,55 +53,72 @@ def make_parser(docstring: str) -> argparse.ArgumentParser:
             said = action.default is not None and not isinstance(action.default, bool) and action.default != ""
             return super()._get_help_string(action) if said else action.help
 
-    return argparse.ArgumentParser(description=docstring, formatter_class=Formatter)
+    return Parser(description=docstring, formatter_class=Formatter)
 
 
-def positive_int(text: str) -> int:
-    """An argparse type: a whole number of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, but got {value}")
-    return value
+def _in_range(value: float, text: str, low: float, high: float, kind: str, above: bool = False) -> None:
+    if not (low < value <= high if above else low <= value <= high):  # also refuses NaN
+        bounds = f"above {low:,} and up to {high:,}" if above else f"from {low:,} to {high:,}"
+        raise argparse.ArgumentTypeError(f"must be {kind} {bounds}, but got {text}")
 
 
-def non_negative_int(text: str) -> int:
-    """An argparse type: a whole number of at least 0."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must be at least 0, but got {value}")
-    return value
+def integer(low: int, high: int) -> Callable[[str], int]:
+    """Make an argparse type: a whole number from `low` to `high`."""
+
+    def parse(text: str) -> int:
+        try:
+            value: float = int(text)
+        except ValueError:
+            value = float("nan")
+        _in_range(value, text, low, high, "a whole number")
+        return int(value)
+
+    return parse
 
 
-def positive_float(text: str) -> float:
-    """An argparse type: a number above 0."""
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be above 0, but got {value}")
-    return value
+def number(low: float, high: float, above: bool = False) -> Callable[[str], float]:
+    """Make an argparse type: a number from `low`, or `above` it, to `high`."""
+
+    def parse(text: str) -> float:
+        value = to_float(text)
+        _in_range(value, text, low, high, "a number", above)
+        return value
+
+    return parse
 
 
-def non_negative_float(text: str) -> float:
-    """An argparse type: a number of at least 0."""
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be at least 0, but got {value}")
-    return value
+def to_float(text: str) -> float:
+    """The number in a text; NaN, which is in no range, if it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
 
 
 def probability(text: str) -> float:
     """An argparse type: a number from 0 to below 1."""
-    value = float(text)
+    value = to_float(text)
     if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"must lie in 0 <= p < 1, but got {value}")
+        raise argparse.ArgumentTypeError(f"must lie in 0 <= p < 1, but got {text}")
     return value
 
 
 def duration(text: str) -> float:
     """An argparse type: a time such as 90s, 30m, 2h or 1d, in seconds."""
-    unit = {"s": 1, "m": 60, "h": 3600, "d": 86400}.get(text[-1:])
-    if unit is None:
-        raise argparse.ArgumentTypeError(f"must be a time such as 90s, 30m, 2h or 1d, but got {text}")
-    return unit * positive_float(text[:-1])
+    unit = {"s": 1, "m": 60, "h": 3600, "d": 86400}.get(text[-1:], float("nan"))
+    seconds = unit * to_float(text[:-1])
+    if not 0 < seconds <= LONGEST:
+        raise argparse.ArgumentTypeError(f"must be a time up to 1000d such as 90s, 30m, 2h or 1d, but got {text}")
+    return seconds
+
+
+SEED = integer(0, 2**63 - 1)
+COUNT = integer(1, 10**9)  # of samples
+EPOCHS = integer(1, 10**6)
+PROCESSES = integer(1, 1024)  # or threads
+SIDE = integer(1, 4096)  # of a video, in pixels
+FRAME_RATE = integer(1, 1000)  # in frames per second
+LONGEST = 1000 * 86400
 
 
 def add_verbosity(parser: argparse.ArgumentParser) -> None:
@@ -100,29 +150,120 @@ def boolean(text: str) -> bool:
     return text.lower() == "true"
 
 
-def run(main: Callable[[], None]) -> None:
-    """Run a script's `main`; a user's mistake or a failing disk ends it with one line instead of a traceback.
+class Output(io.TextIOBase):
+    """Standard output or error: shows names of any characters as printable text, whatever the locale.
 
-    Exit codes: 0, 1 (the work failed), 2 (invalid usage), 130 and 143 (stopped by SIGINT, SIGTERM).
+    Standard error never fails or holds a run up: text that nobody reads is dropped.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # so that a log file shows each line at once
-    interrupts.install()
+
+    def __init__(self, stream: TextIO, required: bool) -> None:
+        self._stream, self._required = stream, required  # the stream is kept, because libraries may hold it, too
+        self._descriptor, self._waiting, self._patience = stream.fileno(), "", PATIENCE
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._stream.encoding
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        self._waiting += text
+        if not self._required or "\n" in text:  # a log file shows each line at once
+            self.flush()
+        return len(text)
+
+    def flush(self) -> None:
+        text, self._waiting = self._waiting, ""
+        parts = text.split(UP) if self.isatty() else [text]  # a progress bar moves the cursor
+        data = UP.join(printable(part, "\n\t\r") for part in parts).encode(self.encoding, "backslashreplace")
+        try:
+            while data and self._has_reader():
+                data = data[os.write(self._descriptor, data[: select.PIPE_BUF]) :]
+        except OSError as error:
+            if self._required:
+                raise OSError(error.errno, error.strerror, STDOUT) from None
+
+    def _has_reader(self) -> bool:
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLOUT)
+        with interrupts.waiting():
+            ready = bool(poll.poll(None if self._required else 1000 * self._patience))
+        self._patience = PATIENCE if ready else 0
+        return ready
+
+
+def _open_output() -> None:
+    """Replace standard output and error by `Output`; those closed by the caller lead to /dev/null."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, so that no file of the run gets it
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name) or open(os.devnull, "w")  # noqa: SIM115 - open until the end
+        if type(stream) is io.TextIOWrapper:  # not a test's
+            setattr(sys, name, Output(stream, required=name == "stdout"))
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a script's `main`; a user's mistake, a failing disk or a lack of memory ends it with one line.
+
+    Exit codes: 0, 1 (the work failed), 2 (invalid usage), 70 (a bug in this project, EX_SOFTWARE of sysexits.h, which
+    a scheduler can tell from a run that may be resumed), 130 and 143 (stopped by SIGINT, SIGTERM).
+    """
+    _open_output()
+    interrupts.install(sys.stderr.fileno() if isinstance(sys.stderr, Output) else 2)
     try:
         main()
-    except interrupts.Interrupted as stop:
-        print(stop, file=sys.stderr)
-        sys.exit(stop.exit_code)
-    except BrokenPipeError:  # the reader of our output is gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
-        sys.exit(1)
-    except (MemoryError, torch.OutOfMemoryError):
-        print("error: out of memory; a smaller --batchsize needs less", file=sys.stderr)
-        sys.exit(1)
-    except ProjectError as error:
-        print("error:", *str(error).splitlines(), file=sys.stderr)  # one line, whatever the file's name
-        sys.exit(error.exit_code)
+        sys.stdout.flush()
+    except (Exception, interrupts.Interrupted) as error:
+        message, code = _explain(error)
+        print(message, end="", file=sys.stderr)
+        sys.exit(code)
+    finally:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+
+
+def _explain(error: BaseException) -> tuple[str, int]:
+    """Return the message and the exit code for an error that ends a script."""
+    if isinstance(error, interrupts.Interrupted):
+        return one_line(error) + "\n", error.exit_code
+    if isinstance(error, BrokenPipeError) and error.filename == STDOUT:  # the reader of our output is gone
+        return "", 1
+    if isinstance(error, ProjectError):
+        return f"error: {one_line(error)}\n", error.exit_code
+    if _is_memory(error):
+        return f"error: {_out_of_memory(str(error))}\n", 1
+    if isinstance(error, OSError):
+        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+        return f"error: {one_line(f'{where}{error.strerror or error}')}\n", 1
+    frames = "".join(traceback.format_exception(type(error), error, error.__traceback__, limit=-4))
+    return f"{frames}error: this is a bug; please report it to the project with this text and the command\n", 70
+
+
+def _is_memory(error: BaseException) -> bool:
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and bool(NO_MEMORY.search(str(error))))
+
+
+def _out_of_memory(reason: str) -> str:
+    found = REQUESTED.search(reason)
+    amount = ""
+    if found:
+        amount = (
+            f"{float(found[1]) / 1e9:,.1f} GB" if found[2].lower() == "bytes" else f"{float(found[1]):g} {found[2]}"
+        )
+        amount = f": {amount} were requested at once"
+    flags = [flag for flag in MEMORY_FLAGS if flag in Parser.flags]
+    return f"out of memory{amount}; " + (
+        f"a smaller {' or '.join(flags)} needs less" if flags else "it needs a machine with more"
+    )

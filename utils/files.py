@@ -172,7 +172,7 @@ def errors_name(path: Path) -> Iterator[None]:
 def write_text(path: Path, text: str) -> None:
     """Write a whole text file."""
     with whole_file(path) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors="surrogateescape"))  # file names of any bytes
 
 
 def write_json(path: Path, value: object) -> None:

@@ -2,11 +2,13 @@
 
 import contextlib
 import os
+import select
 import signal
 from collections.abc import Iterator
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+PATIENCE = 10.0  # seconds that a run which was asked to stop waits for data
 
 
 class Interrupted(BaseException):
@@ -21,15 +23,22 @@ class _State:
     """State of the signal handler, which is shared by the whole process."""
 
     process = 0
+    output = 2
     gentle = False
+    waiting = False
     received: int | None = None
 
 
-def install() -> None:
-    """Install the handlers in this process; forked processes, which end with it, ignore the signals."""
-    _State.process = os.getpid()
+def install(output: int = 2) -> None:
+    """Install the handlers in this process; forked processes, which end with it, ignore the signals.
+
+    Args:
+        output: descriptor of standard error.
+    """
+    _State.process, _State.output = os.getpid(), output
     for number in SIGNALS:
         signal.signal(number, _handle)
+    signal.signal(signal.SIGALRM, _lose_patience)
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
@@ -38,8 +47,13 @@ def _handle(number: int, frame: FrameType | None) -> None:
     if not _State.gentle or _State.received is not None:
         raise Interrupted(number)
     _State.received = number
-    # not print(), because the signal may have interrupted it
-    os.write(2, b"\nfinishing the current step, then saving; a second signal stops at once\n")
+    _set_alarm()
+    # Not print(), because the signal may have interrupted it; and a message that nobody reads must not hold up the run.
+    with contextlib.suppress(OSError):
+        poll = select.poll()
+        poll.register(_State.output, select.POLLOUT)
+        if poll.poll(0):
+            os.write(_State.output, b"\nfinishing the current step, then saving; a second signal stops at once\n")
 
 
 @contextlib.contextmanager
@@ -56,3 +70,44 @@ def check() -> None:
     """Mark a safe point, where all completed work is saved; raise Interrupted if a signal was received."""
     if _State.received is not None:
         raise Interrupted(_State.received)
+
+
+@contextlib.contextmanager
+def waiting() -> Iterator[None]:
+    """Wait for something that may never come: after a first signal, for no longer than `PATIENCE`."""
+    before, _State.waiting = _State.waiting, True
+    _set_alarm()
+    try:
+        yield
+    finally:
+        _State.waiting = before
+
+
+class Expired(BaseException):
+    """Raised when the time of `deadline` is over; not an `Exception`, so that no library retries on it."""
+
+
+@contextlib.contextmanager
+def deadline(seconds: float) -> Iterator[None]:
+    """Raise `Expired` after some seconds, whatever the main thread waits for; not to be nested."""
+
+    def expire(number: int, frame: FrameType | None) -> None:
+        raise Expired
+
+    before = signal.signal(signal.SIGALRM, expire)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _set_alarm() -> None:
+    if _State.waiting and _State.received is not None:
+        signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+
+
+def _lose_patience(number: int, frame: FrameType | None) -> None:
+    if _State.waiting and _State.gentle and os.getpid() == _State.process:
+        check()

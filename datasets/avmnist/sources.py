@@ -16,9 +16,11 @@ import soundfile
 
 from datasets.avmnist.spectrogram import SIZE
 from utils.errors import DataError
+from utils.reading import read_json
 
 TEST_TAKES = range(40, 50)  # of every speaker and digit; takes 0 to 39 train
 NUM_CLASSES, TRAIN_CLASSES = 50, 40  # of ESC-50; the other 10 classes are noise of the test split
+CHECKSUMS = "checksums.json"  # beside downloaded folders: of the archives that they come from
 TAKE_NAME = re.compile(r"([0-9])_([A-Za-z][A-Za-z0-9-]*)_([0-9]+)\.wav")
 
 
@@ -72,13 +74,19 @@ def read_originals(settings: Settings, rng: np.random.Generator, pool: Executor)
     noises: dict[str, dict[str, Sound]] = {"train": {}, "test": {}}
     if settings.snr_db is not None:
         noises = read_esc50(Path(str(settings.esc50_dir)), rng, pool)
-    description = {
+    description: dict[str, object] = {
         "images": "MNIST",
         "recordings": "FSDD",
         "noise": "ESC-50" if settings.snr_db is not None else None,
         "recordings_per_digit": {split: [len(digit) for digit in takes[split]] for split in takes},
         "noise_clips": {split: {name: clip.name for name, clip in noises[split].items()} for split in noises},
     }
+    checksums: dict[str, object] = {}
+    for folder in {Path(str(settings.fsdd_dir)).parent, Path(str(settings.esc50_dir)).parent}:
+        if (folder / CHECKSUMS).is_file():
+            checksums |= read_json(folder / CHECKSUMS)
+    if checksums:
+        description["checksums"] = checksums
     return Raw(images, labels, takes, noises, description)
 
 

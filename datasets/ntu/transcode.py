@@ -18,6 +18,7 @@ import av
 import numpy as np
 
 from datasets.ntu import SAMPLE, scan
+from datasets.ntu.video import FRAME_BYTES
 from datasets.ntu.workers import Report, parallel
 from utils.errors import DataError
 from utils.files import sweep, whole_file
@@ -26,6 +27,7 @@ from utils.progress import Progress
 PIXELS = {"mpeg4": ("yuv420p", "MPEG"), "mjpeg": ("yuvj420p", "JPEG")}  # by codec: pixel format and range of the values
 QUANTIZER = 3  # from 1 (finest) to 31
 MISSING = 0.1  # tolerated share of missing frames; recorders skip a few, damaged files lack more
+MOST_RATE = 1000  # frames a second
 FIRST = 4  # fewest clips converted before time and disk space are estimated
 _VIDEO = re.compile(rf"({SAMPLE})_rgb\.avi")
 _PREPARED = re.compile(r"avi_\d+x\d+_\d+")
@@ -85,6 +87,7 @@ def transcode(original: Path, target: Path, settings: VideoSettings) -> int:
     try:
         _check_whole(original)
         with av.open(os.path.abspath(original)) as source, av.open(clip, "w", format="avi") as container:
+            _check_header(original, source)
             promised, decoded, written = _convert(source, container, settings)
     except (av.FFmpegError, OSError) as error:
         raise DataError(f"{original} cannot be read: {error.strerror or error}") from None
@@ -102,6 +105,20 @@ def _check_whole(original: Path) -> None:
     if head[:4] != b"RIFF" or size < promised:
         reason = f"announces {promised:,} bytes" if head[:4] == b"RIFF" else "is not an AVI file"
         raise DataError(f"{original} {reason}, but has {size:,}; download it again")
+
+
+def _check_header(original: Path, source: av.container.InputContainer) -> None:
+    """Refuse a frame rate or a number of frames that no camera has: clips would be as long as they say."""
+    for video in source.streams.video[:1]:
+        rate, most = video.average_rate or 1, original.stat().st_size // FRAME_BYTES
+        if not 1 <= rate <= MOST_RATE:
+            rule = f"the frame rate must be 1 to {MOST_RATE:,} frames a second"
+            raise DataError(
+                f"{original} is damaged: {rule}, but the header states {float(rate):.3g}; download it again"
+            )
+        if video.frames > most:
+            found = f"announces {video.frames:,} frames, but has room for {most:,}"
+            raise DataError(f"{original} {found}; download it again")
 
 
 def _convert(

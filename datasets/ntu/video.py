@@ -14,6 +14,7 @@ from av.video.reformatter import VideoReformatter
 
 from utils.errors import DataError
 
+FRAME_BYTES = 8  # of the smallest frame in a file, its header
 READ_FRAMES = 24  # frames read from a file; a clip keeps some of them
 _AGAIN = "prepare the video again with python -m datasets.ntu_prepare"
 
@@ -37,7 +38,14 @@ def clip_indices(count: int, frames: int, sampling: str = "published", ratio: fl
 def frame_count(path: Path) -> int:
     """Number of frames according to a file's header, or counted if the header states none."""
     with _open(path) as (container, stream):
-        return stream.frames or sum(1 for packet in container.demux(stream) if packet.size)
+        return _stated(path, stream) or sum(1 for packet in container.demux(stream) if packet.size)
+
+
+def _stated(path: Path, stream: av.VideoStream) -> int:
+    """Number of frames according to the header, 0 if it states none; DataError if the file has no room for so many."""
+    if stream.frames > path.stat().st_size // FRAME_BYTES:
+        raise DataError(f"{path} is damaged: its header states {stream.frames:,} frames, more than fit; {_AGAIN}")
+    return stream.frames
 
 
 def read_frames(path: Path, indices: np.ndarray | Callable[[int], np.ndarray], dim: int | None = None) -> np.ndarray:
@@ -51,7 +59,7 @@ def read_frames(path: Path, indices: np.ndarray | Callable[[int], np.ndarray], d
         DataError: the file is damaged, ends before a frame that is needed, contains no video, or has another size.
     """
     with _open(path) as (container, stream):
-        count = stream.frames or frame_count(path)
+        count = _stated(path, stream) or frame_count(path)
         if not count:
             raise DataError(f"{path} is damaged: it contains no frames")
         height, width = stream.codec_context.height, stream.codec_context.width

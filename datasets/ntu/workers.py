@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from utils.errors import DataError
+from utils.interrupts import Interrupted
 
 WINDOW = 16  # items submitted ahead for each worker; bounds the results held in memory
 _PR_SET_PDEATHSIG = 1  # from <linux/prctl.h>
@@ -50,6 +51,10 @@ def parallel(function: Callable[[Item], Result], items: Iterable[Item], num_work
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+    except Interrupted:
+        for worker in multiprocessing.active_children():  # one that is stuck would be waited for
+            worker.kill()
+        raise
     except BrokenProcessPool:
         raise DataError("a worker process was killed (out of memory?); run again with fewer --num_workers") from None
     finally:

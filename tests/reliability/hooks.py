@@ -72,7 +72,8 @@ def _place(path: Any, dir_fd: int | None = None) -> str:
     """The real path behind a name or a descriptor; a link itself is not followed."""
     if isinstance(path, int):
         return os.readlink(f"/proc/self/fd/{path}")
-    folder, name = os.path.split(os.path.join(os.readlink(f"/proc/self/fd/{dir_fd}") if dir_fd else "", path))
+    parent = os.readlink(f"/proc/self/fd/{dir_fd}") if dir_fd else ""
+    folder, name = os.path.split(os.path.join(parent, os.fsdecode(path)))  # TensorBoard names files by bytes
     return os.path.join(os.path.realpath(folder or "."), name)
 
 
@@ -104,7 +105,7 @@ def install(root: str, log: str | None, fault: dict[str, Any] | None) -> None:
     ) -> Any:
         if isinstance(file, int) or opener or not set("wax+") & set(mode):
             return _open(file, mode, buffering, encoding, errors, newline, closefd, opener)
-        place = _place(os.fspath(file))
+        place = _place(file)
         raw = hooks.operation("open", place, lambda: HookedFile(file, mode.replace("b", "").replace("t", "")))
         raw.place = place
         if buffering == 0:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from tests.reliability.commands import JOURNAL, LIVE, SEARCH, STATE
 from tests.reliability.compare import without_times
 from tests.reliability.harness import Command, Server, cut, differences, flip, read_whole_lines, resuming, survive
-from tests.reliability.strikes import WhenGrown, strikes
+from tests.reliability.strikes import AtOperation, WhenGrown, strikes
 
 
 def kill(server: Server, tally, new_home: Callable[[], Path], command: Command, seed: int, kills: int) -> None:
@@ -22,7 +23,11 @@ def kill(server: Server, tally, new_home: Callable[[], Path], command: Command, 
         assert without_times(lines) == without_times(expected[: len(lines)])
 
     chosen = strikes(seed, reference, JOURNAL, lines=True)
-    survive(server, tally, reference, new_home, resuming(command, "runs/r"), chosen, kills, begins_alike)
+    if "--tensorboard" in command:
+        assert reference.numbers("write", within="r/tensorboard/events")
+        chosen = chain([AtOperation(3, "torn", "r/tensorboard/events")], chosen)
+    names = ["*/tensorboard/events*"]  # named after the time
+    survive(server, tally, reference, new_home, resuming(command, "runs/r"), chosen, kills, begins_alike, names)
     assert tally.kills == kills
 
 
@@ -42,6 +47,7 @@ VARIANTS = {
     "random": (SEARCH, "--randsearch"),
     "shared weights": (SEARCH, "--weightsharing", "--batchnorm"),
     "alphas": (SEARCH, "--alphas", "--multitask", "--drpt", 0),
+    "tensorboard": (SEARCH, "--tensorboard"),
     "live, shared weights": (LIVE, "--weightsharing", "--batchnorm", "--alphas"),
 }
 

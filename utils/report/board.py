@@ -8,7 +8,7 @@ Each call rewrites all events, so that they are also correct after a resume; an 
 import contextlib
 import math
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,12 +27,18 @@ STEP_VALUES = ("temperature", "surrogate_loss", "rank_correlation")
 NOT_SETTINGS = {"run_dir", "resume", "verbose", "tensorboard"}
 
 
-def check_board() -> None:
+def check_board(names: Iterable[object] = ()) -> None:
     """Check before a long run that TensorBoard events can be written.
 
+    Args:
+        names: values that the events will hold, or that name their folder.
+
     Raises:
-        UsageError: the package is missing or does not work.
+        UsageError: the package is missing or does not work, or a name is one that it cannot write.
     """
+    for name in names:
+        if isinstance(name, str) and any("\ud800" <= c <= "\udfff" for c in name):
+            raise UsageError(f"--tensorboard needs names in UTF-8 and a locale that reads them, but one is {name}")
     try:
         import torch.utils.tensorboard  # noqa: F401
     except Exception as error:  # incompatible versions of packages may raise anything

@@ -4,27 +4,26 @@ import math
 
 from utils.report import plots
 from utils.report.architecture import to_svg
+from utils.report.classes import class_content
 from utils.report.contents import RunFiles
 from utils.report.page import percent
 from utils.report.plots import Bar, Figure
 from utils.results.statistics import significance
 from utils.search.space import format_configuration
 
-BARS = 20  # most bars in a figure
 SPLITS = ("train", "dev", "test")
 
 
 def training_content(files: RunFiles) -> dict[str, object]:
     results = files.results
-    configuration, test, counts = results.get("configuration"), results.get("mcnemar"), results.get("confusion")
+    configuration, test = results.get("configuration"), results.get("mcnemar")
     return {
         "lead": lead(files),
         "mcnemar": significance(test) if test else None,
         "network": Figure(to_svg(files, configuration), format_configuration(configuration)) if configuration else None,
         "missing": missing(files),
         "curves": curves(files) if results.get("epochs") else [],
-        "confusion": confusion(counts) if counts else None,
-        "by_class": by_class(counts) if counts else [],
+        **class_content(results.get("confusion")),
     }
 
 
@@ -34,20 +33,6 @@ def lead(files: RunFiles) -> tuple[float, str] | None:
     late = [row for row in files.results.get("rows", ()) if row["name"].startswith("late fusion")]
     best = max((row for row in late if row["test"] is not None), key=lambda row: row["test"], default=None)
     return None if best is None or found is None else (found - best["test"], best["name"])
-
-
-def confusion(counts: list[list[float]]) -> Figure:
-    right, total = sum(row[i] for i, row in enumerate(counts)), sum(map(sum, counts))
-    title = f"Confusion matrix of the found network: {right:g} of {total:g} samples on the diagonal"
-    return Figure(plots.matrix(title, counts), "Samples by true and predicted class; shade: share of the row.")
-
-
-def by_class(counts: list[list[float]]) -> list[Figure]:
-    """Share of each class that is classified correctly."""
-    shares = {i: (row[i] / sum(row), sum(row)) for i, row in enumerate(counts) if sum(row)}
-    rows = [Bar(f"class {i}", share, f"{percent(share)} of {total:g}") for i, (share, total) in shares.items()]
-    parts = [rows[start : start + BARS] for start in range(0, len(rows), BARS)]
-    return [Figure(plots.bars("Accuracy by class", p), f"C{p[0].label[1:]} to {p[-1].label}") for p in parts]
 
 
 def missing(files: RunFiles) -> list[Figure]:

@@ -1,5 +1,6 @@
 """Render the templates of this package: each page is one HTML file that needs no network; every value is escaped."""
 
+import functools
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import mean, stdev
@@ -15,11 +16,16 @@ def render(template: str, **content: object) -> str:
     Raises:
         jinja2.UndefinedError: the content lacks a value that the template needs.
     """
+    return _templates().get_template(template).render(content)
+
+
+@functools.cache
+def _templates() -> Environment:
     loader = FileSystemLoader(Path(__file__).with_name("templates"))
     page = Environment(autoescape=True, loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page.filters |= {f.__name__: f for f in (known, percent, points, number, duration, spread)}
     page.filters["configuration"] = format_configuration
-    return page.get_template(template).render(content)
+    return page
 
 
 def known(value: object) -> object:

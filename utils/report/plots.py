@@ -11,6 +11,7 @@ from typing import NamedTuple
 from markupsafe import Markup, escape
 
 KINDS = 5
+MOST_POINTS = 2000  # of a line, or marks of a figure
 GLYPHS = "●■▲◆✚"  # legend symbols for the shapes of `Panel.mark`
 SHAPES = (
     "m-3.4,0a3.4,3.4 0 1,0 6.8,0a3.4,3.4 0 1,0 -6.8,0z",
@@ -85,6 +86,11 @@ def ticks(low: float, high: float, count: int = 5, whole: bool = False) -> list[
     return [step * i for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
+def thinned(count: int) -> int:
+    """The number k such that every k-th of `count` points is drawn, so that a page stays small."""
+    return -(-count // MOST_POINTS) or 1
+
+
 class Panel(NamedTuple):
     """A rectangle of a drawing and the ranges of data that it spans."""
 
@@ -117,6 +123,7 @@ class Panel(NamedTuple):
 
     def line(self, points: Iterable[Point], class_: str) -> Markup:
         places = [self.at(x, y) for x, y in points if math.isfinite(y)]
+        places = places[: -1 : thinned(len(places))] + places[-1:]
         return tag("polyline", points=" ".join(f"{x:.1f},{y:.1f}" for x, y in places), class_=f"line {class_}")
 
     def vertical(self, x: float, words: str) -> Markup:
@@ -159,23 +166,30 @@ def bars(subject: str, rows: Sequence[Bar], kind: int = 0) -> Markup:
     return drawing(left + full + 120, pitch * len(rows) + 2, title, *parts)
 
 
-def matrix(title: str, counts: Sequence[Sequence[float]]) -> Markup:
-    """A confusion matrix, rows true class, columns predicted class; the shade is the share of the row."""
+def matrix(title: str, counts: Sequence[Sequence[float]], step: int = 1, classes: int = 0) -> Markup:
+    """A confusion matrix, rows true class, columns predicted class; the shade is the share of the row.
+
+    Args:
+        step: classes that a row or column of `counts` stands for, of `classes` altogether.
+    """
     n = len(counts)
-    left, top, cell = 48, 44, 380 / n
+    names = [str(i) if step == 1 else f"{i * step} to {min((i + 1) * step, classes) - 1}" for i in range(n)]
+    digits = len(str((n - 1) * step))
+    left, top, cell = 34 + 7 * max(2, digits), 44, 380 / n
     parts = []
     for i, row in enumerate(counts):
         for j, value in enumerate(row):
             share = value / (sum(row) or 1)
             x, y, side, opacity = left + cell * j, top + cell * i, cell - 0.5, 0.05 + 0.95 * share
-            note = tag("title", f"true {i}, predicted {j}: {value:g}")
+            note = tag("title", f"true {names[i]}, predicted {names[j]}: {value:g}")
             parts.append(tag("rect", note, class_="cell k0", fill_opacity=opacity, x=x, y=y, width=side, height=side))
             if n <= 12 and value:
                 shade = "on" if share > 0.5 else ""
                 parts.append(text(x + cell / 2, y + cell / 2 + 4, f"{value:g}", "middle", class_=shade))
-    for i in range(0, n, 1 if n <= 12 else 5):
+    for i in range(0, n, 1 if n <= 12 else 5 if digits <= 3 else 10):
         middle = cell * (i + 0.5)
-        parts += [text(left + middle, top - 7, i, "middle"), text(left - 7, top + 4 + middle, i, "end")]
+        first = i * step
+        parts += [text(left + middle, top - 7, first, "middle"), text(left - 7, top + 4 + middle, first, "end")]
     parts.append(text(left, 15, "predicted class", class_="label"))
     parts.append(text(14, top + 190, "true class", "middle", class_="label", transform=f"rotate(-90 14 {top + 190})"))
-    return drawing(left + 384, top + 384, title, *parts)
+    return drawing(left + 396, top + 384, title, *parts)

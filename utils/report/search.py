@@ -85,9 +85,11 @@ def search_over_time(files: RunFiles) -> Figure:
     parts = [panel.band(first, last, step, i % 2 == 0) for i, (step, first, last) in enumerate(spans)]
     parts.append(panel.axes("candidates, in the order trained", f"dev {files.score} (%)"))
     parts.append(panel.line(plots.stairs(enumerate(accumulate(scores, max), 1)), "ink thin"))
+    best, every = max(scores), plots.thinned(len(scores))
     for i, (candidate, score) in enumerate(zip(candidates, scores, strict=True), 1):
         note = f"{format_configuration(candidate['configuration'])} {score:.2f} %, step {candidate['step']}"
-        parts.append(panel.mark(i, score, kind(candidate), note))
+        if i % every == 0 or score == best:
+            parts.append(panel.mark(i, score, kind(candidate), note))
     temperatures = {step["step"]: step["temperature"] for step in files.steps if step.get("temperature") is not None}
     warm = [(x, temperatures[step]) for step, *ends in spans if step in temperatures for x in ends]
     if warm:
@@ -109,7 +111,7 @@ def predictions(files: RunFiles) -> Figure | None:
     low, high = max(panel.x[0], panel.y[0]), min(panel.x[1], panel.y[1])
     if low < high:
         parts.append(panel.line([(low, low), (high, high)], "dash"))
-    for candidate, (x, y) in zip(predicted, values, strict=True):
+    for candidate, (x, y) in list(zip(predicted, values, strict=True))[:: plots.thinned(len(values))]:
         note = f"{format_configuration(candidate['configuration'])} predicted {x:.1f} %, reached {y:.1f} %"
         parts.append(panel.mark(x, y, kind(candidate), note))
     known = [step for step in files.steps if step.get("rank_correlation") is not None]

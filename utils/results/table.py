@@ -1,8 +1,10 @@
 """Results of a found network and its baselines: the scores, the printed table, and results.json."""
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from models.fusion import FusionNetwork
@@ -10,8 +12,12 @@ from utils.results.baselines import baseline_scores
 from utils.results.statistics import mcnemar
 from utils.search.space import Configuration, format_configuration
 from utils.training.batches import Split
+from utils.training.devices import require_memory
 from utils.training.loop import evaluate, predict, unimodal_logits
 from utils.training.metrics import accuracy, correct
+
+LARGEST_MATRIX = 200  # classes
+LONGEST_NAME = 100  # characters of a configuration in a file name
 
 
 @dataclasses.dataclass
@@ -24,6 +30,17 @@ class Row:
     seconds: float | None = None
     configuration: Configuration | None = None
     candidates_trained: int | None = None
+
+
+def check_memory(network: FusionNetwork, splits: Mapping[str, Split], device: torch.device) -> None:
+    """Raise UsageError if the scores of a test do not fit into memory, which would only show after the training."""
+    classes, modalities = network.settings.num_outputs, len(network.feature_layout.widths)
+    count = {name: len(split) for name, split in splits.items()}
+    scores = 3 * count["test"]  # (N, C) in batches, as a whole, and compared
+    if network.feature_layout.has_logits:
+        scores += (2 * modalities + 2) * (count.get("dev", 0) + count["test"])  # logits and baselines
+    what = f"the scores of {sum(count.values()):,} samples for {classes:,} classes"
+    require_memory(4 * classes * scores, device, what, "use fewer classes, or --limit_dev and --limit_test")
 
 
 def baselines(
@@ -80,16 +97,24 @@ def test_found(
 
 
 def checkpoint_name(configuration: Configuration, test_accuracy: float) -> str:
-    """`best_<rows>_<accuracy>.checkpoint`, as the published files are named."""
+    """`best_<rows>_<accuracy>.checkpoint`, as the published files are named; the end of many rows becomes a hash."""
     numbers = "_".join(str(i) for row in configuration for i in row)
+    if len(numbers) > LONGEST_NAME:  # file systems allow 255 bytes, of which a temporary file needs some
+        numbers = f"{numbers[:LONGEST_NAME]}_{hashlib.sha256(numbers.encode()).hexdigest()[:16]}"
     return f"best_{numbers}_{test_accuracy:.4f}.checkpoint"
 
 
-def confusion(predicted: Tensor, labels: Tensor) -> list[list[int]]:
-    """Number of samples by true class (row) and predicted class (column), from scores (N, C)."""
+def confusion(predicted: Tensor, labels: Tensor) -> list[list[int]] | dict[str, object]:
+    """Number of samples by true class (row) and predicted class (column), from scores (N, C).
+
+    With more than `LARGEST_MATRIX` classes, only cells that are not 0 are listed, as [true, predicted, count].
+    """
     classes = predicted.shape[-1]
     cells = labels * classes + predicted.argmax(-1)
-    return cells.bincount(minlength=classes**2).view(classes, classes).tolist()
+    if classes <= LARGEST_MATRIX:
+        return cells.bincount(minlength=classes**2).view(classes, classes).tolist()
+    found, counts = cells.unique(return_counts=True)
+    return {"classes": classes, "cells": torch.stack((found // classes, found % classes, counts), 1).tolist()}
 
 
 def f1_scores(predicted: Tensor, labels: Tensor) -> dict[str, float]:

@@ -14,18 +14,20 @@ from utils import cli
 from utils.training.batches import CPU, LoadedSplit, loaded_splits
 from utils.training.checkpoints import find_checkpoint
 
+WORKERS = cli.integer(0, 1024)
+
 
 def add_avmnist_data(parser: argparse.ArgumentParser) -> None:
     """Folders of AV-MNIST and its checkpoints, and how many samples to use."""
     group = parser.add_argument_group("data")
     group.add_argument("--datadir", type=Path, default=Path("data/avmnist"), help="folder made by avmnist_gen.py")
     group.add_argument("--checkpointdir", type=Path, default=Path("checkpoints/avmnist"), help="folder of checkpoints")
-    group.add_argument("--num_outputs", type=cli.positive_int, default=10, help="number of classes")
-    group.add_argument("--channels", type=cli.positive_int, default=3, help="channels of the first convolution")
+    group.add_argument("--num_outputs", type=cli.integer(1, 100_000), default=10, help="number of classes")
+    group.add_argument("--channels", type=cli.integer(1, 1024), default=3, help="channels of the first convolution")
     _add_limits(group)
     group.add_argument(
         "--dev_samples",
-        type=cli.positive_int,
+        type=cli.COUNT,
         default=None,
         help="samples at the end of the training arrays that form the dev split (default: a twelfth, 5000 of 60000)",
     )
@@ -54,13 +56,13 @@ def add_ntu_data(parser: argparse.ArgumentParser) -> None:
         "--datadir", type=Path, default=Path("data/ntu"), help="folder of nturgbd_rgb and nturgbd_skeletons"
     )
     group.add_argument("--checkpointdir", type=Path, default=Path("checkpoints/ntu"), help="folder of checkpoints")
-    group.add_argument("--num_outputs", type=cli.positive_int, default=60, help="number of classes")
-    group.add_argument("--vid_dim", type=cli.positive_int, default=256, help="side of the prepared videos in pixels")
-    group.add_argument("--vid_fr", type=cli.positive_int, default=30, help="frame rate of the prepared videos")
+    group.add_argument("--num_outputs", type=cli.integer(1, 100_000), default=60, help="number of classes")
+    group.add_argument("--vid_dim", type=cli.SIDE, default=256, help="side of the prepared videos in pixels")
+    group.add_argument("--vid_fr", type=cli.FRAME_RATE, default=30, help="frame rate of the prepared videos")
     group.add_argument(
         "--vid_len",
         action=_VideoLengths,
-        type=cli.positive_int,
+        type=cli.integer(1, 1024),
         nargs=2,
         default=[8, 32],
         metavar=("RGB", "SKELETON"),
@@ -136,7 +138,7 @@ def _add_limits(group: argparse._ArgumentGroup) -> None:
     for split in ("train", "dev", "test"):
         unused = "; a search does not read them" if split == "test" else ""
         text = f"use only this many {split} samples, from the start{unused}"
-        group.add_argument(f"--limit_{split}", type=cli.positive_int, default=None, help=text)
+        group.add_argument(f"--limit_{split}", type=cli.COUNT, default=None, help=text)
 
 
 def limits(args: argparse.Namespace) -> dict[str, int | None]:
@@ -145,5 +147,5 @@ def limits(args: argparse.Namespace) -> dict[str, int | None]:
 
 
 def _add_workers(group: argparse._ArgumentGroup, default: int, text: str) -> None:
-    group.add_argument("--num_workers", "--j", type=cli.non_negative_int, default=default, help=text)
-    cli.add_alias(group, "--workers_num", "num_workers", cli.non_negative_int)
+    group.add_argument("--num_workers", "--j", type=WORKERS, default=default, help=text)
+    cli.add_alias(group, "--workers_num", "num_workers", WORKERS)

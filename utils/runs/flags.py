@@ -7,20 +7,26 @@ import argparse
 import dataclasses
 from pathlib import Path
 
+import torch
+
 from models.fusion import HeadSettings
 from utils import cli
 from utils.errors import UsageError
 from utils.runs.folder import RunSettings
 from utils.search.evaluate import Budget
 from utils.search.loop import SearchSettings
-from utils.training.devices import Compute, resolve_device, use_bfloat16
+from utils.training.devices import Compute, require_memory, resolve_device, use_bfloat16
 from utils.training.loop import TrainingSettings
+
+BATCHSIZE = cli.integer(1, 1_000_000)
+RATE = cli.number(0, 1000, above=True)
+TEMPERATURE = cli.number(0, 1_000_000, above=True)
 
 
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
     """Flags of every script that trains: seed, device, run folder."""
     group = parser.add_argument_group("run")
-    group.add_argument("--seed", type=cli.non_negative_int, default=0, help="seed of all randomness")
+    group.add_argument("--seed", type=cli.SEED, default=0, help="seed of all randomness")
     group.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto uses CUDA if it is available"
     )
@@ -60,7 +66,7 @@ def run_settings(args: argparse.Namespace) -> RunSettings:
     )
 
 
-def _add_amp(group: argparse._ArgumentGroup, default: str) -> None:
+def add_amp(group: argparse._ArgumentGroup, default: str) -> None:
     group.add_argument(
         "--amp",
         nargs="?",
@@ -71,32 +77,13 @@ def _add_amp(group: argparse._ArgumentGroup, default: str) -> None:
     )
 
 
-def add_unimodal_flags(
-    parser: argparse.ArgumentParser,
-    *,
-    epochs: int | None,
-    batchsize: int,
-    lr: float | None,
-    schedule: str,
-    amp: str,
-    usual_epochs: str = "",
-) -> argparse._ArgumentGroup:
-    """Flags of unimodal training.
-
-    Args:
-        schedule: the learning rate in words.
-        usual_epochs: default of the epochs in words, if it depends on another flag.
-    """
-    group = parser.add_argument_group("training")
-    usual = f" (default: {usual_epochs})" if usual_epochs else ""
-    group.add_argument("--epochs", type=cli.positive_int, default=epochs, help="passes over the training split" + usual)
-    group.add_argument("--batchsize", type=cli.positive_int, default=batchsize, help="samples per step")
-    group.add_argument("--lr", type=cli.positive_float, default=lr, help=f"learning rate, {schedule}")
-    cli.add_alias(group, "--learning_rate", "lr", cli.positive_float)
-    group.add_argument("--weight_decay", type=cli.non_negative_float, default=1e-4, help="L2 penalty")
-    _add_amp(group, amp)
-    parser.set_defaults(use_dataparallel=False)
-    return group
+def _add_schedule(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--schedule",
+        choices=("cosine", "onecycle"),
+        default="cosine",
+        help="cosine: cycles of --Ti epochs, as published; onecycle: up to eta_max and down once in all epochs",
+    )
 
 
 def add_fusion_flags(
@@ -118,24 +105,21 @@ def add_fusion_flags(
     """
     net = parser.add_argument_group("fusion network")
     net.add_argument(
-        "--inner_representation_size", type=cli.positive_int, default=inner, help="units of a fusion layer"
+        "--inner_representation_size", type=cli.integer(1, 65_536), default=inner, help="units of a fusion layer"
     )
     net.add_argument("--drpt", type=cli.probability, default=dropout, help="dropout after every fusion layer")
     net.add_argument("--batchnorm", action="store_true", help="batch norm after every activation")
     training = parser.add_argument_group("training")
-    training.add_argument("--epochs", type=cli.positive_int, default=epochs, help="passes over the training split")
-    training.add_argument("--batchsize", type=cli.positive_int, default=batchsize, help="samples per step")
-    training.add_argument("--eta_max", type=cli.positive_float, default=1e-3, help="highest learning rate of Adam")
-    training.add_argument("--eta_min", type=cli.positive_float, default=1e-6, help="lowest learning rate of Adam")
+    training.add_argument("--epochs", type=cli.EPOCHS, default=epochs, help="passes over the training split")
+    training.add_argument("--batchsize", type=BATCHSIZE, default=batchsize, help="samples per step")
+    training.add_argument("--eta_max", type=RATE, default=1e-3, help="highest learning rate of Adam")
+    training.add_argument("--eta_min", type=RATE, default=1e-6, help="lowest learning rate of Adam")
+    _add_schedule(training)
     training.add_argument(
-        "--schedule",
-        choices=("cosine", "onecycle"),
-        default="cosine",
-        help="cosine: cycles of --Ti epochs, as published; onecycle: up to eta_max and down once in all epochs",
+        "--Ti", type=cli.number(0.001, 1_000_000), default=period, help="epochs of the first cosine cycle"
     )
-    training.add_argument("--Ti", type=cli.positive_float, default=period, help="epochs of the first cosine cycle")
     training.add_argument(
-        "--Tm", type=cli.positive_float, default=2, help="each cycle is this many times as long as the last"
+        "--Tm", type=cli.number(0.01, 1000), default=2, help="each cycle is this many times as long as the last"
     )
     training.add_argument(
         "--weightsharing", action="store_true", help="in a search, fusion layers start from previously trained layers"
@@ -157,13 +141,21 @@ def add_fusion_flags(
     else:
         parser.set_defaults(alphas=False, multitask=False, use_dataparallel=False)
     if amp is not None:
-        _add_amp(training, amp)
+        add_amp(training, amp)
     else:
         parser.set_defaults(amp="off")
 
 
 def head_settings(args: argparse.Namespace, num_outputs: int, multi_label: bool = False) -> HeadSettings:
-    """Settings of the central weights."""
+    """Settings of the central weights.
+
+    Raises:
+        UsageError: they do not fit into memory.
+    """
+    inner = args.inner_representation_size
+    weights = 20 * inner * (inner + num_outputs)  # bytes of two layers, their gradients, Adam's moments, the best epoch
+    what = f"layers of {inner:,} units for {num_outputs:,} classes"
+    require_memory(weights, torch.device("cpu"), what, "use a smaller --inner_representation_size")
     return HeadSettings(
         num_outputs=num_outputs,
         inner_size=args.inner_representation_size,
@@ -214,18 +206,16 @@ def check_batches(head: HeadSettings, batchsize: int, count: int, gpus: int = 1)
 def add_search_flags(parser: argparse.ArgumentParser) -> None:
     """Flags of the search itself."""
     group = parser.add_argument_group("search")
-    group.add_argument("--max_fusions", type=cli.positive_int, default=4, help="most fusion layers in a configuration")
-    group.add_argument("--search_iterations", type=cli.positive_int, default=3, help="passes over the levels")
-    group.add_argument("--num_samples", type=cli.positive_int, default=15, help="candidates trained per step")
     group.add_argument(
-        "--initial_temperature", type=cli.positive_float, default=10, help="temperature of the first sampling"
+        "--max_fusions", type=cli.integer(1, 64), default=4, help="most fusion layers in a configuration"
     )
-    group.add_argument(
-        "--final_temperature", type=cli.positive_float, default=0.2, help="temperature that cooling approaches"
-    )
-    group.add_argument("--temperature_decay", type=cli.positive_float, default=4, help="larger values cool more slowly")
-    group.add_argument("--lr_surrogate", type=cli.positive_float, default=1e-3, help="learning rate of the surrogate")
-    group.add_argument("--epochs_surrogate", type=cli.positive_int, default=50, help="surrogate epochs per step")
+    group.add_argument("--search_iterations", type=cli.integer(1, 10_000), default=3, help="passes over the levels")
+    group.add_argument("--num_samples", type=cli.integer(1, 10_000), default=15, help="candidates trained per step")
+    group.add_argument("--initial_temperature", type=TEMPERATURE, default=10, help="temperature of the first sampling")
+    group.add_argument("--final_temperature", type=TEMPERATURE, default=0.2, help="temperature that cooling approaches")
+    group.add_argument("--temperature_decay", type=TEMPERATURE, default=4, help="larger values cool more slowly")
+    group.add_argument("--lr_surrogate", type=RATE, default=1e-3, help="learning rate of the surrogate")
+    group.add_argument("--epochs_surrogate", type=cli.integer(1, 100_000), default=50, help="surrogate epochs per step")
     group.add_argument(
         "--randsearch",
         type=cli.boolean,
@@ -239,7 +229,7 @@ def add_search_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--max_candidates",
-        type=cli.positive_int,
+        type=cli.COUNT,
         default=None,
         help="stop after this many candidates (default: no limit)",
     )
@@ -264,7 +254,7 @@ def add_feature_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--bank_memory",
-        type=cli.positive_float,
+        type=cli.number(0, 100_000, above=True),
         default=4,
         help="GB of memory for cached features; larger feature banks are read from disk as needed",
     )

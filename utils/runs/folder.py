@@ -61,7 +61,7 @@ def open_run(run: RunSettings, inputs: Mapping[str, object]) -> Iterator[Path]:
     """
     folder = _folder(run)
     if run.tensorboard:
-        check_board()
+        check_board([str(folder), *run.flags.values()])
     for path in (folder, run.checkpointdir):  # fail now rather than after hours of training
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):

@@ -19,7 +19,7 @@ from utils.report import write_report
 from utils.report.board import write_training
 from utils.results.robustness import evaluate_missing, format_missing
 from utils.results.statistics import significance
-from utils.results.table import Row, baseline_rows, baselines, checkpoint_name, format_table, test_found
+from utils.results.table import Row, baseline_rows, baselines, check_memory, checkpoint_name, format_table, test_found
 from utils.runs.folder import RunSettings
 from utils.search.space import Configuration, Space, format_configuration, parse_configuration, read_search
 from utils.training.batches import Split
@@ -118,6 +118,7 @@ class FoundRun:
         """
         self.run, self.folder, self.network, self.modalities = run, folder, network, modalities
         self.model = data_parallel(network, run.compute.use_dataparallel)
+        check_memory(network, splits, run.device)
         self.splits = {name: split.to(run.device) for name, split in splits.items()}
         self.results: dict[str, Any] = {
             "modalities": modalities,

@@ -2,13 +2,16 @@
 
 import abc
 import dataclasses
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from multiprocessing.queues import Queue
 from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from utils import interrupts
 from utils.errors import ProjectError
 from utils.seeds import derive_seed, generator
 
@@ -42,9 +45,6 @@ class Split(abc.ABC):
     @abc.abstractmethod
     def tail(self, start: int) -> "Split":
         """Return the samples from `start` on."""
-
-    def release(self) -> None:  # noqa: B027 - most splits map no files
-        """Free the memory of mapped files that have been read."""
 
     def batches(self, batch_size: int, shuffle: Sequence[int | str] | None = None) -> "Batches":
         """Return one pass; `shuffle` is the place in the run from which the order derives (None: in order)."""
@@ -81,7 +81,6 @@ class ArraySplit(Split):
 
     inputs: tuple[Any, ...]  # tensors, or tables on disk that are indexed like them
     labels: Tensor
-    release: Callable[[], None] = lambda: None
     device: torch.device | None = None  # of the batches, if the inputs are elsewhere
     evaluation_batch: ClassVar[int] = 64  # on CPUs the maps stay in cache
     small: ClassVar[bool] = True
@@ -161,9 +160,10 @@ class LoadedSplit(Split):
             num_workers=self.workers,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # not the global one, whose draws belong to dropout
+            worker_init_fn=_start_worker,
         )
         try:
-            for loaded in loader:
+            for loaded in _awaited(iter(loader)):
                 if isinstance(loaded, Exception):
                     raise loaded
                 *inputs, labels = (x.to(self.device, non_blocking=True) for x in loaded)
@@ -172,9 +172,29 @@ class LoadedSplit(Split):
             if "DataLoader worker" not in str(error):
                 raise
             raise WorkerError(
-                "a process that reads samples was killed (out of memory, or of shared memory in /dev/shm?); "
-                "use fewer --num_workers, or 0 to read in the main process"
+                "a process that reads samples ended (out of memory, or of shared memory in /dev/shm?); use fewer "
+                "--num_workers, or --num_workers 0 to read in the main process; Docker gives more with --shm-size"
             ) from None
+
+
+def _awaited(batches: Iterator[Any]) -> Iterator[Any]:
+    """Yield the batches; a signal to stop ends a wait for one that does not come."""
+    while True:
+        with interrupts.waiting():
+            try:
+                loaded = next(batches)
+            except StopIteration:
+                return
+            except BaseException:
+                for worker in getattr(batches, "_workers", ()):  # torch would wait 5 seconds for each that is stuck
+                    worker.terminate()
+                raise
+        yield loaded
+
+
+def _start_worker(number: int) -> None:
+    """Let a worker end if it cannot hand over a batch; Python would print the error, and leave the parent waiting."""
+    Queue._on_queue_feeder_error = staticmethod(lambda error, batch: os._exit(1))  # type: ignore[attr-defined]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,6 +63,23 @@ def on_device(network: nn.Module, device: torch.device) -> nn.Module:
         if isinstance(module, UnimodalNetwork):
             module.to(memory_format=module.memory_format)
     return network
+
+
+def available_memory(device: torch.device) -> int:
+    """Bytes of memory that are free on a device; for the CPU, also within the limit of a container."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    found = re.search(r"MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text())
+    limit = Path("/sys/fs/cgroup/memory.max")
+    limited = limit.read_text().strip() if limit.exists() else "max"
+    amounts = [1024 * int(found[1])] if found else []
+    return min([*amounts, *([int(limited)] if limited.isdecimal() else [])], default=sys.maxsize)
+
+
+def require_memory(needed: int, device: torch.device, what: str, fix: str) -> None:
+    """Raise UsageError if `needed` bytes for something are not free on a device."""
+    if needed > (free := available_memory(device)):
+        raise UsageError(f"{what} need {needed / 1e9:.1f} GB of memory, but {free / 1e9:.1f} GB are free; {fix}")
 
 
 @contextlib.contextmanager

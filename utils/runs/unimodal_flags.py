@@ -1,7 +1,7 @@
-"""The two ways to train the unimodal networks of AV-MNIST: at a constant learning rate, as published, or in one cycle.
+"""Flags of unimodal training, and what they become.
 
-One cycle reaches a higher accuracy in a fifth of the epochs; the presets of the data set are calibrated by the constant
-rate.
+The networks of AV-MNIST train at a constant learning rate, as published, by which the presets of the data set are
+calibrated; or in one cycle, which reaches a higher accuracy in a fifth of the epochs.
 """
 
 import argparse
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from utils import cli
 from utils.runs import flags
 from utils.runs.unimodal import Plan
 from utils.training.rates import onecycle_rates
@@ -32,10 +33,38 @@ SCHEDULES = {
 }
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
+def add_unimodal_flags(
+    parser: argparse.ArgumentParser,
+    *,
+    epochs: int | None,
+    batchsize: int,
+    lr: float | None,
+    schedule: str,
+    amp: str,
+    usual_epochs: str = "",
+) -> argparse._ArgumentGroup:
+    """Flags of unimodal training.
+
+    Args:
+        schedule: the learning rate in words.
+        usual_epochs: default of the epochs in words, if it depends on another flag.
+    """
+    group = parser.add_argument_group("training")
+    usual = f" (default: {usual_epochs})" if usual_epochs else ""
+    group.add_argument("--epochs", type=cli.EPOCHS, default=epochs, help="passes over the training split" + usual)
+    group.add_argument("--batchsize", type=flags.BATCHSIZE, default=batchsize, help="samples per step")
+    group.add_argument("--lr", type=flags.RATE, default=lr, help=f"learning rate, {schedule}")
+    cli.add_alias(group, "--learning_rate", "lr", flags.RATE)
+    group.add_argument("--weight_decay", type=cli.number(0, 1000), default=1e-4, help="L2 penalty")
+    flags.add_amp(group, amp)
+    parser.set_defaults(use_dataparallel=False)
+    return group
+
+
+def add_avmnist_flags(parser: argparse.ArgumentParser) -> None:
     """Flags of unimodal training, and `--schedule`, on which the defaults of `--epochs` and `--lr` depend."""
     constant, onecycle = SCHEDULES["constant"], SCHEDULES["onecycle"]
-    group = flags.add_unimodal_flags(
+    group = add_unimodal_flags(
         parser,
         epochs=None,
         batchsize=128,
