@@ -39,7 +39,8 @@ from tests.ntu_samples import draw_clip, draw_skeletons, sample_name, write_skel
 from utils import cli
 from utils.arrays import ArrayOnDisk
 from utils.candidates.evaluators import CachedEvaluator
-from utils.candidates.feature_bank import EXTRACTION_BATCH, BankedSplit, FeatureBank
+from utils.candidates.extraction import EXTRACTION_BATCH
+from utils.candidates.feature_bank import BankedSplit, FeatureBank
 from utils.files import write_json
 from utils.search.loop import SearchSettings
 from utils.search.space import Space

@@ -19,7 +19,8 @@ import pytest
 
 from datasets.avmnist import download as dl
 from utils.errors import DataError
-from utils.files import LockedError, locked, read_json
+from utils.files import LockedError, locked
+from utils.reading import read_json
 
 DATA = bytes(range(256)) * 4000  # 1 MB: several blocks
 

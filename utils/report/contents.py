@@ -37,7 +37,7 @@ RESULTS = {
     **{"network?": str, "configuration?": as_configuration, "checkpoint?": str, "rows?": [ROW]},
     **{"test_accuracy?": NUMBER, "dev_accuracy?": NUMBER, "seconds?": COUNT, "best_epoch?": (None, int)},
     "epochs?": [{"epoch": int, "dev_accuracy": float, "phase?": str, ...: (str, float, None)}],
-    **{"f1?": {...: float}, "confusion?": (None, [[float]])},
+    **{"f1?": {...: float}, "confusion?": (None, [[float]], {"classes": int, "cells": [[int]]})},
     "missing?": (None, [{"modality": str, "noise": NUMBER, "test": float}]),
     "mcnemar?": (None, {"against": str, "only_found_right": int, "only_baseline_right": int, "p": float}),
 }

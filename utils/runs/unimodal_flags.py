@@ -5,7 +5,6 @@ calibrated; or in one cycle, which reaches a higher accuracy in a fifth of the e
 """
 
 import argparse
-import dataclasses
 import itertools
 from collections.abc import Iterator
 
@@ -17,41 +16,15 @@ from utils.runs import flags
 from utils.runs.unimodal import Plan
 from utils.training.rates import onecycle_rates
 
-
-@dataclasses.dataclass(frozen=True)
-class Schedule:
-    """Defaults and momentum of SGD with one of the schedules."""
-
-    epochs: int
-    lr: float
-    momentum: float
-
-
-SCHEDULES = {
-    "constant": Schedule(epochs=50, lr=0.1, momentum=0.0),
-    "onecycle": Schedule(epochs=10, lr=0.3, momentum=0.9),
-}
+ONE_CYCLE = {"epochs": 10, "lr": 0.3}  # defaults of `--schedule onecycle`
 
 
 def add_unimodal_flags(
-    parser: argparse.ArgumentParser,
-    *,
-    epochs: int | None,
-    batchsize: int,
-    lr: float | None,
-    schedule: str,
-    amp: str,
-    usual_epochs: str = "",
+    parser: argparse.ArgumentParser, *, epochs: int, batchsize: int, lr: float, schedule: str, amp: str
 ) -> argparse._ArgumentGroup:
-    """Flags of unimodal training.
-
-    Args:
-        schedule: the learning rate in words.
-        usual_epochs: default of the epochs in words, if it depends on another flag.
-    """
+    """Flags of unimodal training; `schedule` describes the learning rate in words."""
     group = parser.add_argument_group("training")
-    usual = f" (default: {usual_epochs})" if usual_epochs else ""
-    group.add_argument("--epochs", type=cli.EPOCHS, default=epochs, help="passes over the training split" + usual)
+    group.add_argument("--epochs", type=cli.EPOCHS, default=epochs, help="passes over the training split")
     group.add_argument("--batchsize", type=flags.BATCHSIZE, default=batchsize, help="samples per step")
     group.add_argument("--lr", type=flags.RATE, default=lr, help=f"learning rate, {schedule}")
     cli.add_alias(group, "--learning_rate", "lr", flags.RATE)
@@ -62,30 +35,24 @@ def add_unimodal_flags(
 
 
 def add_avmnist_flags(parser: argparse.ArgumentParser) -> None:
-    """Flags of unimodal training, and `--schedule`, on which the defaults of `--epochs` and `--lr` depend."""
-    constant, onecycle = SCHEDULES["constant"], SCHEDULES["onecycle"]
-    group = add_unimodal_flags(
-        parser,
-        epochs=None,
-        batchsize=128,
-        lr=None,
-        schedule=f"constant, or the peak of the cycle (default: {constant.lr}, or {onecycle.lr} in one cycle)",
-        amp="auto",
-        usual_epochs=f"{constant.epochs}, or {onecycle.epochs} in one cycle",
-    )
+    """Flags of the unimodal training of AV-MNIST, with the published defaults."""
+    rate = "constant, or the peak of the cycle"
+    group = add_unimodal_flags(parser, epochs=50, batchsize=128, lr=0.1, schedule=rate, amp="auto")
     group.add_argument(
         "--schedule",
-        choices=tuple(SCHEDULES),
+        choices=("constant", "onecycle"),
         default="constant",
-        help="constant: plain SGD, as published; onecycle: the rate rises and falls once, with momentum 0.9",
+        help="constant: plain SGD, as published; onecycle: the rate rises and falls once, with momentum 0.9, and the "
+        f"defaults are --epochs {ONE_CYCLE['epochs']} --lr {ONE_CYCLE['lr']}",
     )
 
 
 def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Parse the command line, and complete the flags that depend on the schedule."""
+    """Parse the command line, with the defaults of its schedule."""
     args = parser.parse_args()
-    schedule = SCHEDULES[args.schedule]
-    args.epochs, args.lr = args.epochs or schedule.epochs, args.lr or schedule.lr
+    if args.schedule == "onecycle":
+        parser.set_defaults(**ONE_CYCLE)
+        args = parser.parse_args()
     return args
 
 
@@ -102,7 +69,7 @@ def plan(args: argparse.Namespace) -> Plan:
 
 def sgd(network: nn.Module, args: argparse.Namespace) -> torch.optim.SGD:
     """Make the optimizer: plain SGD at a constant rate, with Nesterov momentum in one cycle."""
-    momentum = SCHEDULES[args.schedule].momentum
+    momentum = 0.9 if args.schedule == "onecycle" else 0.0
     return torch.optim.SGD(
         network.parameters(), args.lr, momentum=momentum, weight_decay=args.weight_decay, nesterov=momentum > 0
     )
