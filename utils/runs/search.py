@@ -59,7 +59,6 @@ class SearchRun:
         settings, space, journal = self.settings, self.space, self.journal
         ended = {line["step"] for line in journal.of_kind("step")}
         total, name = settings.trainings(space), "candidates at random" if self.at_random else "candidates"
-        # Made before the clock of the budget starts: the first optimizer of a process takes a second to import.
         surrogate = AccuracyPredictor(
             len(space.sizes) + 1, settings.seed, settings.lr_surrogate, settings.epochs_surrogate
         )

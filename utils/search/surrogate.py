@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from models.surrogate import Surrogate
 from utils.search.space import Configuration
 from utils.seeds import derive_seed
+from utils.training.adam import FlatAdam, flatten
 from utils.training.devices import threads
 
 
@@ -30,8 +31,9 @@ class AccuracyPredictor:
         torch.manual_seed(derive_seed(seed, "surrogate"))
         self.network = Surrogate(row_size)
         self.data: dict[Configuration, float] = {}
-        self.epochs = epochs
-        self._optimizer = torch.optim.Adam(self.network.parameters(), lr=lr, fused=True)
+        self.lr, self.epochs = lr, epochs
+        weights, self._gradient = flatten(list(self.network.parameters()))
+        self._optimizer = FlatAdam([weights])
 
     @torch.no_grad()
     def predict(self, configurations: Sequence[Configuration]) -> np.ndarray:
@@ -58,7 +60,7 @@ class AccuracyPredictor:
     def _step(self, rows: torch.Tensor, targets: torch.Tensor) -> float:
         """Train one step and return the sum of the squared errors before it."""
         loss = F.mse_loss(self.network(rows), targets)
-        self._optimizer.zero_grad()
+        self._gradient.zero_()
         loss.backward()
-        self._optimizer.step()
+        self._optimizer.step([self._gradient], self.lr)
         return float(loss.detach()) * len(targets)

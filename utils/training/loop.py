@@ -17,6 +17,7 @@ from models.fusion import FusionNetwork
 from utils.errors import ProjectError
 from utils.progress import show_batches
 from utils.seeds import derive_seed
+from utils.training.adam import Optimizer
 from utils.training.batches import Batch, Batches, Split
 from utils.training.devices import autocast
 from utils.training.metrics import correct, losses, scores, weighted_f1
@@ -188,7 +189,7 @@ class TrainPass(Protocol):
     """One pass over the training split."""
 
     @property
-    def optimizer(self) -> torch.optim.Optimizer: ...
+    def optimizer(self) -> Optimizer: ...
 
     def __call__(self, batches: Batches, rates: Iterator[float], seed: int) -> EpochResult:
         """Train the model on the batches, each with its learning rate; everything random derives from the seed."""

@@ -17,6 +17,7 @@ from torch import nn
 
 from utils.errors import UsageError
 from utils.reading import at_least_0, conform
+from utils.training.adam import Optimizer
 from utils.training.checkpoints import check_fit, check_plain, is_state, read_checkpoint, save_state, write_checkpoint
 
 FORMAT = 3  # 1: a live search saved one candidate; 2: shared weights were kept by place and row
@@ -63,7 +64,7 @@ class SavedTraining:
         """Training time so far, that of earlier processes included."""
         return time.perf_counter() - self._started
 
-    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def restore(self, model: nn.Module, optimizer: Optimizer) -> None:
         """Load the saved state of a model and its optimizer.
 
         Raises:
@@ -86,7 +87,7 @@ class SavedTraining:
         for group, kept in zip(optimizer.param_groups, own, strict=True):
             group.update(kept)
 
-    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, values: Mapping[str, object]) -> None:
+    def save(self, model: nn.Module, optimizer: Optimizer, values: Mapping[str, object]) -> None:
         """Replace the saved state completely or not at all."""
         if self.folder is None:
             return
@@ -136,7 +137,7 @@ class NetworkRecord(SavedTraining):
         """The line of the best dev epoch; the first if several are equal."""
         return max(self.lines, key=lambda line: line["dev_accuracy"])
 
-    def add(self, line: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:
+    def add(self, line: dict[str, Any], optimizer: Optimizer) -> None:
         """Record an epoch, keep its weights if it is the best so far, and save the state."""
         self.lines.append(line)
         if self.best_line is line:

@@ -12,10 +12,10 @@ import numpy as np
 
 from models.dropout import KEY_STEPS, MULTIPLIERS, ROUNDS
 from utils.candidates.fused.lanes import LANES, add_scaled, element, float_of_bits, load, put, store
+from utils.training.adam import BETA1, BETA2, EPSILON
 
 RELU, SIGMOID, LEAKY_RELU, GELU = range(4)  # see `models.fusion.ACTIVATIONS`
 ROWS = 4  # of a product, whose sums fit into the registers of a processor with AVX2
-BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # of Adam
 
 
 def compiled(function: Callable) -> Any:
@@ -161,7 +161,7 @@ def gradient_of_logits(logits, targets, first, count, classes, width, multi_labe
 
 @compiled
 def adam_step(weights, mean, square, gradient, rate, decay, step):
-    """Take the step number `step` of Adam, as torch does."""
+    """Take the step number `step` of Adam; see `utils.training.adam`."""
     scale = np.float32(rate / (1 - BETA1**step))
     root = np.float32(1 / math.sqrt(1 - BETA2**step))
     decay, epsilon = np.float32(decay), np.float32(EPSILON)

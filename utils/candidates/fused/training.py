@@ -1,5 +1,6 @@
 """Train candidates side by side on a feature bank, each by a compiled function on one thread of the CPU."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,23 +14,28 @@ from models.dropout import threshold
 from models.fusion import SKIP, FeatureLayout, FusionHead, Outputs
 from utils.candidates.fused.epoch import describe, make_room, predict, train_steps
 from utils.candidates.fused.operations import padded
+from utils.training.adam import FlatAdam
 from utils.training.batches import ArraySplit, Batches
-from utils.training.loop import EpochResult, TrainingSettings, adam
+from utils.training.loop import EpochResult, TrainingSettings
 
 SAMPLES_AT_ONCE = 64  # that a prediction computes together, so that they stay in the cache
 STEPS_AT_ONCE = 512  # of every candidate on the same rows, which are gathered once for all
 
 
-class FusedHeads(nn.ModuleList):
+class FusedHeads(nn.Module):
     """Fusion heads without batch norm or alphas, each with its central weights in one flat array, see `fused.epoch`.
 
-    The parameters of a head are views of its array.
+    The parameters of a head are views of its array; the state of this module is the arrays.
     """
 
     def __init__(self, heads: Sequence[FusionHead], layout: FeatureLayout) -> None:
-        super().__init__(heads)
+        super().__init__()
         self.layout, self.settings = layout, heads[0].settings
-        self.flat = [nn.Parameter(_flatten(head)) for head in heads]
+        self.heads = tuple(heads)  # not registered
+        self.flat = [_flatten(head) for head in heads]
+        for k, flat in enumerate(self.flat):
+            self.register_buffer(f"flat_{k}", flat)
+        self.pool = ThreadPoolExecutor(torch.get_num_threads())
         shape = (self.settings.inner_size, layout.num_outputs)
         self.described = [
             describe(_spans(head, layout), np.array([row[-1] for row in head.configuration]), *shape) for head in heads
@@ -37,15 +43,14 @@ class FusedHeads(nn.ModuleList):
 
     def member_state(self, member: int) -> dict[str, Tensor]:
         """Return the central weights of one head under their published names."""
-        return {name: value.clone() for name, value in self[member].state_dict().items()}
+        return {name: value.clone() for name, value in self.heads[member].state_dict().items()}
 
     @torch.no_grad()
     def forward(self, rows: Tensor) -> Outputs:
         """Compute logits (K, B, C) from rows (B, layout.total); with multitask the unimodal networks' logits follow."""
         values = rows.contiguous().numpy()
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            calls = [pool.submit(self._predict, k, values) for k in range(len(self))]
-            fused = torch.stack([torch.from_numpy(call.result()) for call in calls])  # (K, B, C)
+        logits = self.pool.map(self._predict, range(len(self.heads)), itertools.repeat(values))
+        fused = torch.stack([torch.from_numpy(own) for own in logits])  # (K, B, C)
         return (fused, *reversed(self.layout.split(rows)[1])) if self.settings.multitask else fused
 
     def room(self, k: int, batch: int) -> tuple[np.ndarray, ...]:
@@ -55,7 +60,7 @@ class FusedHeads(nn.ModuleList):
     def _predict(self, k: int, rows: np.ndarray) -> np.ndarray:
         logits = np.empty((len(rows), self.layout.num_outputs), np.float32)
         room = self.room(k, SAMPLES_AT_ONCE)
-        predict(logits, self.flat[k].detach().numpy(), self.described[k], room, rows, SAMPLES_AT_ONCE)
+        predict(logits, self.flat[k].numpy(), self.described[k], room, rows, SAMPLES_AT_ONCE)
         return logits
 
 
@@ -88,10 +93,7 @@ class FusedTraining:
             place: of the first head in its step.
         """
         self.heads, self.settings, self.place = heads, settings, place
-        self.optimizer = adam(heads.flat, settings)
-        for flat in heads.flat:
-            moments = {"exp_avg": torch.zeros_like(flat), "exp_avg_sq": torch.zeros_like(flat)}
-            self.optimizer.state[flat] = {"step": torch.zeros(()), **moments}
+        self.optimizer = FlatAdam(heads.flat)
 
     def __call__(self, batches: Batches, rates: Iterator[float], seed: int) -> EpochResult:
         """Train one pass; dropout derives from the seed."""
@@ -99,14 +101,13 @@ class FusedTraining:
         (table,), labels, size = batches.split.inputs, batches.split.labels, batches.batch_size
         order = torch.arange(len(labels)) if batches.order is None else batches.order
         used = np.zeros(0)
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            for number, chosen in enumerate(order.split(STEPS_AT_ONCE * size)):
-                rows, own = table[chosen].contiguous().numpy(), labels[chosen]
-                hot = own if own.ndim == 2 else F.one_hot(own, self.heads.layout.num_outputs)
-                used = np.array([next(rates) for _ in range(-(-len(chosen) // size))])
-                piece = (rows, hot.float().numpy(), used, number * STEPS_AT_ONCE, size, seed)
-                for call in [pool.submit(self._train, k, *piece) for k in range(len(self.heads))]:
-                    call.result()
+        for number, chosen in enumerate(order.split(STEPS_AT_ONCE * size)):
+            rows, own = table[chosen].contiguous().numpy(), labels[chosen]
+            hot = own if own.ndim == 2 else F.one_hot(own, self.heads.layout.num_outputs)
+            used = np.array([next(rates) for _ in range(-(-len(chosen) // size))])
+            piece = (rows, hot.float().numpy(), used, number * STEPS_AT_ONCE, size, seed)
+            for call in [self.heads.pool.submit(self._train, k, *piece) for k in range(len(self.heads.flat))]:
+                call.result()
         return EpochResult(rate=float(used[-1]))
 
     def _train(
@@ -118,7 +119,7 @@ class FusedTraining:
         limit = threshold(shape.dropout) if shape.dropout > 0 else 0
         mask = (np.uint32(limit), np.float32(1 / (1 - shape.dropout)), batch, self.place + k, np.uint64(seed))
         train_steps(
-            *(x.detach().numpy() for x in (flat, state["exp_avg"], state["exp_avg_sq"])),
+            *(x.numpy() for x in (flat, state["exp_avg"], state["exp_avg_sq"])),
             self.heads.described[k],
             self.heads.room(k, size),
             rows,

@@ -1,0 +1,75 @@
+"""Adam on flat vectors, in the arithmetic of `torch.optim.Adam`.
+
+A search makes no other optimizer: the first one of `torch.optim` imports for seconds what only compilation needs.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+
+
+class Optimizer(Protocol):
+    """What a training saves and restores of its optimizer: `torch.optim.Optimizer` or `FlatAdam`."""
+
+    @property
+    def param_groups(self) -> Sequence[dict[str, Any]]: ...
+
+    @property
+    def state(self) -> Mapping[Any, Any]: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class FlatAdam:
+    """The moments of flat vectors, and the step on them."""
+
+    param_groups: Sequence[dict[str, Any]] = ()  # as of `torch.optim`: the learning rate is an argument of the step
+
+    def __init__(self, vectors: Sequence[Tensor]) -> None:
+        self.vectors = vectors
+        self.state = {
+            v: {"step": torch.zeros(()), "exp_avg": torch.zeros_like(v), "exp_avg_sq": torch.zeros_like(v)}
+            for v in vectors
+        }
+
+    @torch.no_grad()
+    def step(self, gradients: Sequence[Tensor], rate: float) -> None:
+        """Take a step on all vectors."""
+        for weights, gradient in zip(self.vectors, gradients, strict=True):
+            state = self.state[weights]
+            state["step"] += 1
+            count = int(state["step"])
+            mean, square = state["exp_avg"].lerp_(gradient, 1 - BETA1), state["exp_avg_sq"]
+            square.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
+            root = square.sqrt().div_(math.sqrt(1 - BETA2**count)).add_(EPSILON)
+            weights.addcdiv_(mean, root, value=-rate / (1 - BETA1**count))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The moments, in the form of `torch.optim`."""
+        return {"state": dict(enumerate(self.state.values())), "param_groups": []}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Load moments in place.
+
+        Raises:
+            KeyError, RuntimeError: they are of other vectors.
+        """
+        for i, own in enumerate(self.state.values()):
+            for name, value in own.items():
+                value.copy_(state["state"][i][name])
+
+
+def flatten(parameters: Sequence[nn.Parameter]) -> tuple[Tensor, Tensor]:
+    """Turn parameters and their gradients into views of two flat vectors, and return these."""
+    weights = torch.cat([p.detach().reshape(-1) for p in parameters])
+    gradient, sizes = torch.zeros_like(weights), [p.numel() for p in parameters]
+    for parameter, values, own in zip(parameters, weights.split(sizes), gradient.split(sizes), strict=True):
+        parameter.data, parameter.grad = values.view_as(parameter), own.view_as(parameter)
+    return weights, gradient
