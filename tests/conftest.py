@@ -17,10 +17,10 @@ settings.register_profile("project", deadline=None)  # no test asserts on time
 settings.load_profile("project")
 
 
-def _run_script(cwd: Path, script: str, *args: object, code: int = 0) -> subprocess.CompletedProcess:
+def _run_script(cwd: Path, script: str, *args: object, code: int = 0, threads: int = 1) -> subprocess.CompletedProcess:
     program = [str(ROOT / script)] if script.endswith(".py") else ["-m", script]
     command = [sys.executable, *program, *map(str, args)]
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    env = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == code, f"{command} gave {done.returncode}\n{done.stdout}\n{done.stderr}"
     if code:
@@ -30,7 +30,7 @@ def _run_script(cwd: Path, script: str, *args: object, code: int = 0) -> subproc
 
 @pytest.fixture(scope="session")
 def script_runner():
-    """Run one of the project's scripts in a folder, as a user would: (folder, script, *arguments, code=0).
+    """Run one of the project's scripts in a folder, as a user would: (folder, script, *arguments, code=0, threads=1).
 
     `code` is the exit code that is expected; the finished process comes back, its output as text.
     """

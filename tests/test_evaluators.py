@@ -145,9 +145,10 @@ def test_a_live_step_trains_every_candidate_as_published(splits, options):
 
 
 def test_large_steps_train_in_several_populations(tmp_path, splits):
-    cached, live = cached_and_live(tmp_path, splits, HeadSettings(num_outputs=10, dropout=0.0), frozen_mode="eval")
+    cached, live = cached_and_live(tmp_path, splits, HeadSettings(num_outputs=10, dropout=0.5), frozen_mode="eval")
     whole = [e.accuracies for e in cached(CONFIGURATIONS, step=0)]
     cached.together = live.together = 2
+    assert [e.accuracies for e in cached(CONFIGURATIONS, step=0)] == whole
     for evaluator in (cached, live):
         parts = [e.accuracies for e in evaluator(CONFIGURATIONS, step=0)]
         assert_agree(parts, whole)

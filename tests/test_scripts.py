@@ -1,8 +1,10 @@
 """The five scripts chained through their command lines on a small embedded data set; asserts on what they wrote."""
 
+import functools
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -34,7 +36,7 @@ def home(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def run(home, script_runner):
     """Run a script in the shared folder, where data/avmnist and checkpoints/avmnist are the default places."""
-    return lambda script, *args, code=0: script_runner(home, script, *args, code=code)
+    return functools.partial(script_runner, home)
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +135,20 @@ def test_search_repeats_with_the_seed_and_reuses_the_feature_bank(run, home, sea
 
     assert outcomes(home / "runs/again") == outcomes(search)
     assert outcomes(home / "runs/other") != outcomes(search)
+
+
+@pytest.mark.slow
+def test_the_journal_does_not_depend_on_the_threads(run, home, search):
+    """Features are extracted again, in a folder of their own."""
+    journals = []
+    for threads in (1, 2):
+        copied = home / f"checkpoints-{threads}"
+        shutil.copytree(home / "checkpoints/avmnist", copied, ignore=shutil.ignore_patterns("feature_bank"))
+        flags = ("--checkpointdir", copied, "--run_dir", f"runs/threads-{threads}", "--no-verbose")
+        run("main_searchable_avmnist.py", *SEARCH, *flags, threads=threads)
+        lines = read_journal(home / f"runs/threads-{threads}")
+        journals.append([{k: v for k, v in line.items() if "seconds" not in k} for line in lines])
+    assert journals[0] == journals[1]
 
 
 @pytest.mark.slow
