@@ -241,7 +241,7 @@ def test_found_takes_published_numbers_and_lists(run, home, checkpoints):
     small = ("--limit_train", 64, "--limit_dev", 32, "--limit_test", 32, "--epochs", 1, "--no-verbose")
     run("main_found_avmnist.py", "--conf", 3, "--multitask", *small, "--run_dir", "runs/three")
     assert read(home / "runs/three/results.json")["configuration"] == [[1, 1, 1], [0, 2, 0], [3, 2, 1], [2, 2, 0]]
-    flags = ("--alphas", "--batchnorm", "--schedule", "onecycle", "--epochs", 2)
+    flags = ("--alphas", "--batchnorm", "--schedule", "onecycle", "--epochs", 2, "--batchsize", 8)
     run("main_found_avmnist.py", "--conf", "[[4,2,2]]", *small, *flags, "--run_dir", "runs/list")
     results = read(home / "runs/list/results.json")
     assert results["configuration"] == [[4, 2, 2]]

@@ -87,7 +87,8 @@ def parse_json(content: str | bytes) -> Any:
     if level:
         raise deep
     if "\\u" in text:
-        json.dumps(value, ensure_ascii=False).encode()  # ValueError: half a character, which no file can hold
+        # ValueError: half a character, which no file can hold; the bytes of file names in no encoding are legal
+        json.dumps(value, ensure_ascii=False).encode(errors="surrogateescape")
     return value
 
 
