@@ -25,11 +25,11 @@ $(VENV)/ready-test: $(VENV)/ready requirements-test.txt
 demo: setup
 	rm -rf $(DEMO)
 	$(BIN)/python avmnist_gen.py --source embedded --datadir $(DEMO)/data
-	$(BIN)/python train_image.py --datadir $(DEMO)/data --checkpointdir $(DEMO)/checkpoints --run_dir $(DEMO)/image --epochs 12
-	$(BIN)/python train_audio.py --datadir $(DEMO)/data --checkpointdir $(DEMO)/checkpoints --run_dir $(DEMO)/audio --epochs 12
+	$(BIN)/python train_image.py --datadir $(DEMO)/data --checkpointdir $(DEMO)/checkpoints --run_dir $(DEMO)/image --schedule onecycle
+	$(BIN)/python train_audio.py --datadir $(DEMO)/data --checkpointdir $(DEMO)/checkpoints --run_dir $(DEMO)/audio --schedule onecycle
 	$(BIN)/python main_searchable_avmnist.py --datadir $(DEMO)/data --checkpointdir $(DEMO)/checkpoints --run_dir $(DEMO)/search
 	$(BIN)/python main_found_avmnist.py --datadir $(DEMO)/data --checkpointdir $(DEMO)/checkpoints --run_dir $(DEMO)/found \
-		--conf $(DEMO)/search/best.json --inner_representation_size 64 --epochs 5
+		--conf $(DEMO)/search/best.json --inner_representation_size 64 --schedule onecycle --epochs 5
 
 test: setup-test
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
