@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from models import dropout
 from models.fusion import FeatureLayout, FusionHead, HeadSettings
 from models.population import Population
 from utils.candidates.cuda_graph import CapturedStep
+from utils.candidates.fused import operations
 from utils.candidates.fused.operations import draw_words
 from utils.candidates.fused.training import FusedHeads, FusedTraining
 from utils.candidates.population_training import PopulationTraining
@@ -232,6 +234,18 @@ def test_the_compiled_words_are_those_of_the_arrays():
     counter = torch.broadcast_tensors(torch.arange(blocks), *map(torch.tensor, (5, 3, 2**31 + 9)))
     expected = dropout.philox(counter, (key & dropout.WORD, key >> 32))
     assert words.reshape(4, blocks).tolist() == torch.stack(expected).tolist()
+
+
+def test_compiled_code_is_kept_apart_by_its_sources(tmp_path, monkeypatch):
+    assert operations._cache_folder() == operations.CACHE
+    (tmp_path / "dropout.py").write_text("ROUNDS = 7\n")
+    monkeypatch.setattr(dropout, "__file__", str(tmp_path / "dropout.py"))
+    assert operations._cache_folder() != operations.CACHE
+    monkeypatch.setattr("numba.config.CACHE_DIR", str(tmp_path / "cache"))
+    assert Path(operations._cache_folder()).parent == tmp_path / "cache"
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("numba.config.CACHE_DIR", str(tmp_path / "file"))  # where no folder can be made
+    assert operations._cache_folder() == ""
 
 
 @pytest.mark.parametrize("share", [0.5, 0.4])

@@ -3,13 +3,19 @@
 Matrices have rows that are padded to a multiple of LANES columns.
 """
 
+import contextlib
+import hashlib
 import math
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
 
+import models.dropout
+import utils.training.adam
 from models.dropout import KEY_STEPS, MULTIPLIERS, ROUNDS
 from utils.candidates.fused.lanes import LANES, add_scaled, element, float_of_bits, load, put, store
 from utils.training.adam import BETA1, BETA2, EPSILON
@@ -18,13 +24,34 @@ RELU, SIGMOID, LEAKY_RELU, GELU = range(4)  # see `models.fusion.ACTIVATIONS`
 ROWS = 4  # of a product, whose sums fit into the registers of a processor with AVX2
 
 
+def _cache_folder() -> str:
+    """Folder for the compiled code, named by its sources: numba does not notice a change in another module."""
+    here = Path(__file__).parent
+    sources = [*sorted(here.glob("*.py")), Path(models.dropout.__file__), Path(utils.training.adam.__file__)]
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
+    own = [Path(numba.config.CACHE_DIR)] if numba.config.CACHE_DIR else [here / "__pycache__", Path("~/.cache")]
+    for place in own:
+        with contextlib.suppress(OSError, RuntimeError):  # without a home
+            folder = place.expanduser() / f"fused-{digest}"
+            folder.mkdir(parents=True, exist_ok=True)
+            if os.access(folder, os.W_OK):
+                return str(folder)
+    return ""
+
+
+CACHE = _cache_folder()
+
+
 def compiled(function: Callable) -> Any:
     """Compile a function with numba, once per machine: the code is kept on disk if there is a writable place for it."""
-    options = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz"}}
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # neither this folder nor the user's cache folder can be written
-        return numba.njit(**options)(function)
+    result = numba.njit(nogil=True, error_model="numpy", fastmath={"contract", "nsz"})(function)
+    if CACHE:
+        before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, CACHE
+        try:
+            result.enable_caching()
+        finally:
+            numba.config.CACHE_DIR = before
+    return result
 
 
 def padded(units: int) -> int:
