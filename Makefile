@@ -39,7 +39,7 @@ test-fast: setup-test
 
 # The tests that depend on a training, with the kernels of other processors: without vectors, with AVX2, on one thread.
 test-portable: setup-test
-	for kernels in ATEN_CPU_CAPABILITY=default "ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2" OMP_NUM_THREADS=1; do \
+	for kernels in "ATEN_CPU_CAPABILITY=default NUMBA_CPU_NAME=generic NUMBA_CPU_FEATURES=" "ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2" OMP_NUM_THREADS=1; do \
 		echo "$$kernels"; \
 		env $$kernels $(BIN)/python -m pytest -n 2 --dist loadgroup -m trained || exit; \
 	done

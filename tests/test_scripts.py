@@ -3,14 +3,18 @@
 import functools
 import json
 import math
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from models.fusion import AudioImageNetwork, HeadSettings
+from tests.conftest import ROOT
 from tests.reference import KEYS
 from utils.training.checkpoints import save_state
 
@@ -149,6 +153,26 @@ def test_the_journal_does_not_depend_on_the_threads(run, home, search):
         lines = read_journal(home / f"runs/threads-{threads}")
         journals.append([{k: v for k, v in line.items() if "seconds" not in k} for line in lines])
     assert journals[0] == journals[1]
+
+
+@pytest.mark.slow
+def test_a_search_without_numba_says_so_and_finds_the_same(home, search):
+    """Dropout is the same; accuracies may differ by a sample that lies between two classes."""
+    code = "import runpy, sys; sys.modules['numba'] = None; runpy.run_path(sys.argv[0], run_name='__main__')"
+    program = f"import sys; sys.argv = sys.argv[1:]; {code}"
+    script, checkpoints = ROOT / "main_searchable_avmnist.py", home / "checkpoints-plain"
+    shutil.copytree(home / "checkpoints/avmnist", checkpoints, ignore=shutil.ignore_patterns("feature_bank"))
+    flags = ("--checkpointdir", checkpoints, "--run_dir", "runs/plain", "--max_candidates", 30, "--no-verbose")
+    command = [sys.executable, "-c", program, script, *SEARCH, *flags]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(list(map(str, command)), cwd=home, env=env, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("warning: numba cannot be used") == 1
+    ours, plain = (
+        [line["accuracies"] for line in read_journal(run_dir) if line["kind"] == "candidate"][:30]
+        for run_dir in (search, home / "runs/plain")
+    )
+    torch.testing.assert_close(torch.tensor(plain), torch.tensor(ours), rtol=0, atol=1.5 / 50)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Read regular files and JSON; whatever is wrong with a file is an error of the project's own that names it.
+"""Read regular files and JSON; a damaged file raises one of the project's own errors, which names the file.
 
 A named pipe or a device would block or never end, so only regular files are opened. `utils.arrays` reads arrays.
 """

@@ -116,7 +116,7 @@ def _fetch_archive(url: str, archive: Path, original: Original, verbose: bool) -
 
 
 class _Bounded:
-    """A file that refuses more than so many bytes."""
+    """A file that refuses to grow beyond a number of bytes."""
 
     def __init__(self, file: BinaryIO, most: int, url: str) -> None:
         self.file, self.left, self.url, self.most = file, most, url, most

@@ -11,8 +11,8 @@ from utils.training.batches import ArraySplit, Batches
 from utils.training.loop import EpochResult, TrainingSettings, adam, set_rate
 from utils.training.metrics import losses
 
-STEPS_AT_ONCE = 64  # rows are gathered and dropout is drawn for this many steps together,
-MASKS_AT_ONCE = 1 << 24  # or for as few as keep their masks below this number
+STEPS_AT_ONCE = 64  # most steps for which rows are gathered and dropout is drawn together
+MASKS_AT_ONCE = 1 << 24  # most numbers in the dropout masks drawn together
 
 
 class PopulationTraining:

@@ -14,7 +14,7 @@ BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
 
 class Optimizer(Protocol):
-    """What a training saves and restores of its optimizer: `torch.optim.Optimizer` or `FlatAdam`."""
+    """The state of an optimizer, to save and to restore: `torch.optim.Optimizer` or `FlatAdam`."""
 
     @property
     def param_groups(self) -> Sequence[dict[str, Any]]: ...
@@ -63,7 +63,10 @@ class FlatAdam:
         """
         for i, own in enumerate(self.state.values()):
             for name, value in own.items():
-                value.copy_(state["state"][i][name])
+                saved = state["state"][i][name]
+                if saved.shape != value.shape:
+                    raise RuntimeError(f"{name} must have shape {tuple(value.shape)}, but has {tuple(saved.shape)}")
+                value.copy_(saved)
 
 
 def flatten(parameters: Sequence[nn.Parameter]) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""What a search computes on a CPU, compiled by numba: features of the LeNets, and the training of candidates."""
+"""Features of the LeNets and training of candidates on CPUs, compiled by numba."""
 
 import functools
 import sys

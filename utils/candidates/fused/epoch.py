@@ -41,7 +41,7 @@ def describe(spans: np.ndarray, activations: np.ndarray, size: int, classes: int
     return np.append(0, np.cumsum(inputs * widths)), inputs, spans, activations
 
 
-def make_room(inputs: np.ndarray, batch: int, size: int, classes: int) -> tuple[np.ndarray, ...]:
+def make_buffers(inputs: np.ndarray, batch: int, size: int, classes: int) -> tuple[np.ndarray, ...]:
     """Make the arrays for one batch: X_l, Z_l and slopes of every layer, each flat; random words; and a grid.
 
     A slope is the derivative of a unit's activation, times its dropout mask. The grid, (2, any number), says where rows
@@ -56,17 +56,17 @@ def make_room(inputs: np.ndarray, batch: int, size: int, classes: int) -> tuple[
 
 
 @compiled
-def forward(weights, head, room, rows, columns, first, count, mask):
+def forward(weights, head, buffers, rows, columns, first, count, mask):
     """Fill X_l, Z_l and the slopes of all layers; the last Z holds the logits.
 
     Args:
         weights: all W_l, flat.
-        head, room: see `describe` and `make_room`.
+        head, buffers: see `describe` and `make_buffers`.
         rows, columns: feature rows, flat, and the width of one; this batch is the `count` rows from `first` on.
         mask: (dropout threshold, factor, batch number, place, seed); threshold 0: no dropout.
     """
     starts, inputs, spans, activations = head
-    xs, zs, slopes, words, grid = room
+    xs, zs, slopes, words, grid = buffers
     limit, factor, batch, place, key = mask
     depth, size = len(activations), inputs[-1] - 1
     blocks = -(-count // SAMPLES) * size
@@ -101,15 +101,15 @@ def forward(weights, head, room, rows, columns, first, count, mask):
 
 
 @compiled
-def backward(gradient, weights, head, room, d_h, transposed, count):
+def backward(gradient, weights, head, buffers, d_h, transposed, count):
     """Add the gradient of all W_l, given that of the logits in the last Z; the other Z_l become gradients, too.
 
     Args:
-        d_h, transposed: room for the gradient of h_l, and for the transpose of the part of W_l that reads h_(l-1).
+        d_h, transposed: buffers for the gradient of h_l, and for the transpose of the part of W_l that reads h_(l-1).
         Others as in `forward`.
     """
     starts, inputs, _, _ = head
-    xs, zs, slopes, _, grid = room
+    xs, zs, slopes, _, grid = buffers
     depth, size, narrow = len(inputs) - 1, inputs[-1] - 1, starts[1] // inputs[0]
     for layer in range(depth, -1, -1):
         own, d_z = inputs[layer], zs[layer]
@@ -129,7 +129,7 @@ def backward(gradient, weights, head, room, d_h, transposed, count):
 
 
 @compiled
-def train_steps(weights, mean, square, head, room, rows, targets, batch, rates, done, decay, mask, multi_label):
+def train_steps(weights, mean, square, head, buffers, rows, targets, batch, rates, done, decay, mask, multi_label):
     """Train one candidate for the steps that `rows` hold.
 
     Args:
@@ -143,7 +143,7 @@ def train_steps(weights, mean, square, head, room, rows, targets, batch, rates, 
         Others as in `forward`.
     """
     starts, inputs, _, activations = head
-    logits, classes = room[1][len(activations)], targets.shape[1]
+    logits, classes = buffers[1][len(activations)], targets.shape[1]
     narrow, wide = starts[1] // inputs[0], (starts[-1] - starts[-2]) // inputs[-1]
     d_h, transposed = np.zeros(batch * narrow, np.float32), np.zeros(max(narrow, wide) * narrow, np.float32)
     gradient, flat_rows, flat_targets = np.zeros_like(weights), rows.ravel(), targets.ravel()
@@ -151,21 +151,22 @@ def train_steps(weights, mean, square, head, room, rows, targets, batch, rates, 
     for step in range(len(rates)):
         first = step * batch
         count = min(batch, len(rows) - first)
-        forward(weights, head, room, flat_rows, rows.shape[1], first, count, (limit, factor, number + step, place, key))
+        now = (limit, factor, number + step, place, key)
+        forward(weights, head, buffers, flat_rows, rows.shape[1], first, count, now)
         gradient_of_logits(logits, flat_targets, first, count, classes, wide, multi_label)
         gradient[:] = 0
-        backward(gradient, weights, head, room, d_h, transposed, count)
+        backward(gradient, weights, head, buffers, d_h, transposed, count)
         adam_step(weights, mean, square, gradient, rates[step], decay, done + step + 1)
 
 
 @compiled
-def predict(logits, weights, head, room, rows, batch):
+def predict(logits, weights, head, buffers, rows, batch):
     """Fill the logits (N, C) of one candidate for feature rows (N, D), without dropout; see `train_steps`."""
     starts, inputs, _, activations = head
     (samples, classes), width = logits.shape, (starts[-1] - starts[-2]) // inputs[-1]
     flat_rows, flat_logits, none = rows.ravel(), logits.ravel(), (np.uint32(0), np.float32(1), 0, 0, np.uint64(0))
     for first in range(0, samples, batch):
         count = min(batch, samples - first)
-        forward(weights, head, room, flat_rows, rows.shape[1], first, count, none)
+        forward(weights, head, buffers, flat_rows, rows.shape[1], first, count, none)
         for i in range(count):
-            copy(flat_logits, (first + i) * classes, room[1][len(activations)], i * width, classes)
+            copy(flat_logits, (first + i) * classes, buffers[1][len(activations)], i * width, classes)

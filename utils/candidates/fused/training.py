@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from models.dropout import threshold
 from models.fusion import SKIP, FeatureLayout, FusionHead, Outputs
-from utils.candidates.fused.epoch import describe, make_room, predict, train_steps
+from utils.candidates.fused.epoch import describe, make_buffers, predict, train_steps
 from utils.candidates.fused.operations import padded
 from utils.training.adam import FlatAdam
 from utils.training.batches import ArraySplit, Batches
@@ -53,14 +53,14 @@ class FusedHeads(nn.Module):
         fused = torch.stack([torch.from_numpy(own) for own in logits])  # (K, B, C)
         return (fused, *reversed(self.layout.split(rows)[1])) if self.settings.multitask else fused
 
-    def room(self, k: int, batch: int) -> tuple[np.ndarray, ...]:
+    def make_buffers(self, k: int, batch: int) -> tuple[np.ndarray, ...]:
         """Make the arrays for a batch of one head."""
-        return make_room(self.described[k][1], batch, self.settings.inner_size, self.layout.num_outputs)
+        return make_buffers(self.described[k][1], batch, self.settings.inner_size, self.layout.num_outputs)
 
     def _predict(self, k: int, rows: np.ndarray) -> np.ndarray:
         logits = np.empty((len(rows), self.layout.num_outputs), np.float32)
-        room = self.room(k, SAMPLES_AT_ONCE)
-        predict(logits, self.flat[k].numpy(), self.described[k], room, rows, SAMPLES_AT_ONCE)
+        buffers = self.make_buffers(k, SAMPLES_AT_ONCE)
+        predict(logits, self.flat[k].numpy(), self.described[k], buffers, rows, SAMPLES_AT_ONCE)
         return logits
 
 
@@ -121,7 +121,7 @@ class FusedTraining:
         train_steps(
             *(x.numpy() for x in (flat, state["exp_avg"], state["exp_avg_sq"])),
             self.heads.described[k],
-            self.heads.room(k, size),
+            self.heads.make_buffers(k, size),
             rows,
             targets,
             size,
