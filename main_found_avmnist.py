@@ -19,7 +19,8 @@ from models.lenet import AudioLeNet, ImageLeNet
 from utils import cli
 from utils.runs import data_flags, flags
 from utils.runs.folder import open_training
-from utils.runs.found import FoundRun, choose_configuration, load_weights, tested_checkpoint
+from utils.runs.found import FoundRun
+from utils.runs.found_inputs import choose_configuration, load_weights, tested_checkpoint, top_configurations
 from utils.search.space import Space
 from utils.seeds import derive_seed
 from utils.training.batches import ArraySplit
@@ -54,6 +55,7 @@ def main() -> None:
     head = flags.head_settings(args, args.num_outputs)
     space = Space(sizes=(AudioLeNet.depth, ImageLeNet.depth))
     configuration, searched = choose_configuration(args.conf, space, MODALITIES, PUBLISHED)
+    top = top_configurations(searched, args.retrain_top, args.ensemble)
     tested = tested_checkpoint(args.test_cp, args.checkpointdir)
 
     # Data
@@ -79,7 +81,9 @@ def main() -> None:
         if tested is None:
             found.measure_baselines(checkpoints)  # before training changes the weights of their networks
             found.add_search(searched, inputs)
-            found.train(training)  # one epoch of the central weights, then all weights; keeps the best dev epoch
+            found.train(training, top, args.ensemble)  # one epoch of the central weights, then all weights
+            if args.baselines is not None:
+                found.train_baselines(training, args.baselines)
         found.test(args.evaluate_missing)
         found.finish(tested)
 

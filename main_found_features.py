@@ -19,7 +19,8 @@ from utils.candidates.feature_bank import feature_splits
 from utils.results.export import check_export, export_network
 from utils.runs import data_flags, flags
 from utils.runs.folder import open_training
-from utils.runs.found import FoundRun, choose_configuration, load_weights, tested_checkpoint
+from utils.runs.found import FoundRun
+from utils.runs.found_inputs import choose_configuration, load_weights, tested_checkpoint, top_configurations
 from utils.search.space import Space
 from utils.seeds import derive_seed
 from utils.training.devices import on_device
@@ -36,15 +37,13 @@ def parse_args() -> argparse.Namespace:
         help="also write the network as .onnx or .pt2 (torch.export)",
     )
     data_flags.add_feature_data(parser)
-    flags.add_fusion_flags(parser, inner=256, epochs=70, batchsize=32, period=5, dropout=0.4, multitask=None)
+    flags.add_fusion_flags(parser, inner=256, epochs=None, batchsize=32, period=None, dropout=0.4, multitask=None)
     flags.add_run_flags(parser)
     return parser.parse_args()
 
 
 def main() -> None:
-    # Settings
     args = parse_args()
-    run, training = flags.run_settings(args), flags.training_settings(args)
     tested = tested_checkpoint(args.test_cp, args.checkpointdir)
     if args.export:
         check_export(args.export)
@@ -52,6 +51,10 @@ def main() -> None:
     # Data: features of every sample; no dev split when only testing
     names = ("train", "test") if tested else ("train", "dev", "test")
     data = load_features(args.datadir, names, data_flags.limits(args))
+
+    # Settings: fewer samples get more epochs
+    flags.scale_epochs(args, len(data.labels["train"]), epochs=70, period=5)
+    run, training = flags.run_settings(args), flags.training_settings(args)
     head = flags.head_settings(args, data.num_outputs, data.multi_label)
     splits = feature_splits(data.rows, data.labels)
     if tested is None:
@@ -60,6 +63,7 @@ def main() -> None:
     # Network: the configuration's central weights over the features
     space = Space(tuple(map(len, data.widths)), allow_skip=True)
     configuration, searched = choose_configuration(args.conf, space, data.modalities, published=())
+    top = top_configurations(searched, args.retrain_top, args.ensemble)
     checkpoints = [tested] if tested else []
     torch.manual_seed(derive_seed(args.seed, "found network"))
     network = FeatureNetwork(configuration, FeatureLayout(data.widths, data.num_outputs, data.has_logits), head)
@@ -75,7 +79,9 @@ def main() -> None:
         if tested is None:
             found.measure_baselines(checkpoints)  # before training changes the weights of their networks
             found.add_search(searched, inputs)
-            found.train(training)  # one epoch of the central weights, then all weights; keeps the best dev epoch
+            found.train(training, top, args.ensemble)  # one epoch of the central weights, then all weights
+            if args.baselines is not None:
+                found.train_baselines(training, args.baselines)
         found.test(args.evaluate_missing)
         found.finish(tested)
         if args.export:

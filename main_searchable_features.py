@@ -34,18 +34,20 @@ def parse_args() -> argparse.Namespace:
         help="activations of a fusion layer",
     )
     group.add_argument("--allow_skip", action="store_true", help="let a layer skip modalities (index -1)")
-    flags.add_fusion_flags(parser, inner=16, epochs=3, batchsize=32, period=1, dropout=0.5, multitask=None)
+    flags.add_fusion_flags(parser, inner=16, epochs=None, batchsize=32, period=None, dropout=0.5, multitask=None)
     flags.add_run_flags(parser)
     return parser.parse_args()
 
 
 def main() -> None:
-    # Settings
     args = parse_args()
-    run, settings, training = flags.run_settings(args), flags.search_settings(args), flags.training_settings(args)
 
     # Data: the features of every sample, already computed
     data = load_features(args.datadir, ("train", "dev"), data_flags.limits(args))
+
+    # Settings: fewer samples get more epochs
+    flags.scale_epochs(args, len(data.labels["train"]), epochs=3, period=1)
+    run, settings, training = flags.run_settings(args), flags.search_settings(args), flags.training_settings(args)
     head = flags.head_settings(args, data.num_outputs, data.multi_label)
     splits = feature_splits(data.rows, data.labels)
     flags.check_batches(head, args.batchsize, len(splits["train"]))
@@ -56,6 +58,8 @@ def main() -> None:
     with open_search(run, settings, space, data.modalities, inputs, args.randsearch) as search:
         # Feature bank
         bank = bank_of_features(FeatureLayout(data.widths, data.num_outputs, data.has_logits), splits)
+        if head.standardize:
+            bank = bank.standardized(data.modalities)
         evaluator = CachedEvaluator(
             bank, head, training, run.device, args.weightsharing, search.folder, verbose=run.verbose
         )

@@ -41,6 +41,7 @@ class HeadSettings:
     alphas: bool = False
     multitask: bool = False
     multi_label: bool = False  # a sample may have any number of classes, each with its own sigmoid
+    standardize: bool = False  # subtract each feature column's mean and divide by its deviation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,11 +103,16 @@ class CentralWeights(nn.Module):
                 exactly two modalities.
         """
         super().__init__()
-        _check(configuration, [len(modality) for modality in widths], settings.alphas)
         for name, network in backbones.items():
             self.add_module(name, network)
-        self.configuration = tuple(tuple(row) for row in configuration)
         self.settings = settings
+        self._initialize(configuration, widths)
+
+    def _initialize(self, configuration: Configuration, widths: Sequence[Sequence[int]]) -> None:
+        """Make new central weights, replacing those that exist."""
+        settings = self.settings
+        _check(configuration, [len(modality) for modality in widths], settings.alphas)
+        self.configuration = tuple(tuple(row) for row in configuration)
         # With `settings.alphas`, one number per layer weighs the first modality's feature against the second's.
         self.alphas = nn.ModuleList(nn.ParameterDict({"alpha_x": torch.randn(1) * 0.1}) for _ in configuration)
         self.fusion_layers = nn.ModuleList()
@@ -173,6 +179,15 @@ class FusionNetwork(CentralWeights):
         layout = layout or FeatureLayout(widths, settings.num_outputs)
         super().__init__(configuration, layout.widths, settings, backbones)
         self._names, self.feature_layout = names, layout
+        if settings.standardize:
+            self.register_buffer("feature_mean", torch.zeros(layout.features))
+            self.register_buffer("feature_scale", torch.ones(layout.features))
+
+    def with_configuration(self, configuration: Configuration) -> "FusionNetwork":
+        """Copy this network, with new central weights for another configuration."""
+        other = copy.deepcopy(self)
+        other._initialize(configuration, self.feature_layout.widths)
+        return other
 
     def backbones(self) -> list[UnimodalNetwork]:
         """Return the unimodal networks, first modality first."""
@@ -197,7 +212,35 @@ class FusionNetwork(CentralWeights):
         return [p for part in (self.alphas, self.fusion_layers, self.central_classifier) for p in part.parameters()]
 
     def forward(self, *inputs: Tensor) -> Outputs:
-        return self.fuse(*self.unimodal(*inputs))
+        features, logits = self.unimodal(*inputs)
+        return self.fuse(self._standardized(features) if self.settings.standardize else features, logits)
+
+    def _standardized(self, features: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
+        """Standardize features[m][i], each (B, D_(m,i))."""
+        both = zip(features, self.feature_layout.columns(), strict=True)
+        return [[self._standard(x, *span) for x, span in zip(*one, strict=True)] for one in both]
+
+    def _standard(self, x: Tensor, first: int, width: int) -> Tensor:
+        columns = slice(first, first + width)
+        return (x - self.get_buffer("feature_mean")[columns]) / self.get_buffer("feature_scale")[columns]
+
+
+class LateFusion(nn.Module):
+    """Unimodal networks without central weights: the sum of their log-softmax (B, C); if multi-label, of their logits.
+
+    Inputs are those of the fusion network, last modality first.
+    """
+
+    def __init__(self, networks: Sequence[UnimodalNetwork], multi_label: bool = False) -> None:
+        super().__init__()
+        self.networks = tuple(networks)
+        self.multi_label = multi_label
+        for i, network in enumerate(networks):
+            self.add_module(str(i), network)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        outputs = [net.pooled(x)[1] for net, x in zip(self.networks, reversed(inputs), strict=True)]  # each (B, C)
+        return torch.stack(outputs if self.multi_label else [one.log_softmax(-1) for one in outputs]).sum(0)
 
 
 class FeatureRows(nn.Module):

@@ -25,6 +25,7 @@ from utils.files import locked, write_json
 from utils.reading import at_least_0, read_bytes, read_json, sha256
 from utils.training.batches import ArraySplit, Split
 from utils.training.devices import on_device
+from utils.training.standardization import StandardizedTable, table_statistics
 
 SECONDS = "seconds.json"  # in the bank's folder: duration of its extraction
 
@@ -67,6 +68,16 @@ class FeatureBank:
     @property
     def splits(self) -> dict[str, ArraySplit]:
         return {"train": self.train, "dev": self.dev}
+
+    def standardized(self, names: Sequence[str]) -> "FeatureBank":
+        """Return the bank with features standardized by the first training pass; see `table_statistics`."""
+        mean, scale = table_statistics(self.train.inputs[0], self.layout, names)
+
+        def of(split: ArraySplit) -> ArraySplit:
+            return ArraySplit((StandardizedTable(split.inputs[0], mean, scale),), split.labels)
+
+        train = BankedSplit.of([of(split) for split in self.train.passes])
+        return dataclasses.replace(self, train=train, dev=of(self.dev))
 
     def on(self, device: torch.device, memory: float = float("inf")) -> dict[str, ArraySplit]:
         """Return the splits for training on `device`.

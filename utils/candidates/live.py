@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from models.fusion import FeatureRows, FusionHead, FusionNetwork
 from models.population import LivePopulation, Population
 from utils.candidates.evaluators import TOGETHER, Members, PopulationEvaluator
+from utils.errors import UsageError
 from utils.training.batches import Batches, Split
 from utils.training.devices import Compute, data_parallel, on_device
-from utils.training.loop import EpochResult, ModelTraining, TrainingSettings, TrainPass, adam, unimodal_logits
+from utils.training.loop import EpochResult, ModelTraining, TrainingSettings, TrainPass, adam, unimodal_outputs
 
 
 class LiveTraining(ModelTraining):
@@ -51,6 +52,8 @@ class LiveEvaluator(PopulationEvaluator):
             frozen_mode: mode of the unimodal networks while the central weights train. "train" (batch statistics and
                 dropout in frozen networks) is what the published search does, "eval" what the paper describes.
         """
+        if network.settings.standardize:
+            raise UsageError("--standardize needs the means of all training features: use it with --features cached")
         splits = {name: split.to(compute.device) for name, split in splits.items()}
         super().__init__(
             network.feature_layout, network.settings, training, splits, compute.device, share_weights, folder
@@ -76,7 +79,7 @@ class LiveEvaluator(PopulationEvaluator):
 
     def dev_logits(self) -> list[Tensor]:
         self._reset()
-        return unimodal_logits(self.network, self.splits["dev"])
+        return unimodal_outputs(self.network, self.splits["dev"])[1]
 
     def _reset(self) -> None:
         """Reset the unimodal networks: training in train mode changes the statistics of batch norm."""

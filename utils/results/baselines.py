@@ -6,6 +6,7 @@ from operator import add
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from utils.arrays import read_array
@@ -21,10 +22,16 @@ def baseline_scores(names: Sequence[str], logits: Sequence[Tensor], multi_label:
     if multi_label:  # a class is predicted if its score is above 0
         return {**alone, "late fusion, mean of sigmoid": reduce(add, [x.sigmoid() - 0.5 for x in logits])}
     return {
-        **dict(reversed(alone.items())),
+        **alone,
         "late fusion, mean of softmax": reduce(add, [x.softmax(-1) for x in logits]),
         "late fusion, sum of log-softmax": reduce(add, [x.log_softmax(-1) for x in logits]),
     }
+
+
+def ensemble_scores(members: Sequence[Mapping[str, Tensor]], multi_label: bool) -> dict[str, Tensor]:
+    """Mean probability (N, C) by split, from the scores of each member; if multi-label, minus 1/2."""
+    probability = (lambda x: x.sigmoid() - 0.5) if multi_label else (lambda x: x.softmax(-1))
+    return {name: torch.stack([probability(member[name]) for member in members]).mean(0) for name in members[0]}
 
 
 def search_baselines(

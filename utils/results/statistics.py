@@ -76,6 +76,32 @@ def significance(test: Mapping[str, Any]) -> str:
     )
 
 
+def paired(found: ArrayLike, other: ArrayLike, seed: int) -> dict[str, Any]:
+    """Compare the found network with another on the same samples: its lead with an interval, and McNemar's test."""
+    lead, test = paired_bootstrap(found, other, seed), mcnemar(found, other)
+    counts = {"only_found_right": test.only_a_right, "only_baseline_right": test.only_b_right, "p": test.p}
+    return {**lead._asdict(), "confidence": CONFIDENCE, **counts}
+
+
+def verdict(name: str, test: float, found: float, lead: Mapping[str, Any] | None) -> str:
+    """Say in one sentence whether the found network is ahead of the best baseline.
+
+    Args:
+        name, test: of the baseline.
+        found: test score of the found network.
+        lead: see `paired`; None for multi-label data.
+    """
+    points = 100 * (found - test)
+    side = "level with" if points == 0 else "ahead of" if points > 0 else "behind"
+    by = f" by {abs(points):.1f} points" if points else ""
+    if lead is None:
+        return f"The found network is {side} the best baseline ({name}, {100 * test:.1f} %){by}."
+    low, high = 100 * lead["low"], 100 * lead["high"]
+    gain = "a clear gain" if low > 0 else "a clear loss" if high < 0 else "no clear difference"
+    interval = f"{100 * lead['confidence']:.0f} % interval {low:+.1f} to {high:+.1f}"
+    return f"The found network is {side} the best baseline ({name}, {100 * test:.1f} %){by} ({interval}): {gain}."
+
+
 def _pair(correct_a: ArrayLike, correct_b: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     a, b = np.asarray(correct_a, dtype=float), np.asarray(correct_b, dtype=float)
     if a.ndim != 1 or a.shape != b.shape or not len(a):

@@ -4,16 +4,16 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.fusion import FusionNetwork
-from utils.results.baselines import baseline_scores
-from utils.results.statistics import mcnemar
+from utils.results.statistics import paired, verdict
 from utils.search.space import Configuration, format_configuration
+from utils.seeds import derive_seed
 from utils.training.batches import Split
 from utils.training.devices import require_memory
-from utils.training.loop import evaluate, predict, unimodal_logits
 from utils.training.metrics import accuracy, correct
 
 LARGEST_MATRIX = 200  # classes
@@ -30,6 +30,40 @@ class Row:
     seconds: float | None = None
     configuration: Configuration | None = None
     candidates_trained: int | None = None
+    parameters: int | None = None  # of all networks that it needs
+    lead: dict[str, float] | None = None  # of the found network over this row on test; see `statistics.paired`
+    correct: np.ndarray | None = None  # of each test sample, see `metrics.correct`; in test_correct.npy
+
+    def judge(self, scores: Mapping[str, Tensor], splits: Mapping[str, Split]) -> "Row":
+        """Fill in the results from scores (N, C) on test and, if known, on dev."""
+        labels = splits["test"].labels
+        self.test = float(accuracy(scores["test"], labels))
+        self.correct = correct(scores["test"], labels).cpu().numpy()
+        if "dev" in scores:
+            self.dev = float(accuracy(scores["dev"], splits["dev"].labels))
+        return self
+
+    def record(self) -> dict[str, object]:
+        """The row in results.json."""
+        return {name: value for name, value in vars(self).items() if name != "correct"}
+
+
+def compare(found: Row, others: Sequence[Row], seed: int) -> dict[str, object]:
+    """Fill in the leads of the found network; return the verdict and McNemar's test against the best baseline on dev.
+
+    Multi-label data has no leads: weighted F1 is not a mean over samples.
+    """
+    for row in others:
+        if found.correct is not None and row.correct is not None and found.correct.dtype == bool:
+            row.lead = paired(found.correct, row.correct, derive_seed(seed, "bootstrap"))
+    best = max((row for row in others if row.dev is not None), key=lambda row: row.dev or 0, default=None)
+    if best is None:
+        return {}
+    said: dict[str, object] = {"verdict": verdict(best.name, best.test, found.test, best.lead)}
+    if best.lead is None:
+        return said
+    test = {name: best.lead[name] for name in ("only_found_right", "only_baseline_right", "p")}
+    return said | {"mcnemar": {"against": best.name, **test}}
 
 
 def check_memory(network: FusionNetwork, splits: Mapping[str, Split], device: torch.device) -> None:
@@ -41,59 +75,6 @@ def check_memory(network: FusionNetwork, splits: Mapping[str, Split], device: to
         scores += (2 * modalities + 2) * (count.get("dev", 0) + count["test"])  # logits and baselines
     what = f"the scores of {sum(count.values()):,} samples for {classes:,} classes"
     require_memory(4 * classes * scores, device, what, "use fewer classes, or --limit_dev and --limit_test")
-
-
-def baselines(
-    network: FusionNetwork, splits: Mapping[str, Split], names: Sequence[str]
-) -> dict[str, dict[str, Tensor]]:
-    """Scores (N, C) of each baseline, by split and name; empty if the unimodal networks' logits are unknown."""
-    logits = {split: unimodal_logits(network, splits[split]) for split in ("dev", "test")}
-    multi_label = network.settings.multi_label
-    return {split: baseline_scores(names, parts, multi_label) for split, parts in logits.items() if parts}
-
-
-def baseline_rows(
-    against: Mapping[str, Mapping[str, Tensor]],
-    splits: Mapping[str, Split],
-    names: Sequence[str],
-    took: Sequence[float | None],
-) -> list[Row]:
-    """One line per baseline.
-
-    Args:
-        took: training seconds of each unimodal network (None: unknown); late fusion needs all of them.
-    """
-    alone = {f"{name} only": seconds for name, seconds in zip(names, took, strict=False)}
-    known = [seconds for seconds in took if seconds is not None]
-    whole = sum(known) if known and len(known) == len(took) else None
-    rows = []
-    for name in against.get("test", {}):
-        dev, test = (float(accuracy(against[split][name], splits[split].labels)) for split in ("dev", "test"))
-        rows.append(Row(name, dev, test, alone.get(name, whole)))
-    return rows
-
-
-def test_found(
-    row: Row, model: nn.Module, splits: Mapping[str, Split], against: Mapping[str, Mapping[str, Tensor]]
-) -> dict[str, object]:
-    """Fill in the row's accuracy on test, and on dev if that split is given; return the other results on test.
-
-    These are F1 and, for single labels, the confusion matrix and McNemar's test against the baseline with the best
-    dev accuracy.
-    """
-    predicted, labels = predict(model, splits["test"]), splits["test"].labels
-    row.test = float(accuracy(predicted, labels))
-    row.dev = float(evaluate(model, splits["dev"])) if "dev" in splits else None
-    figures: dict[str, object] = {"f1": f1_scores(predicted, labels)}
-    if labels.ndim == 2:
-        return figures | {"score": "weighted F1", "multi_label": True}
-    figures["confusion"] = confusion(predicted, labels)
-    if against:
-        best = max(against["dev"], key=lambda name: float(accuracy(against["dev"][name], splits["dev"].labels)))
-        own, other = (correct(scores, labels).cpu().numpy() for scores in (predicted, against["test"][best]))
-        found, baseline, p = mcnemar(own, other)
-        figures["mcnemar"] = {"against": best, "only_found_right": found, "only_baseline_right": baseline, "p": p}
-    return figures
 
 
 def checkpoint_name(configuration: Configuration, test_accuracy: float) -> str:
@@ -131,16 +112,28 @@ def f1_scores(predicted: Tensor, labels: Tensor) -> dict[str, float]:
 
 def format_table(rows: Sequence[Row]) -> str:
     """The results as aligned text."""
-    header = ["", "dev", "test", "configuration", "candidates", "seconds"]
+    header = ["", "dev", "test", "found leads by (95 %)", "p", "parameters", "configuration", "candidates", "seconds"]
+    cells = [header, *map(_cells, rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    left = {0, header.index("configuration")}
+    lines = (
+        [cell.ljust(w) if i in left else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))]
+        for line in cells
+    )
+    return "\n".join("  ".join(line).rstrip() for line in lines)
 
-    def number(value: float | None, digits: int = 0) -> str:
-        return "" if value is None else f"{value:.{digits}f}"
 
-    cells = []
-    for row in rows:
-        scores, cost = (number(row.dev, 4), number(row.test, 4)), (number(row.candidates_trained), number(row.seconds))
-        layers = format_configuration(row.configuration) if row.configuration else ""
-        cells.append([row.name, *scores, layers, *cost])
-    name, dev, test, configuration, candidates, seconds = (max(map(len, c)) for c in zip(header, *cells, strict=True))
-    form = f"{{:{name}}}  {{:>{dev}}}  {{:>{test}}}  {{:{configuration}}}  {{:>{candidates}}}  {{:>{seconds}}}"
-    return "\n".join(form.format(*line).rstrip() for line in [header, *cells])
+def _cells(row: Row) -> list[str]:
+    def number(value: float | None, form: str) -> str:
+        return "" if value is None else format(value, form)
+
+    lead, p = ("", "") if row.lead is None else (format_lead(row.lead), f"{row.lead['p']:.3f}")
+    layers = format_configuration(row.configuration) if row.configuration else ""
+    cost = [number(row.candidates_trained, ""), number(row.seconds, ".0f")]
+    return [row.name, number(row.dev, ".4f"), f"{row.test:.4f}", lead, p, number(row.parameters, ","), layers, *cost]
+
+
+def format_lead(lead: Mapping[str, float]) -> str:
+    """A difference in points with its interval, as in "+0.4 (-0.2 to +1.0)"."""
+    mean, low, high = (100 * lead[name] for name in ("mean", "low", "high"))
+    return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"

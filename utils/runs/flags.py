@@ -20,6 +20,7 @@ from utils.training.loop import TrainingSettings
 
 BATCHSIZE = cli.integer(1, 1_000_000)
 RATE = cli.number(0, 1000, above=True)
+STEPS = 3 * -(-55_000 // 32)  # of a candidate in the published search on AV-MNIST
 TEMPERATURE = cli.number(0, 1_000_000, above=True)
 
 
@@ -90,9 +91,9 @@ def add_fusion_flags(
     parser: argparse.ArgumentParser,
     *,
     inner: int,
-    epochs: int,
+    epochs: int | None,
     batchsize: int,
-    period: float,
+    period: float | None,
     dropout: float,
     multitask: bool | None,
     amp: str | None = None,
@@ -100,6 +101,7 @@ def add_fusion_flags(
     """Flags of the fusion network and its training; the defaults differ between the scripts.
 
     Args:
+        epochs, period: None for `scale_epochs`.
         multitask: default of `--multitask`; None, for scripts on feature tables, leaves out what they cannot use.
         amp: default of `--amp`; None leaves the flag out.
     """
@@ -109,14 +111,22 @@ def add_fusion_flags(
     )
     net.add_argument("--drpt", type=cli.probability, default=dropout, help="dropout after every fusion layer")
     net.add_argument("--batchnorm", action="store_true", help="batch norm after every activation")
+    net.add_argument(
+        "--standardize",
+        action=argparse.BooleanOptionalAction,
+        default=multitask is None,
+        help="subtract the training split's mean from each feature column and divide by its deviation",
+    )
     training = parser.add_argument_group("training")
-    training.add_argument("--epochs", type=cli.EPOCHS, default=epochs, help="passes over the training split")
+    enough = f" (default: enough for {STEPS:,} steps)" if epochs is None else ""
+    training.add_argument("--epochs", type=cli.EPOCHS, default=epochs, help=f"passes over the training split{enough}")
     training.add_argument("--batchsize", type=BATCHSIZE, default=batchsize, help="samples per step")
     training.add_argument("--eta_max", type=RATE, default=1e-3, help="highest learning rate of Adam")
     training.add_argument("--eta_min", type=RATE, default=1e-6, help="lowest learning rate of Adam")
     _add_schedule(training)
+    scaled = " (default: in proportion to --epochs)" if period is None else ""
     training.add_argument(
-        "--Ti", type=cli.number(0.001, 1_000_000), default=period, help="epochs of the first cosine cycle"
+        "--Ti", type=cli.number(0.001, 1_000_000), default=period, help=f"epochs of the first cosine cycle{scaled}"
     )
     training.add_argument(
         "--Tm", type=cli.number(0.01, 1000), default=2, help="each cycle is this many times as long as the last"
@@ -146,6 +156,21 @@ def add_fusion_flags(
         parser.set_defaults(amp="off")
 
 
+def scale_epochs(args: argparse.Namespace, samples: int, *, epochs: int, period: float) -> None:
+    """Fill in the number of epochs and the first cosine cycle, unless given, for a training split of any size.
+
+    Args:
+        epochs, period: published defaults for AV-MNIST. Smaller data gets more epochs, with cycles in proportion.
+    """
+    steps = -(-samples // args.batchsize)
+    if args.epochs is None:
+        args.epochs = max(epochs, -(-STEPS // steps))
+    if args.Ti is None:
+        args.Ti = period * args.epochs / epochs
+    if args.verbose:
+        print(f"training for {args.epochs} epochs of {steps} steps (--epochs)")
+
+
 def head_settings(args: argparse.Namespace, num_outputs: int, multi_label: bool = False) -> HeadSettings:
     """Settings of the central weights.
 
@@ -164,6 +189,7 @@ def head_settings(args: argparse.Namespace, num_outputs: int, multi_label: bool 
         alphas=args.alphas,
         multitask=args.multitask,
         multi_label=multi_label,
+        standardize=args.standardize,
     )
 
 
@@ -283,6 +309,24 @@ def add_found_flags(parser: argparse.ArgumentParser, conf: int | None) -> None:
         group.add_argument("--conf", required=True, help="list of rows, or a search's best.json")
     else:
         group.add_argument("--conf", default=str(conf), help="published number, list of rows, or a search's best.json")
+    group.add_argument(
+        "--retrain_top",
+        type=cli.integer(1, 5),
+        default=1,
+        help="train this many of the search's best configurations, and keep the best on dev",
+    )
+    group.add_argument("--ensemble", action="store_true", help="also average the networks of --retrain_top")
+    group.add_argument(
+        "--baselines",
+        type=cli.integer(0, 100),
+        default=1,
+        metavar="N",
+        help="for comparison, train the last features joined, N random configurations, and late fusion of fine-tuned "
+        "networks, each like the found network, and logistic regression",
+    )
+    group.add_argument(
+        "--no-baselines", dest="baselines", action="store_const", const=None, help="train only the found network"
+    )
     group.add_argument("--test_cp", default="", help="only test this checkpoint (a path, or a name in checkpointdir)")
     group.add_argument(
         "--evaluate_missing", action="store_true", help="also test with each modality muted, and with noise added to it"

@@ -1,100 +1,39 @@
 """A found network with its baselines, from training to report; or the test of a checkpoint."""
 
+import copy
 import dataclasses
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
-from models.fusion import ACTIVATIONS, FusionNetwork
-from utils import interrupts
-from utils.errors import UsageError
-from utils.files import write_json
-from utils.progress import Progress
-from utils.reading import at_least_0, read_json
+from models.fusion import FusionNetwork, LateFusion
+from utils.files import sweep, whole_file, write_json
 from utils.report import write_report
 from utils.report.board import write_training
+from utils.results.baselines import baseline_scores, ensemble_scores
 from utils.results.robustness import evaluate_missing, format_missing
+from utils.results.simple import regressions
 from utils.results.statistics import significance
-from utils.results.table import Row, baseline_rows, baselines, check_memory, checkpoint_name, format_table, test_found
+from utils.results.table import Row, check_memory, checkpoint_name, compare, confusion, f1_scores, format_table
 from utils.runs.folder import RunSettings
-from utils.search.space import Configuration, Space, format_configuration, parse_configuration, read_search
+from utils.runs.found_inputs import recorded_seconds
+from utils.runs.fusion_training import train_network
+from utils.search.space import Configuration, Space, format_configuration, random_configuration
+from utils.seeds import derive_seed
 from utils.training.batches import Split
-from utils.training.checkpoints import load_backbones, load_into, save_state
+from utils.training.checkpoints import save_state
 from utils.training.devices import data_parallel
-from utils.training.loop import ModelTraining, TrainingSettings, adam, train_and_evaluate
+from utils.training.loop import TrainingSettings, predict, unimodal_outputs
 from utils.training.resume import NetworkRecord
+from utils.training.standardization import standardize_network
 
-
-def choose_configuration(
-    conf: str, space: Space, modalities: Sequence[str], published: Sequence[Configuration]
-) -> tuple[Configuration, dict[str, Any]]:
-    """Return the configuration that `--conf` names, and the best.json that it comes from (empty if it is none).
-
-    Raises:
-        UsageError: there is no such configuration, or it has an index that does not exist.
-    """
-    configuration = parse_configuration(conf, published)
-    searched = read_search(conf)
-    if searched.get("modalities") not in (None, list(modalities)):
-        raise UsageError(
-            f"{conf} is from a search over {searched['modalities']}, but this script fuses {list(modalities)}"
-        )
-    space.check(configuration, len(ACTIVATIONS))
-    return configuration, searched
-
-
-def tested_checkpoint(test_cp: str, checkpointdir: Path) -> Path | None:
-    """Path of the checkpoint that `--test_cp` names; None if a network is to be trained."""
-    if not test_cp:
-        return None
-    return Path(test_cp) if Path(test_cp).is_file() else checkpointdir / test_cp
-
-
-def load_weights(network: FusionNetwork, tested: Path | None, checkpoints: Sequence[Path]) -> list[str]:
-    """Load the checkpoint to be tested, or those of the unimodal networks, first modality first.
-
-    Returns:
-        SHA-256 of the files that were read.
-
-    Raises:
-        UsageError: a checkpoint does not fit, or the results beside it are of another configuration.
-    """
-    if tested is None:
-        return load_backbones(network, checkpoints)
-    _check_results(tested.with_suffix(".json"), tested, network)
-    return [load_into(network, tested)]
-
-
-def _check_results(path: Path, tested: Path, network: FusionNetwork) -> None:
-    """Compare the settings that the weights alone do not identify with those in the results beside a checkpoint."""
-    results = read_json(path, {"configuration?": list, "head?": dict}) if path.exists() else {}
-    own = [list(row) for row in network.configuration]
-    trained = results.get("configuration", own)
-    if trained != own:
-        raise UsageError(f"{tested} was trained with --conf {json.dumps(trained)}, not {json.dumps(own)}")
-    head = results.get("head", {})
-    for flag in ("alphas", "multitask"):
-        wanted = getattr(network.settings, flag)
-        if head.get(flag, wanted) != wanted:
-            raise UsageError(f"{tested} was trained with {flag}={head[flag]}, but this command has {flag}={wanted}")
-
-
-def recorded_seconds(checkpoints: Sequence[Path]) -> list[float | None]:
-    """Training seconds of each unimodal network, from the results beside its checkpoint; None if not known.
-
-    Raises:
-        UsageError: a file of results is damaged.
-    """
-    seconds: list[float | None] = []
-    for path in checkpoints:
-        record = path.with_suffix(".json")
-        form = {"seconds?": (None, at_least_0)}
-        seconds.append(read_json(record, form).get("seconds") if record.exists() else None)
-    return seconds
+FOUND = "found network"
+LAYERS = 4  # at most, of a random configuration: the published --max_fusions
 
 
 class FoundRun:
@@ -117,111 +56,189 @@ class FoundRun:
             facts: further entries of the results, such as {"stand_in": False}.
         """
         self.run, self.folder, self.network, self.modalities = run, folder, network, modalities
-        self.model = data_parallel(network, run.compute.use_dataparallel)
         check_memory(network, splits, run.device)
         self.splits = {name: split.to(run.device) for name, split in splits.items()}
-        self.results: dict[str, Any] = {
-            "modalities": modalities,
-            "sizes": [len(widths) for widths in network.feature_layout.widths],
-            "configuration": network.configuration,
-            "head": dataclasses.asdict(network.settings),
-            "bfloat16": run.compute.bfloat16,
-            **facts,
-        }
-        self.row = Row("found network", configuration=network.configuration)
-        self.rows: list[Row] = []  # of the baselines
-        self.scores: dict[str, dict[str, Tensor]] = {}  # of the baselines, by split and name
+        self.facts: dict[str, Any] = {"sizes": [len(widths) for widths in network.feature_layout.widths], **facts}
+        self.row = Row(FOUND, configuration=network.configuration, parameters=parameters(network))
+        self.rows: list[Row] = []  # of everything else
+        self.scores: dict[str, Tensor] = {}  # of the found network, by split
         self.lines: list[dict[str, Any]] = []  # one per epoch
-        self.seconds: list[float | None] = []  # of all training that the network needs; None if not known
+        self.unimodal_seconds: list[float | None] = []  # of each network's training; None if not known
+        self.search_seconds = 0.0
 
     def measure_baselines(self, checkpoints: Sequence[Path]) -> None:
         """Evaluate each unimodal network and late fusion; called before training changes their weights."""
-        seconds = recorded_seconds(checkpoints)
-        self.scores = baselines(self.network, self.splits, self.modalities)
-        self.rows = baseline_rows(self.scores, self.splits, self.modalities, seconds)
-        self.seconds += seconds
+        self.unimodal_seconds = recorded_seconds(checkpoints)
+        logits = {name: unimodal_outputs(self.network, self.splits[name])[1] for name in ("dev", "test")}
+        if not logits["test"]:
+            return
+        multi_label = self.network.settings.multi_label
+        scores = {name: baseline_scores(self.modalities, parts, multi_label) for name, parts in logits.items()}
+        sizes: list[int | None] = [parameters(backbone) for backbone in self.network.backbones()]
+        for place, name in enumerate(scores["test"]):
+            alone = place < len(self.modalities)  # each modality comes before their late fusions
+            seconds = self.unimodal_seconds[place : place + 1] if alone else self.unimodal_seconds
+            size = sum_known(sizes[place : place + 1] if alone else sizes)
+            row = Row(name, seconds=sum_known(seconds), parameters=None if size is None else int(size))
+            self.rows.append(row.judge({split: scores[split][name] for split in scores}, self.splits))
 
     def add_search(self, searched: Mapping[str, Any], inputs: Mapping[str, object]) -> None:
         """Add the cost of a search from its best.json; warn if it fused other unimodal networks."""
         if searched.get("inputs", {}).get("checkpoints", inputs["checkpoints"]) != inputs["checkpoints"]:
             print("warning: the search in --conf fused unimodal networks other than these", file=sys.stderr)
-        self.seconds.append(searched.get("seconds", 0))
+        self.search_seconds = searched.get("seconds", 0)
         self.row.candidates_trained = searched.get("candidates_trained")
 
-    def train(self, training: TrainingSettings) -> None:
-        """Train the central weights for one epoch, then all weights for `epochs` (published), or resume.
+    def train(self, training: TrainingSettings, top: Sequence[Configuration] = (), ensemble: bool = False) -> None:
+        """Train the network to completion, or resume its training; the best dev epoch is saved as best.checkpoint.
 
-        The best dev epoch is saved as best.checkpoint and loaded into the network at the end.
+        Args:
+            top: further configurations of the search; the best of all networks on dev becomes the found one.
+            ensemble: also evaluate the mean of their probabilities.
         """
-        network, run, record = self.network, self.run, NetworkRecord(self.network, self.folder)
-        self.lines, phases, first = record.lines, self._phases(training.epochs), 0
-        total = sum(epochs for *_, epochs in phases)
-        if run.verbose:
-            name, bfloat16 = format_configuration(network.configuration), ", bfloat16" * run.compute.bfloat16
-            print(f"training {name} on {len(self.splits['train'])} samples, {total} epochs, {run.device}{bfloat16}")
-        with Progress(total=total, initial=len(self.lines), desc="epochs", verbose=run.verbose) as progress:
-            for phase, parameters, epochs in phases:  # each with its own optimizer and learning-rate cycle
-                schedule = dataclasses.replace(training, epochs=epochs)
-                done = sum(line["phase"] == phase for line in self.lines)
-                network.requires_grad_(False)
-                for parameter in parameters:
-                    parameter.requires_grad_(True)
-                optimizer = adam(parameters, training)
-                if done and self.lines[-1]["phase"] == phase:
-                    record.restore(network, optimizer)
-                train_pass = ModelTraining(self.model, optimizer, network.train, run.compute.bfloat16, run.verbose)
-                place = ("found", phase)
-                for result in train_and_evaluate(
-                    self.model, self.splits, schedule, train_pass, place, epochs, first_pass=first, done=done
-                ):
-                    line = {"epoch": len(self.lines), "phase": phase, **result.figures(), "learning_rate": result.rate}
-                    record.add(line, optimizer)
-                    self._write([])
-                    interrupts.check()
-                    best = record.best_line["dev_accuracy"]
-                    progress.set_postfix_str(f"{phase}, on dev {line['dev_accuracy']:.4f}, best {best:.4f}")
-                    progress.update()
-                first += epochs
-        record.load_best()
-        self.seconds.append(record.seconds)
-        self.row.seconds = None if None in self.seconds else sum(filter(None, self.seconds))
+        if self.network.settings.standardize:
+            standardize_network(self.network, self.splits["train"], self.modalities)
+        self.start, trained = copy.deepcopy(self.network), []
+        for rank, configuration in enumerate([self.network.configuration, *top], 1):
+            network = self.network if rank == 1 else self._with_configuration(configuration, rank)
+            row = Row(f"configuration {rank} of the search", configuration=configuration)
+            record = self._train(row, network, f"top/{rank}" if rank > 1 else ".", training)
+            scores = self._scores(network)
+            trained.append((row.judge(scores, self.splits), network, record, scores))
+        seconds = sum_known([row.seconds for row, *_ in trained], [self.search_seconds], self.unimodal_seconds)
+        chosen = max(trained, key=lambda one: one[0].dev or 0)
+        if ensemble:
+            scores = ensemble_scores([one[-1] for one in trained], self.network.settings.multi_label)
+            size = sum(row.parameters or 0 for row, *_ in trained)
+            row = Row(f"ensemble of {len(trained)}", seconds=seconds, parameters=size)
+            self.rows.append(row.judge(scores, self.splits))
+        for row, *_ in trained:
+            row.seconds = sum_known([row.seconds], self.unimodal_seconds)
+            if row is not chosen[0]:
+                self.rows.append(row)
+        row, self.network, record, self.scores = chosen
+        row.name, row.seconds, row.candidates_trained = FOUND, seconds, self.row.candidates_trained
+        self.row, self.lines = row, record.lines
 
-    def _phases(self, epochs: int) -> list[tuple[str, list[nn.Parameter], int]]:
-        """Name, trained weights and epochs of each phase; without backbones there is only the last."""
-        central = [("central", self.network.central_parameters(), 1)] if self.network.backbones() else []
-        return [*central, ("all", list(self.network.parameters()), epochs)]
+    def train_baselines(self, training: TrainingSettings, count: int) -> None:
+        """Train the simple alternatives in the same way, and judge logistic regression.
+
+        They are the last features joined in one layer, `count` random configurations, and late fusion of the
+        unimodal networks, if there are any to fine-tune.
+        """
+        space = Space(tuple(len(widths) for widths in self.start.feature_layout.widths))
+        rng = np.random.default_rng(derive_seed(training.seed, "random baselines"))
+        joined: Configuration = ((*(size - 1 for size in space.sizes), 0),)
+        named = [("joined", "last features joined", joined)]
+        for i in range(1, count + 1):
+            name = f"random configuration {i}" if count > 1 else "random configuration"
+            named.append((f"random-{i}", name, random_configuration(space, LAYERS, rng)))
+        for place, name, configuration in named:
+            network = self._with_configuration(configuration, place)
+            self._add_trained(Row(name, configuration=configuration), network, place, training)
+        if backbones := copy.deepcopy(self.start.backbones()):
+            late = LateFusion(backbones, self.start.settings.multi_label).to(self.run.device)
+            self._add_trained(Row("late fusion, fine-tuned"), late, "late", training)
+        for name, weights, scores, seconds in regressions(self.start, self.splits):
+            took = sum_known([seconds], self.unimodal_seconds)
+            size = weights + sum(parameters(backbone) for backbone in self.start.backbones())
+            self.rows.append(Row(name, seconds=took, parameters=size).judge(scores, self.splits))
+
+    def _with_configuration(self, configuration: Configuration, place: int | str) -> FusionNetwork:
+        """Make a network for another configuration, with the unimodal networks that the found one started from."""
+        torch.manual_seed(derive_seed(self.run.seed, "found network", place))
+        return self.start.with_configuration(configuration).to(self.run.device)
+
+    def _add_trained(self, row: Row, network: nn.Module, place: str, training: TrainingSettings) -> None:
+        self._train(row, network, f"baselines/{place}", training)
+        row.seconds = sum_known([row.seconds], self.unimodal_seconds)
+        self.rows.append(row.judge(self._scores(network), self.splits))
+
+    def _train(self, row: Row, network: nn.Module, place: str, training: TrainingSettings) -> NetworkRecord:
+        """Train one network in a subfolder, and fill in the row's seconds and size."""
+        folder = self.folder / place
+        folder.mkdir(parents=True, exist_ok=True)
+        sweep(folder)
+        record = NetworkRecord(network, folder)
+        if network is self.network:
+            self.lines = record.lines
+        name = format_configuration(row.configuration) if row.configuration else row.name
+        for _ in train_network(self.run, name, network, self.splits, training, record):
+            if network is self.network:
+                self._write([])
+        row.seconds, row.parameters = record.seconds, parameters(network)
+        return record
+
+    def _scores(self, network: nn.Module) -> dict[str, Tensor]:
+        """Scores (N, C) on dev, if it is given, and test."""
+        model = data_parallel(network, self.run.compute.use_dataparallel)
+        return {name: predict(model, self.splits[name]) for name in ("dev", "test") if name in self.splits}
 
     def test(self, missing: bool) -> None:
-        """Test the network and compare it with the best baseline; `missing` also mutes or disturbs each modality."""
-        self.results |= test_found(self.row, self.model, self.splits, self.scores)
+        """Compare the network with its baselines on test; `missing` also mutes or disturbs each modality."""
+        scores, labels = self.scores or self._scores(self.network), self.splits["test"].labels
+        self.row.judge(scores, self.splits)
+        self.facts |= {"f1": f1_scores(scores["test"], labels), **compare(self.row, self.rows, self.run.seed)}
+        if labels.ndim == 2:
+            self.facts |= {"score": "weighted F1", "multi_label": True}
+        else:
+            self.facts["confusion"] = confusion(scores["test"], labels)
         if missing:
+            model = data_parallel(self.network, self.run.compute.use_dataparallel)
             test, seed = self.splits["test"], self.run.seed
-            self.results["missing"] = evaluate_missing(self.network, self.model, test, self.modalities, seed)
+            self.facts["missing"] = evaluate_missing(self.network, model, test, self.modalities, seed)
 
     def finish(self, tested: Path | None) -> None:
         """Save the network unless a checkpoint was tested; write results and report, and print the table."""
         checkpoint = tested or self.run.checkpointdir / checkpoint_name(self.network.configuration, self.row.test)
         if not tested:
             save_state(checkpoint, self.network.state_dict())
-        self.results["checkpoint"] = str(checkpoint)
-        if "missing" in self.results:
-            print(format_missing(self.results["missing"], self.row.test))
-        self._write([*self.rows, self.row])
-        print(format_table([*self.rows, self.row]))
-        if "mcnemar" in self.results:
-            print(significance(self.results["mcnemar"]))
+        self.facts["checkpoint"] = str(checkpoint)
+        if "missing" in self.facts:
+            print(format_missing(self.facts["missing"], self.row.test))
+        rows = [*self.rows, self.row]
+        results = self._write(rows)
+        with whole_file(self.folder / "test_correct.npy") as file:
+            np.save(file, np.stack([row.correct for row in rows if row.correct is not None]))
+        print(format_table(rows))
+        if "verdict" in results:
+            print(results["verdict"])
+        if "mcnemar" in results:
+            print(significance(results["mcnemar"]))
         page = write_report(self.folder)
         if self.run.tensorboard:
             write_training(self.folder)
         if not tested:
             about = {"test_accuracy": self.row.test, "run_dir": str(self.folder)}
-            write_json(checkpoint.with_suffix(".json"), self.results | about)
-        if self.results.get("stand_in"):
+            write_json(checkpoint.with_suffix(".json"), results | about)
+        if results.get("stand_in"):
             print("the data set is a stand-in: these figures are not results on the real one")
         print(f"checkpoint: {checkpoint}\nreport: {page}")
 
-    def _write(self, rows: Sequence[Row]) -> None:
+    def _write(self, rows: Sequence[Row]) -> dict[str, Any]:
         """Write results.json; it has no rows while the training is unfinished."""
         best_epoch = max(self.lines, key=lambda e: e["dev_accuracy"])["epoch"] if self.lines else None
-        epochs = {"rows": [dataclasses.asdict(row) for row in rows], "epochs": self.lines, "best_epoch": best_epoch}
-        write_json(self.folder / "results.json", self.results | epochs)
+        results = {
+            "modalities": self.modalities,
+            "configuration": self.network.configuration,
+            "head": dataclasses.asdict(self.network.settings),
+            "bfloat16": self.run.compute.bfloat16,
+            **self.facts,
+            "rows": [row.record() for row in rows],
+            "epochs": self.lines,
+            "best_epoch": best_epoch,
+        }
+        write_json(self.folder / "results.json", results)
+        return results
+
+
+def parameters(network: nn.Module) -> int:
+    """Number of weights."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def sum_known(*parts: Sequence[float | None]) -> float | None:
+    """Sum of all numbers; None if one is not known, or if there are none."""
+    values = [value for part in parts for value in part]
+    known = [value for value in values if value is not None]
+    return sum(known) if values and len(known) == len(values) else None

@@ -52,7 +52,7 @@ class SearchRun:
             self.journal.append("features", {"seconds": bank.seconds})
         if run.verbose and bank.reused:
             print(f"feature bank {bank.folder} reused")
-        return bank
+        return bank.standardized(self.modalities) if network.settings.standardize else bank
 
     def carry_out(self, evaluator: PopulationEvaluator, budget: Budget) -> bool:
         """Run the search, or the rest of it, and journal every step; return False if the budget ran out."""

@@ -163,11 +163,18 @@ def evaluate(model: nn.Module, split: Split, batch_size: int | None = None) -> T
 
 
 @torch.no_grad()
-def unimodal_logits(network: FusionNetwork, split: Split) -> list[Tensor]:
-    """Logits (N, C) of each unimodal network, first modality first, in eval mode; empty if there are none."""
+def unimodal_outputs(network: FusionNetwork, split: Split) -> tuple[list[Tensor], list[Tensor]]:
+    """Last feature (N, D) and logits (N, C) of each unimodal network, first modality first, in eval mode.
+
+    There may be no logits.
+    """
+    last, outputs = list[list[Tensor]](), list[list[Tensor]]()
     with eval_mode(network):
-        parts = [network.unimodal(*inputs)[1] for inputs, _ in split.batches(split.evaluation_batch)]
-    return [torch.cat(modality) for modality in zip(*parts, strict=True)]
+        for inputs, _ in split.batches(split.evaluation_batch):
+            features, logits = network.unimodal(*inputs)
+            last.append([modality[-1] for modality in features])
+            outputs.append(logits)
+    return [torch.cat(x) for x in zip(*last, strict=True)], [torch.cat(x) for x in zip(*outputs, strict=True)]
 
 
 def adam(parameters: Sequence[nn.Parameter], settings: TrainingSettings, capturable: bool = False) -> torch.optim.Adam:
