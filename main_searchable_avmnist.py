@@ -17,7 +17,7 @@ from models.lenet import AudioLeNet, ImageLeNet
 from utils import cli
 from utils.candidates.evaluators import CachedEvaluator
 from utils.candidates.live import LiveEvaluator
-from utils.runs import data_flags, flags
+from utils.runs import data_flags, flags, search_flags
 from utils.runs.search import open_search
 from utils.search.space import Space
 from utils.training.batches import ArraySplit
@@ -28,8 +28,8 @@ def parse_args() -> argparse.Namespace:
     parser = cli.make_parser(__doc__)
     data_flags.add_avmnist_data(parser)
     data_flags.add_avmnist_checkpoints(parser)
-    flags.add_search_flags(parser)
-    flags.add_feature_flags(parser)
+    search_flags.add_search_flags(parser)
+    search_flags.add_feature_flags(parser)
     flags.add_fusion_flags(parser, inner=16, epochs=3, batchsize=32, period=1, dropout=0.5, multitask=False)
     flags.add_run_flags(parser)
     for flag in ("--vid_dim", "--vid_fr", "--vid_len"):  # accepted and unused, as in the published script
@@ -40,7 +40,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     # Settings
     args = parse_args()
-    run, settings = flags.run_settings(args), flags.search_settings(args)
+    run, settings = flags.run_settings(args), search_flags.search_settings(args)
     head, training = flags.head_settings(args, args.num_outputs), flags.training_settings(args)
 
     # Data: an image, a spectrogram and a label per sample
@@ -73,7 +73,7 @@ def main() -> None:
             )
 
         # Search: unfold, predict, sample, train, update the surrogate, cool down
-        completed = search.carry_out(evaluator, flags.budget(args))
+        completed = search.carry_out(evaluator, search_flags.budget(args))
 
         # Best network, baselines and report
         best = search.write_best(evaluator, completed, {"stand_in": is_stand_in(args.datadir)})

@@ -16,7 +16,7 @@ from models.fusion import ACTIVATION_NAMES, FeatureLayout
 from utils import cli
 from utils.candidates.evaluators import CachedEvaluator
 from utils.candidates.feature_bank import bank_of_features, feature_splits
-from utils.runs import data_flags, flags
+from utils.runs import data_flags, flags, search_flags
 from utils.runs.search import open_search
 from utils.search.space import Space
 
@@ -24,7 +24,7 @@ from utils.search.space import Space
 def parse_args() -> argparse.Namespace:
     parser = cli.make_parser(__doc__)
     data_flags.add_feature_data(parser)
-    flags.add_search_flags(parser)
+    search_flags.add_search_flags(parser)
     group = parser.add_argument_group("space")
     group.add_argument(
         "--activations",
@@ -47,7 +47,11 @@ def main() -> None:
 
     # Settings: fewer samples get more epochs
     flags.scale_epochs(args, len(data.labels["train"]), epochs=3, period=1)
-    run, settings, training = flags.run_settings(args), flags.search_settings(args), flags.training_settings(args)
+    run, settings, training = (
+        flags.run_settings(args),
+        search_flags.search_settings(args),
+        flags.training_settings(args),
+    )
     head = flags.head_settings(args, data.num_outputs, data.multi_label)
     splits = feature_splits(data.rows, data.labels)
     flags.check_batches(head, args.batchsize, len(splits["train"]))
@@ -65,7 +69,7 @@ def main() -> None:
         )
 
         # Search: unfold, predict, sample, train, update the surrogate, cool down
-        completed = search.carry_out(evaluator, flags.budget(args))
+        completed = search.carry_out(evaluator, search_flags.budget(args))
 
         # Best network, baselines and report
         facts = {"score": "weighted F1", "multi_label": True} if data.multi_label else {}

@@ -18,7 +18,7 @@ from models.inflated_resnet import InflatedResNet50
 from utils import cli
 from utils.candidates.evaluators import CachedEvaluator
 from utils.candidates.live import LiveEvaluator
-from utils.runs import data_flags, flags
+from utils.runs import data_flags, flags, search_flags
 from utils.runs.search import open_search
 from utils.search.space import Space
 from utils.training.checkpoints import load_backbones
@@ -30,8 +30,8 @@ def parse_args() -> argparse.Namespace:
     parser = cli.make_parser(__doc__)
     data_flags.add_ntu_data(parser)
     data_flags.add_ntu_checkpoints(parser)
-    flags.add_search_flags(parser)
-    flags.add_feature_flags(parser)
+    search_flags.add_search_flags(parser)
+    search_flags.add_feature_flags(parser)
     flags.add_fusion_flags(parser, inner=16, epochs=3, batchsize=20, period=1, dropout=0.5, multitask=False, amp="off")
     flags.add_run_flags(parser)
     return parser.parse_args()
@@ -40,7 +40,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     # Settings
     args = parse_args()
-    run, settings = flags.run_settings(args), flags.search_settings(args)
+    run, settings = flags.run_settings(args), search_flags.search_settings(args)
     head, training = flags.head_settings(args, args.num_outputs), flags.training_settings(args)
 
     # Data: an RGB clip, a skeleton and a label per sample; candidates train on seven of the training subjects
@@ -71,7 +71,7 @@ def main() -> None:
             )
 
         # Search: unfold, predict, sample, train, update the surrogate, cool down
-        completed = search.carry_out(evaluator, flags.budget(args))
+        completed = search.carry_out(evaluator, search_flags.budget(args))
 
         # Best network, baselines and report
         best = search.write_best(evaluator, completed, facts)

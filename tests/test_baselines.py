@@ -13,7 +13,7 @@ from utils.candidates.evaluators import CachedEvaluator
 from utils.candidates.feature_bank import bank_of_features
 from utils.results.baselines import baseline_scores, difference, search_baselines
 from utils.training.batches import ArraySplit
-from utils.training.loop import TrainingSettings, unimodal_logits
+from utils.training.loop import TrainingSettings, unimodal_outputs
 from utils.training.metrics import accuracy
 
 NAMES = ("text", "sound", "image")
@@ -62,7 +62,7 @@ def test_logits_of_unimodal_networks_come_first_modality_first_in_eval_mode():
     network.rgbnet.eval()
     modes = [module.training for module in network.modules()]
     image, audio = torch.randn(70, 1, 28, 28), torch.rand(70, 1, 112, 112)  # of more than one batch
-    found = unimodal_logits(network, ArraySplit((image, audio), torch.zeros(70, dtype=torch.int64)))
+    found = unimodal_outputs(network, ArraySplit((image, audio), torch.zeros(70, dtype=torch.int64)))
     assert [module.training for module in network.modules()] == modes
     network.eval()
     with torch.no_grad():
@@ -78,7 +78,7 @@ def test_logits_of_features_come_from_the_table_if_it_has_them():
         layout = FeatureLayout(((2,), (3, 1)), 4, has_logits)
         rows = torch.randn(9, layout.total)
         network = FeatureNetwork(((0, 1, 0),), layout, HeadSettings(4))
-        found = unimodal_logits(network, ArraySplit((rows,), torch.zeros(9, dtype=torch.int64)))
+        found = unimodal_outputs(network, ArraySplit((rows,), torch.zeros(9, dtype=torch.int64)))
         assert len(found) == (2 if has_logits else 0)
         if has_logits:
             assert torch.equal(torch.cat(found, dim=1), rows[:, 6:])

@@ -425,7 +425,12 @@ SAVED = {
         "unit": (1, 0),
         "configurations": [((0, 1),)],
     },
-    "results": {"history": [[0.5]], "best": torch.ones(1), "correct": torch.ones(1, 2), "weights": {0: dict(STATE)}},
+    "results": {
+        "history": torch.full((1, 1), 0.5),
+        "best": torch.ones(1),
+        "correct": torch.ones(1, 2),
+        "weights": {0: dict(STATE)},
+    },
     "shared": {(3, 0): dict(STATE)},
 }
 TENSORS = [

@@ -43,7 +43,7 @@ TOGETHER = 256  # most candidates in a population: the first step of many modali
 class PopulationResults:
     """Dev results of a population of K candidates so far."""
 
-    history: list[list[float]] = dataclasses.field(default_factory=list)  # dev accuracies (K,) of each epoch
+    history: Tensor = dataclasses.field(default_factory=lambda: torch.zeros(0, 0))  # dev accuracies (epochs, K)
     best: Tensor | None = None  # (K,) best dev accuracy
     correct: Tensor | None = None  # (K, N) which dev samples were classified correctly in the best epoch
     weights: dict[int, dict[str, Tensor]] = dataclasses.field(default_factory=dict)  # to share, from the best epoch
@@ -53,7 +53,7 @@ class PopulationResults:
         assert epoch.dev_accuracy is not None
         assert epoch.dev_correct is not None
         reached, right = epoch.dev_accuracy.cpu(), epoch.dev_correct.cpu()
-        self.history.append(reached.tolist())
+        self.history = torch.cat([self.history.view(-1, len(reached)), reached.unsqueeze(0)])
         better = reached > (-1 if self.best is None else self.best)
         self.correct = right if self.correct is None else right.where(better.unsqueeze(-1), self.correct)
         self.best = reached if self.best is None else reached.where(better, self.best)
@@ -61,13 +61,14 @@ class PopulationResults:
 
     def finite(self) -> list[int]:
         """Places of the candidates whose dev accuracies are all finite."""
-        return [k for k, reached in enumerate(zip(*self.history, strict=True)) if all(map(math.isfinite, reached))]
+        return self.history.isfinite().all(0).nonzero().flatten().tolist()
 
     def evaluations(self, seconds: float) -> list[Evaluation]:
         """One evaluation per candidate; each took an equal share of the seconds."""
         assert self.correct is not None
-        share = seconds / len(self.history[0])
-        return [_evaluation(reached, right, share) for *reached, right in zip(*self.history, self.correct, strict=True)]
+        members = self.history.T.tolist()
+        share = seconds / len(members)
+        return [_evaluation(reached, right, share) for reached, right in zip(members, self.correct, strict=True)]
 
 
 def _evaluation(accuracies: Sequence[float], correct: Tensor, seconds: float) -> Evaluation:

@@ -10,7 +10,7 @@ from utils.search.space import as_configuration
 
 # Flags that may change when a run is resumed: those without effect on the results, and those that extend the run.
 FREE = {"run_dir", "resume", "verbose", "num_workers", "device", "bank_memory", "tensorboard"}
-EXTENDED = {"max_candidates", "time_budget", "with_random", "evaluate_missing", "export"}
+EXTENDED = {"max_candidates", "time_budget", "with_random", "evaluate_missing", "export", "baselines"}
 FILES = ("args.json", "journal.jsonl", "best.json", "results.json")
 FOUND = "found network"
 UNIMODAL = "unimodal network"
@@ -25,12 +25,14 @@ BEST = {
     **ABOUT,
     **RANKED,
     **{"search?": str, "whole?": bool, "seconds?": COUNT, "seconds_by_part?": {...: float}},
+    "advice?": (None, str),
     "baselines?": (None, [{"name": str, "dev": float, "difference?": LEAD}]),
     "random?": (None, RANKED | {"candidates_trained": int, "accuracies": [float], "difference?": LEAD}),
 }
 ROW = {
     **{"name": str, "dev": NUMBER, "test": NUMBER, "seconds?": COUNT, "candidates_trained?": COUNT},
     "configuration?": (None, as_configuration),
+    **{"baseline?": bool, "parameters?": (None, int), "lead?": (None, {...: float})},
 }
 RESULTS = {
     **ABOUT,
@@ -39,6 +41,7 @@ RESULTS = {
     "epochs?": [{"epoch": int, "dev_accuracy": float, "phase?": str, ...: (str, float, None)}],
     **{"f1?": {...: float}, "confusion?": (None, [[float]], {"classes": int, "cells": [[int]]})},
     "missing?": (None, [{"modality": str, "noise": NUMBER, "test": float}]),
+    **{"verdict?": str, "unimodal_time?": bool},
     "mcnemar?": (None, {"against": str, "only_found_right": int, "only_baseline_right": int, "p": float}),
 }
 

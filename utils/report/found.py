@@ -5,7 +5,7 @@ import math
 from utils.report import plots
 from utils.report.architecture import to_svg
 from utils.report.classes import class_content
-from utils.report.contents import RunFiles
+from utils.report.contents import FOUND, RunFiles
 from utils.report.page import percent
 from utils.report.plots import Bar, Figure
 from utils.results.statistics import significance
@@ -28,11 +28,15 @@ def training_content(files: RunFiles) -> dict[str, object]:
 
 
 def lead(files: RunFiles) -> tuple[float, str] | None:
-    """Test score of the found network minus that of the best late fusion, and the name of the latter."""
-    found = files.found_row.get("test")
-    late = [row for row in files.results.get("rows", ()) if row["name"].startswith("late fusion")]
-    best = max((row for row in late if row["test"] is not None), key=lambda row: row["test"], default=None)
-    return None if best is None or found is None else (found - best["test"], best["name"])
+    """Test score of the found network minus that of the baseline that is best on dev, and the name of the latter."""
+    found, rows = files.found_row, files.results.get("rows", ())
+    others = [
+        row
+        for row in rows
+        if row["name"] != FOUND and row.get("baseline", True) and None not in (row["dev"], row["test"])
+    ]
+    best = max(others, key=lambda row: row["dev"], default=None)
+    return None if best is None or found.get("test") is None else (found["test"] - best["test"], best["name"])
 
 
 def missing(files: RunFiles) -> list[Figure]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import add
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,6 +46,17 @@ def search_baselines(
     scores = baseline_scores(modalities, logits, labels.ndim == 2) if logits else {}
     leads = {name: difference(best, correct(one, labels), labels, seed) for name, one in scores.items()}
     return [{"name": n, "dev": float(accuracy(scores[n], labels)), "difference": lead} for n, lead in leads.items()]
+
+
+def advice(best: float, baselines: Sequence[Mapping[str, Any]]) -> str | None:
+    """Say what to try if the best candidate is below a baseline on dev; None if it is not."""
+    highest = max(baselines, key=lambda row: row["dev"], default=None)
+    if highest is None or best >= highest["dev"]:
+        return None
+    return (
+        f"The best candidate ({100 * best:.1f} %) is below {highest['name']} ({100 * highest['dev']:.1f} %) on dev: "
+        "try more epochs (--epochs), wider layers (--inner_representation_size), or less dropout (--drpt)."
+    )
 
 
 def difference(best: Path, other: Tensor, labels: Tensor, seed: int) -> Mapping[str, float] | None:

@@ -30,6 +30,7 @@ class Row:
     seconds: float | None = None
     configuration: Configuration | None = None
     candidates_trained: int | None = None
+    baseline: bool = True  # False for the found network and others of the search
     parameters: int | None = None  # of all networks that it needs
     lead: dict[str, float] | None = None  # of the found network over this row on test; see `statistics.paired`
     correct: np.ndarray | None = None  # of each test sample, see `metrics.correct`; in test_correct.npy
@@ -49,14 +50,15 @@ class Row:
 
 
 def compare(found: Row, others: Sequence[Row], seed: int) -> dict[str, object]:
-    """Fill in the leads of the found network; return the verdict and McNemar's test against the best baseline on dev.
+    """Fill in the leads of the found network; return the verdict and McNemar's test against the baseline best on dev.
 
     Multi-label data has no leads: weighted F1 is not a mean over samples.
     """
     for row in others:
         if found.correct is not None and row.correct is not None and found.correct.dtype == bool:
             row.lead = paired(found.correct, row.correct, derive_seed(seed, "bootstrap"))
-    best = max((row for row in others if row.dev is not None), key=lambda row: row.dev or 0, default=None)
+    judged = [row for row in others if row.baseline and row.dev is not None]
+    best = max(judged, key=lambda row: row.dev or 0, default=None)
     if best is None:
         return {}
     said: dict[str, object] = {"verdict": verdict(best.name, best.test, found.test, best.lead)}
@@ -127,10 +129,14 @@ def _cells(row: Row) -> list[str]:
     def number(value: float | None, form: str) -> str:
         return "" if value is None else format(value, form)
 
-    lead, p = ("", "") if row.lead is None else (format_lead(row.lead), f"{row.lead['p']:.3f}")
+    lead, p = ("", "") if row.lead is None else (format_lead(row.lead), format_p(row.lead["p"]))
     layers = format_configuration(row.configuration) if row.configuration else ""
     cost = [number(row.candidates_trained, ""), number(row.seconds, ".0f")]
     return [row.name, number(row.dev, ".4f"), f"{row.test:.4f}", lead, p, number(row.parameters, ","), layers, *cost]
+
+
+def format_p(p: float) -> str:
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def format_lead(lead: Mapping[str, float]) -> str:

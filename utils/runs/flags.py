@@ -4,7 +4,6 @@ Names and defaults are the published ones. `argparse.Namespace` ends here: every
 """
 
 import argparse
-import dataclasses
 from pathlib import Path
 
 import torch
@@ -13,15 +12,12 @@ from models.fusion import HeadSettings
 from utils import cli
 from utils.errors import UsageError
 from utils.runs.folder import RunSettings
-from utils.search.evaluate import Budget
-from utils.search.loop import SearchSettings
 from utils.training.devices import Compute, require_memory, resolve_device, use_bfloat16
 from utils.training.loop import TrainingSettings
 
 BATCHSIZE = cli.integer(1, 1_000_000)
 RATE = cli.number(0, 1000, above=True)
 STEPS = 3 * -(-55_000 // 32)  # of a candidate in the published search on AV-MNIST
-TEMPERATURE = cli.number(0, 1_000_000, above=True)
 
 
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
@@ -227,79 +223,6 @@ def check_batches(head: HeadSettings, batchsize: int, count: int, gpus: int = 1)
             f"--batchnorm needs two samples in every batch, but {count} samples in batches of {batchsize}{shares} "
             "leave one over; use another --batchsize or --limit_train"
         )
-
-
-def add_search_flags(parser: argparse.ArgumentParser) -> None:
-    """Flags of the search itself."""
-    group = parser.add_argument_group("search")
-    group.add_argument(
-        "--max_fusions", type=cli.integer(1, 64), default=4, help="most fusion layers in a configuration"
-    )
-    group.add_argument("--search_iterations", type=cli.integer(1, 10_000), default=3, help="passes over the levels")
-    group.add_argument("--num_samples", type=cli.integer(1, 10_000), default=15, help="candidates trained per step")
-    group.add_argument("--initial_temperature", type=TEMPERATURE, default=10, help="temperature of the first sampling")
-    group.add_argument("--final_temperature", type=TEMPERATURE, default=0.2, help="temperature that cooling approaches")
-    group.add_argument("--temperature_decay", type=TEMPERATURE, default=4, help="larger values cool more slowly")
-    group.add_argument("--lr_surrogate", type=RATE, default=1e-3, help="learning rate of the surrogate")
-    group.add_argument("--epochs_surrogate", type=cli.integer(1, 100_000), default=50, help="surrogate epochs per step")
-    group.add_argument(
-        "--randsearch",
-        type=cli.boolean,
-        nargs="?",
-        const=True,
-        default=False,
-        help="random search with as many trainings instead",
-    )
-    group.add_argument(
-        "--with_random", action="store_true", help="also run a random search with as many trainings for comparison"
-    )
-    group.add_argument(
-        "--max_candidates",
-        type=cli.COUNT,
-        default=None,
-        help="stop after this many candidates (default: no limit)",
-    )
-    group.add_argument(
-        "--time_budget",
-        type=cli.duration,
-        default=None,
-        metavar="30m",
-        help="start no training after this time, not counting feature extraction (s, m, h, d)",
-    )
-
-
-def add_feature_flags(parser: argparse.ArgumentParser) -> None:
-    """Flags of searches that run unimodal networks."""
-    group = parser.add_argument_group("features")
-    group.add_argument(
-        "--features",
-        choices=("cached", "live"),
-        default="cached",
-        help="cached: the networks are frozen, and their features are computed once; live: the networks run in train "
-        "mode in every epoch of every step, as published",
-    )
-    group.add_argument(
-        "--bank_memory",
-        type=cli.number(0, 100_000, above=True),
-        default=4,
-        help="GB of memory for cached features; larger feature banks are read from disk as needed",
-    )
-
-
-def search_settings(args: argparse.Namespace) -> SearchSettings:
-    """Settings of the search.
-
-    Raises:
-        UsageError: `--with_random` is given to a random search.
-    """
-    if args.randsearch and args.with_random:
-        raise UsageError("--randsearch is a random search already; leave out --with_random")
-    return SearchSettings(**{field.name: getattr(args, field.name) for field in dataclasses.fields(SearchSettings)})
-
-
-def budget(args: argparse.Namespace) -> Budget:
-    """Limits of the search."""
-    return Budget(args.max_candidates, args.time_budget)
 
 
 def add_found_flags(parser: argparse.ArgumentParser, conf: int | None) -> None:

@@ -15,6 +15,7 @@ from models.fusion import FusionNetwork, LateFusion
 from utils.files import sweep, whole_file, write_json
 from utils.report import write_report
 from utils.report.board import write_training
+from utils.report.contents import FOUND
 from utils.results.baselines import baseline_scores, ensemble_scores
 from utils.results.robustness import evaluate_missing, format_missing
 from utils.results.simple import regressions
@@ -32,7 +33,6 @@ from utils.training.loop import TrainingSettings, predict, unimodal_outputs
 from utils.training.resume import NetworkRecord
 from utils.training.standardization import standardize_network
 
-FOUND = "found network"
 LAYERS = 4  # at most, of a random configuration: the published --max_fusions
 
 
@@ -59,7 +59,7 @@ class FoundRun:
         check_memory(network, splits, run.device)
         self.splits = {name: split.to(run.device) for name, split in splits.items()}
         self.facts: dict[str, Any] = {"sizes": [len(widths) for widths in network.feature_layout.widths], **facts}
-        self.row = Row(FOUND, configuration=network.configuration, parameters=parameters(network))
+        self.row = Row(FOUND, configuration=network.configuration, baseline=False, parameters=parameters(network))
         self.rows: list[Row] = []  # of everything else
         self.scores: dict[str, Tensor] = {}  # of the found network, by split
         self.lines: list[dict[str, Any]] = []  # one per epoch
@@ -69,6 +69,7 @@ class FoundRun:
     def measure_baselines(self, checkpoints: Sequence[Path]) -> None:
         """Evaluate each unimodal network and late fusion; called before training changes their weights."""
         self.unimodal_seconds = recorded_seconds(checkpoints)
+        self.facts["unimodal_time"] = sum_known(self.unimodal_seconds) is not None
         logits = {name: unimodal_outputs(self.network, self.splits[name])[1] for name in ("dev", "test")}
         if not logits["test"]:
             return
@@ -101,7 +102,7 @@ class FoundRun:
         self.start, trained = copy.deepcopy(self.network), []
         for rank, configuration in enumerate([self.network.configuration, *top], 1):
             network = self.network if rank == 1 else self._with_configuration(configuration, rank)
-            row = Row(f"configuration {rank} of the search", configuration=configuration)
+            row = Row(f"configuration {rank} of the search", configuration=configuration, baseline=False)
             record = self._train(row, network, f"top/{rank}" if rank > 1 else ".", training)
             scores = self._scores(network)
             trained.append((row.judge(scores, self.splits), network, record, scores))
@@ -110,7 +111,7 @@ class FoundRun:
         if ensemble:
             scores = ensemble_scores([one[-1] for one in trained], self.network.settings.multi_label)
             size = sum(row.parameters or 0 for row, *_ in trained)
-            row = Row(f"ensemble of {len(trained)}", seconds=seconds, parameters=size)
+            row = Row(f"ensemble of {len(trained)}", seconds=seconds, baseline=False, parameters=size)
             self.rows.append(row.judge(scores, self.splits))
         for row, *_ in trained:
             row.seconds = sum_known([row.seconds], self.unimodal_seconds)

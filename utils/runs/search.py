@@ -16,7 +16,7 @@ from utils.files import write_json
 from utils.progress import Progress
 from utils.report import write_report
 from utils.report.board import write_search
-from utils.results.baselines import difference, read_correct, search_baselines
+from utils.results.baselines import advice, difference, read_correct, search_baselines
 from utils.runs.folder import RunSettings, open_run
 from utils.search.evaluate import Budget, BudgetSpent, JournaledEvaluator
 from utils.search.journal import Journal, best_of, write_csv
@@ -98,6 +98,7 @@ class SearchRun:
         labels, correct = evaluator.splits["dev"].labels, self.folder / "best_dev.npy"
         baselines = search_baselines(self.modalities, evaluator.dev_logits(), labels, correct, self.settings.seed)
         best = summary(self.journal) | {"whole": completed, "inputs": self.inputs, **facts, "baselines": baselines}
+        best["advice"] = advice(best["configurations"][0]["accuracy"], baselines) if best["configurations"] else None
         write_json(self.folder / "best.json", best)
         return best
 
@@ -189,6 +190,8 @@ def _print_best(best: Mapping[str, Any], folder: Path, report: Path) -> None:
         others.append((reached, f"random search, {random['candidates_trained']} candidates"))
     if others:
         print("for comparison:", *(f"     {dev:.4f}  {name}" for dev, name in others), sep="\n")
+    if best["advice"]:
+        print(best["advice"])
     if best.get("stand_in"):
         print("the data set is a stand-in: these figures are not results on the real one")
     print(f"configurations: {folder / 'best.json'}\nreport: {report}")

@@ -20,7 +20,7 @@ from utils.reading import at_least_0, conform
 from utils.training.adam import Optimizer
 from utils.training.checkpoints import check_fit, check_plain, is_state, read_checkpoint, save_state, write_checkpoint
 
-FORMAT = 3  # 1: a live search saved one candidate; 2: shared weights were kept by place and row
+FORMAT = 4  # 1: a live search saved one candidate; 2: shared weights were kept by place and row; 3: lists
 
 
 def _state(value: object) -> None:
@@ -39,7 +39,7 @@ FORM = {  # of the saved values; those of a single network, and those of a popul
     **{"format": int, "seconds": at_least_0, "model": _state, "optimizer": {"state": dict, "param_groups": [dict]}},
     **{"lines?": [{"epoch": int, "dev_accuracy": float}], "best?": _state},
     **{"unit?": _pair, "configurations?": [tuple], "shared?": {...: _state}},
-    "results?": {"history": [[float]], "best": torch.Tensor, "correct": torch.Tensor, "weights": {...: _state}},
+    "results?": {"history": torch.Tensor, "best": torch.Tensor, "correct": torch.Tensor, "weights": {...: _state}},
 }
 
 
