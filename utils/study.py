@@ -6,7 +6,7 @@
 
 Flags other than those below go to both scripts: main_searchable_NAME.py and main_found_NAME.py. The study sets their
 --seed, --run_dir and --conf: seed 1 is searched in OUT/seed-1/search and trained in OUT/seed-1/found. It ends with
-OUT/study.html and OUT/study.csv. The same command resumes a study that was stopped; it may also add further seeds.
+OUT/study.html and OUT/study.csv. The same command resumes a study that was stopped; more --seeds extend one.
 """
 
 import contextlib
@@ -46,11 +46,12 @@ class ScriptError(ProjectError):
 def main() -> None:
     parser = cli.make_parser(__doc__)
     parser.allow_abbrev = False  # --dev would become --device otherwise, and the scripts have flags of their own
-    parser.add_argument("name", choices=("avmnist", "ntu", "features"), help="which pair of scripts")
+    parser.add_argument("name", choices=("avmnist", "ntu", "features"), help="NAME of the two scripts")
     parser.add_argument("--seeds", type=cli.SEED, nargs="+", required=True, help="seeds, such as 0 1 2")
     parser.add_argument("--out", type=Path, required=True, help="folder of the study")
-    for part in ("search", "found"):
-        parser.add_argument(f"--{part}_flags", default="", metavar="FLAGS", help=f"flags of the {part} alone, quoted")
+    for part, script in (("search", "searchable"), ("found", "found")):
+        about = f"flags for main_{script}_NAME.py alone, as one quoted text"
+        parser.add_argument(f"--{part}_flags", default="", metavar="FLAGS", help=about)
     args, both = parser.parse_known_args(joined(sys.argv[1:]))
     if len(set(args.seeds)) < len(args.seeds):
         raise UsageError(f"each seed is run once, but --seeds has {' '.join(map(str, args.seeds))}")

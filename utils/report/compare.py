@@ -121,8 +121,9 @@ def group_runs(
     known = sorted({name for own in settings.values() for name in own} | APART)
     for name in ignored:
         if name not in known:
-            near = difflib.get_close_matches(name, known) or known
-            raise UsageError(f"--ignore takes names of settings, but no run has {name!r}; near it: {', '.join(near)}")
+            near = difflib.get_close_matches(name, known)
+            there = f"near it: {', '.join(near)}" if near else f"there are {', '.join(known)}"
+            raise UsageError(f"--ignore takes names of settings, but no run has {name!r}; {there}")
     groups: list[Group] = []
     for folder, files in runs.items():
         own = {name: value for name, value in settings[folder].items() if name not in ignored}
