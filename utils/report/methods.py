@@ -8,7 +8,16 @@ from utils.report import plots
 from utils.report.contents import FOUND, RunFiles
 from utils.report.page import points
 from utils.report.plots import Figure
-from utils.results.over_seeds import Method, SeedResult, Spread, in_points, read_test_correct, summarize, verdict
+from utils.results.over_seeds import (
+    Method,
+    SeedResult,
+    Spread,
+    in_points,
+    interval,
+    read_test_correct,
+    summarize,
+    verdict,
+)
 
 
 def found_result(folder: Path, files: RunFiles) -> SeedResult | None:
@@ -42,11 +51,12 @@ def methods_table(title: str, score: str, results: Sequence[SeedResult]) -> Meth
 
 def leads(methods: Sequence[Method]) -> Figure | None:
     """Draw the leads over the baselines with their intervals; None with one seed."""
-    known = [(m.name, m.lead, m.sampled) for m in methods if m.lead and m.lead.low is not None]
+    known = [(m.name, m.lead, m.sampled) for m in methods if m.lead and m.lead.seeds > 1]
     if not known:
         return None
-    ends = [100 * end for _, *pair in known for one in pair if one for end in (one.low or 0, one.high or 0)]
-    panel = plots.Panel(10, 8, 440, 40 * len(known), plots.bounds([0, *ends]), (len(known), 0))
+    ends = [end for _, *pair in known for one in pair for end in (interval(one) or ())]
+    places = [100 * place for place in (0, *ends, *(lead.mean for _, lead, _ in known))]
+    panel = plots.Panel(10, 8, 440, 40 * len(known), plots.bounds(places), (len(known), 0))
     top, bottom = panel.top, panel.top + panel.height
     parts = []
     for value in plots.ticks(*panel.x):
@@ -56,8 +66,8 @@ def leads(methods: Sequence[Method]) -> Figure | None:
     for i, (name, lead, sampled) in enumerate(known):
         parts.append(plots.text(panel.left, panel.at(0, i)[1] + 15, name, class_="label clear"))
         for one, y, look in ((lead, i + 0.6, "k0 bold"), (sampled, i + 0.75, "k1 thin")):
-            if one and one.low is not None and one.high is not None:
-                parts.append(panel.line(((100 * one.low, y), (100 * one.high, y)), look))
+            if pair := interval(one):
+                parts.append(panel.line([(100 * end, y) for end in pair], look))
         x, y = panel.at(100 * lead.mean, i + 0.6)
         parts.append(plots.tag("circle", cx=x, cy=y, r=5, class_="mark k0"))
     parts.append(plots.text(panel.left + panel.width, bottom + 33, "lead in points", "end", class_="label"))
@@ -70,8 +80,8 @@ def leads(methods: Sequence[Method]) -> Figure | None:
 def _score(value: Spread | None) -> Cell:
     """A share in percent, and its interval without what no share can be."""
     cell = [_mean(value, 100, "%")]
-    if value and value.low is not None and value.high is not None:
-        cell.append(f"{100 * max(value.low, 0):.1f} to {100 * min(value.high, 1):.1f}")
+    if ends := interval(value):
+        cell.append(f"{100 * max(ends[0], 0):.1f} to {100 * min(ends[1], 1):.1f}")
     return cell
 
 

@@ -21,7 +21,7 @@ AT_ONCE = 1000  # resamples drawn together, which bounds the memory
 
 
 class Spread(NamedTuple):
-    """Values over seeds; with one value, there is neither deviation nor interval."""
+    """Values over seeds; one value has no deviation, and equal ones have no interval: others may well differ."""
 
     seeds: int
     mean: float
@@ -57,6 +57,8 @@ def spread_of(values: Sequence[float | None]) -> Spread | None:
     if count == 1:
         return Spread(count, mean, None, None, None)
     deviation = float(known.std(ddof=1))
+    if deviation < 1e-9:
+        return Spread(count, mean, 0.0, None, None)
     half = float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, count - 1)) * deviation / math.sqrt(count)
     return Spread(count, mean, deviation, mean - half, mean + half)
 
@@ -139,19 +141,24 @@ def verdict(methods: Sequence[Method]) -> str:
     side = "ahead of" if points > 0 else "behind" if points else "level with"
     by = f" by {abs(points):.1f} points" if points else ""
     fact = f"the found network is {side} the best simple baseline ({name}){by}"
-    if lead.low is None or lead.high is None:
+    if lead.seeds == 1:
         return f"With one seed, {fact}; an interval over seeds needs two."
-    over, low, high = f"95 % interval {in_points(lead)}", lead.low, lead.high
-    if sampled:
-        over = f"95 % interval over seeds {in_points(lead)}, over seeds and samples {in_points(sampled)}"
-        low, high = min(low, sampled.low), max(high, sampled.high)
+    named = {"over seeds": lead, "over seeds and samples": sampled}
+    shown = ", ".join(f"{words} {in_points(one)}" for words, one in named.items() if interval(one))
+    if not shown:
+        return f"Over {lead.seeds} seeds, {fact}, the same with each seed; an interval needs more seeds."
+    lows, highs = zip(*filter(None, map(interval, named.values())), strict=True)
     unclear = "no clear loss" if points < 0 else "no clear gain"
-    judged = "a clear gain" if low > 0 else "a clear loss" if high < 0 else unclear
-    return f"Over {lead.seeds} seeds, {fact} ({over}): {judged}."
+    judged = "a clear gain" if min(lows) > 0 else "a clear loss" if max(highs) < 0 else unclear
+    return f"Over {lead.seeds} seeds, {fact} (95 % interval {shown}): {judged}."
+
+
+def interval(value: Spread | Difference | None) -> tuple[float, float] | None:
+    """Ends of the interval; None if there is none."""
+    return None if value is None or value.low is None or value.high is None else (value.low, value.high)
 
 
 def in_points(difference: Spread | Difference | None) -> str:
     """Show the interval of a difference in points; empty if there is none."""
-    if difference is None or difference.low is None or difference.high is None:
-        return ""
-    return f"{100 * difference.low:+.1f} to {100 * difference.high:+.1f}"
+    ends = interval(difference)
+    return f"{100 * ends[0]:+.1f} to {100 * ends[1]:+.1f}" if ends else ""
