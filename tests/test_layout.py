@@ -28,6 +28,7 @@ ORDER = [  # each may import only what comes before it
     "utils.report",
     "utils.runs",
     "utils.extract",
+    "utils.study",
 ]
 COMMANDS = {"utils/report/__main__.py", "datasets/ntu_prepare.py"}
 PRODUCT = [path for name in ("models", "datasets", "utils") for path in sorted((ROOT / name).rglob("*.py"))]

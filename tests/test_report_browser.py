@@ -1,5 +1,8 @@
 """The pages in a real browser: no console message, no request, readable on a phone, light and dark."""
 
+import json
+
+import numpy as np
 import pytest
 
 from tests.browser import Browser, is_installed
@@ -32,8 +35,14 @@ def pages(tmp_path_factory):
     found_run(home / "found", classes=60)
     missing = [{"modality": "audio", "noise": noise, "test": 0.5} for noise in (None, 0.5)]
     update(home / "found/results.json", missing=missing, f1={"macro": 0.9})
+    found_run(home / "again")
+    for name in ("found", "again"):
+        rows = json.loads((home / name / "results.json").read_text())["rows"]
+        rows[2]["name"] = "logistic regression on the last features of all the networks"
+        update(home / name / "results.json", rows=rows)
+        np.save(home / name / "test_correct.npy", np.random.default_rng(0).random((len(rows), 50)) < 0.8)
     unimodal_run(home / "alone")
-    runs = [home / name for name in ("search0", "search1", "many", "found", "alone")]
+    runs = [home / name for name in ("search0", "search1", "many", "found", "again", "alone")]
     return [*map(write_report, runs), write_comparison(runs, home / "compare.html", set())]
 
 

@@ -1,14 +1,17 @@
 """Several runs on one page: groups of runs that differ only in their seed, mean and deviation, differences."""
 
 import json
+import re
 from itertools import pairwise
 from statistics import mean, stdev
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.report_samples import checked, found_run, search_run, unimodal_run, update
+from utils.errors import UsageError
 from utils.report import write_comparison
 from utils.report.compare import group_runs, spaced
 from utils.report.contents import read_files
@@ -103,6 +106,111 @@ def test_runs_without_results_are_listed(tmp_path):
     page = checked(write_comparison([tmp_path / "begun", tmp_path / "alone"], tmp_path / "compare.html", set()))
     assert "A: run, 1 run - - - -" in page.text
     assert "A run search.py B AudioLeNet train.py" in page.text
+
+
+def found_pair(home, name: str, conf: str, **searched: object) -> list:
+    """Two found runs with a search each, of seeds 0 and 1; `conf` is formatted with the search's folder."""
+    folders = []
+    for seed in (0, 1):
+        search, folder = home / f"{name}-search{seed}", home / f"{name}-found{seed}"
+        search_run(search, levels=1, iterations=1, seed=seed)
+        settings = json.loads((search / "args.json").read_text())["settings"]
+        update(search / "args.json", settings=settings | searched)
+        found_run(folder, stand_in=False)
+        update(folder / "args.json", settings={"seed": seed, "conf": conf.format(search), "epochs": 3})
+        rows = json.loads((folder / "results.json").read_text())["rows"]
+        for row in rows[:-1]:
+            row["test"] -= 0.01 * seed
+        update(folder / "results.json", rows=rows)
+        rng = np.random.default_rng(seed)
+        np.save(folder / "test_correct.npy", rng.random((len(rows), 200)) < [[row["test"]] for row in rows])
+        folders.append(folder)
+    return folders
+
+
+def sizes(folders, ignored=(), labels=None) -> list[int]:
+    return [len(g.runs) for g in group_runs({folder: read_files(folder) for folder in folders}, ignored, labels)]
+
+
+def test_found_runs_of_several_seeds_belong_together_whatever_the_path_of_their_search(tmp_path):
+    runs = found_pair(tmp_path, "a", "{}/best.json") + found_pair(tmp_path, "b", "{}")
+    assert sizes(runs) == [4]
+    others = found_pair(tmp_path, "c", "{}/best.json", drpt=0.1)  # another search
+    assert sizes([*runs, *others]) == [4, 2]
+    assert sizes([*runs, *others], {"search.drpt"}) == [6]
+    page = checked(write_comparison([*runs, *others], tmp_path / "compare.html", set()))
+    assert "search.drpt - 0.1" in page.text
+    gone = found_pair(tmp_path, "d", "elsewhere/best.json")
+    assert sizes(gone) == [2]
+
+
+def test_a_configuration_makes_a_group_however_it_was_given(tmp_path):
+    number, rows = found_pair(tmp_path, "a", "0"), found_pair(tmp_path, "b", "[[3, 2, 0]]")
+    assert sizes([*number, *rows]) == [4]  # their results.json hold the same configuration
+    for folder in rows:
+        update(folder / "results.json", configuration=[[3, 2, 0]])
+    assert sizes([*number, *rows]) == [2, 2]
+    for folder in rows:
+        (folder / "results.json").unlink()
+    assert sizes(rows) == [2]
+
+
+def test_unknown_settings_to_ignore_are_refused(tmp_path):
+    runs = found_pair(tmp_path, "a", "{}/best.json")
+    assert sizes(runs, {"seed"}) == [2]
+    with pytest.raises(UsageError, match=r"no run has 'epohcs'; near it: epochs"):
+        sizes(runs, {"epohcs"})
+    with pytest.raises(UsageError, match=r"no run has 'zzz'; there are .*conf, epochs, "):
+        sizes(runs, {"zzz"})
+
+
+def test_labels_name_groups(tmp_path, run_script):
+    first, second = found_pair(tmp_path, "a", "{}/best.json"), found_pair(tmp_path, "b", "{}/best.json")
+    labels = dict.fromkeys(first, "mine") | dict.fromkeys(second, "theirs")
+    assert sizes([*first, *second]) == [4]
+    assert sizes([*first, *second], (), labels) == [2, 2]
+    run_script("utils.report", second[0], "--label", "mine", *first, "--out", tmp_path / "pages.html")
+    page = checked(tmp_path / "pages.html")
+    assert "A: found network, 1 run" in page.text
+    assert "B: mine (found network), 2 runs" in page.text
+
+
+def test_labels_that_name_nothing_are_refused(tmp_path, monkeypatch):
+    from utils.report import __main__ as command
+
+    run = found_pair(tmp_path, "a", "0")[0]
+    cases = (
+        (["--label", "mine"], "--label takes a name and the folders of its runs, but mine is followed by none"),
+        ([], "name the folder of at least one run"),
+        ([str(run), "--label", "mine", str(run)], "is given more than once"),
+    )
+    for arguments, message in cases:
+        monkeypatch.setattr("sys.argv", ["utils.report", *arguments])
+        with pytest.raises(UsageError, match=re.escape(message)):
+            command.main()
+
+
+def test_the_found_network_is_set_beside_its_baselines_over_seeds(tmp_path):
+    runs = found_pair(tmp_path, "a", "{}/best.json")
+    page = checked(write_comparison(runs, tmp_path / "compare.html", set()))
+    assert (
+        "Over 2 seeds, the found network is ahead of the best simple baseline (late fusion, sum of log-softmax) by 4.2 "
+        "points (95 % interval over seeds -2.1 to +10.6, over seeds and samples "
+    ) in page.text
+    row = "late fusion, sum of log-softmax 91.6 ± 0.0 % 89.9 ± 0.7 % 83.5 to 96.2 +4.2 -2.1 to +10.6 with"
+    assert re.search(rf"{re.escape(row)} samples \S+ to \S+ 12\.0 ± 0\.0 s", page.text)
+    assert "found network 95.1 ± 0.0 % 94.1 ± 0.0 % - 95.0 ± 0.0 s" in page.text
+    leads = page.drawings[0]
+    assert "late fusion, sum of log-softmax +4.2" in leads.get("aria-label")
+    assert len(leads.findall("polyline")) == 8
+    for folder in runs:
+        (folder / "test_correct.npy").unlink()
+    page = checked(write_comparison(runs, tmp_path / "compare.html", set()))
+    assert "with samples" not in page.text
+    assert len(page.drawings[0].findall("polyline")) == 4
+    page = checked(write_comparison([runs[0], runs[0].with_name("a-search0")], tmp_path / "compare.html", set()))
+    assert "an interval over seeds needs two." in page.text
+    assert "Lead of the found network over" not in page.text
 
 
 @given(st.lists(st.floats(0, 300), min_size=1, max_size=8))

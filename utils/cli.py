@@ -219,8 +219,8 @@ def run(main: Callable[[], None]) -> None:
     a scheduler can tell from a run that may be resumed), 130 and 143 (stopped by SIGINT, SIGTERM).
     """
     _open_output()
-    interrupts.install(sys.stderr.fileno() if isinstance(sys.stderr, Output) else 2)
     try:
+        interrupts.install(sys.stderr.fileno() if isinstance(sys.stderr, Output) else 2)  # a signal may be waiting
         main()
         sys.stdout.flush()
     except (Exception, interrupts.Interrupted) as error:

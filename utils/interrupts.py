@@ -4,7 +4,8 @@ import contextlib
 import os
 import select
 import signal
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Iterator, Sequence
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -39,6 +40,37 @@ def install(output: int = 2) -> None:
     for number in SIGNALS:
         signal.signal(number, _handle)
     signal.signal(signal.SIGALRM, _lose_patience)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # which `run_script` leaves blocked
+
+
+def run_script(command: Sequence[str]) -> int:
+    """Run one of the project's scripts, to which signals are passed on; return its exit code.
+
+    It has a session of its own, so that Ctrl-C reaches it once: from here.
+
+    Raises:
+        Interrupted: a signal was received; the script has ended.
+    """
+    received: list[int] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        script.send_signal(number)
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # here until `script` is known, and there until it is ready
+    try:
+        script = subprocess.Popen(command, start_new_session=True)
+        before = {number: signal.signal(number, pass_on) for number in SIGNALS}
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    try:
+        code = script.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if received:
+        raise Interrupted(received[0])
+    return code
 
 
 def _handle(number: int, frame: FrameType | None) -> None:

@@ -1,5 +1,6 @@
 """The report of a run as one HTML file, `RUN_DIR/report.html`, made from the files of the run folder."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from jinja2 import UndefinedError
@@ -33,18 +34,27 @@ def write_report(run_dir: Path) -> Path:
     return path
 
 
-def write_comparison(run_dirs: list[Path], path: Path, ignored: set[str]) -> Path:
+def write_comparison(
+    run_dirs: list[Path],
+    path: Path,
+    ignored: set[str],
+    labels: Mapping[Path, str] | None = None,
+    title: str = "",
+) -> Path:
     """Build the page that compares runs and return its path.
 
     Args:
         ignored: settings in which the runs of a group may differ, besides those that change no result.
+        labels: names of groups, by folder.
+        title: of the page; without one, it states the number of runs.
 
     Raises:
-        UsageError: one of the folders holds no files of a run, or damaged ones.
+        UsageError: one of the folders holds no files of a run, or damaged ones, or a name in `ignored` is unknown.
     """
+    title = title or f"Comparison of {len(run_dirs)} runs"
     try:
-        content = comparison_content({folder: read_files(folder) for folder in run_dirs}, ignored)
-        write_text(path, render("comparison.html", title=f"Comparison of {len(run_dirs)} runs", **content))
+        content = comparison_content({folder: read_files(folder) for folder in run_dirs}, ignored, labels)
+        write_text(path, render("comparison.html", title=title, **content))
     except DAMAGED as error:
         raise UsageError(f"the files of a run do not have the form that a run writes ({error!r})") from error
     return path

@@ -2,8 +2,10 @@
 
     python -m utils.report runs/main_searchable_avmnist-20250101-120000
     python -m utils.report runs/seed0 runs/seed1 runs/other --out compare.html
+    python -m utils.report --label small runs/small-* --label large runs/large-*
 
-Runs that differ only in their seed form a group, with mean and standard deviation.
+Runs that differ only in their seed form a group, with mean and standard deviation. For found networks, the page also
+compares them with their baselines over the seeds.
 """
 
 from pathlib import Path
@@ -15,21 +17,38 @@ from utils.report import write_comparison, write_report
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("run_dir", type=Path, nargs="+", help="folder of a search or of a training")
+    parser.add_argument("run_dir", type=Path, nargs="*", help="folder of a search or of a training")
     group = parser.add_argument_group("comparison of several runs")
     group.add_argument("--out", type=Path, default=Path("compare.html"), help="page to write")
     group.add_argument(
-        "--ignore", nargs="+", default=[], metavar="SETTING", help="settings in which a group may differ, such as conf"
+        "--label",
+        nargs="+",
+        action="append",
+        default=[],
+        metavar=("NAME", "RUN_DIR"),
+        help="compare these runs, too, as a group of this name; may be repeated",
+    )
+    group.add_argument(
+        "--ignore", nargs="+", default=[], metavar="SETTING", help="settings in which a group may differ, such as drpt"
     )
     args = parser.parse_args()
-    folders = [folder.resolve() for folder in args.run_dir]
-    for given, folder in zip(args.run_dir, folders, strict=True):
+    labels: dict[Path, str] = {}
+    given = list(args.run_dir)
+    for name, *runs in args.label:
+        if not runs:
+            raise UsageError(f"--label takes a name and the folders of its runs, but {name} is followed by none")
+        given += map(Path, runs)
+        labels |= dict.fromkeys(map(Path, runs), name)
+    if not given:
+        raise UsageError("name the folder of at least one run; --help shows examples")
+    folders = [folder.resolve() for folder in given]
+    for one, folder in zip(given, folders, strict=True):
         if folders.count(folder) > 1:
-            raise UsageError(f"each run is compared once, but {given} is given more than once")
-    for folder in args.run_dir:
+            raise UsageError(f"each run is compared once, but {one} is given more than once")
+    for folder in given:
         print(write_report(folder))
-    if len(folders) > 1:
-        print(write_comparison(args.run_dir, args.out, set(args.ignore)))
+    if len(given) > 1:
+        print(write_comparison(given, args.out, set(args.ignore), labels))
 
 
 if __name__ == "__main__":

@@ -121,6 +121,11 @@ FORM = {  # of what is copied from a best.json to the results of the found netwo
 }
 
 
+def is_path(conf: str) -> bool:
+    """Return True if `--conf` names a file, rather than giving the configuration itself."""
+    return not _is_number(conf) and not _is_list(conf)
+
+
 def _named(path: Path) -> str:
     """Show a path, which may be any text, in one line of an error."""
     return str(path) if len(str(path)) <= 300 and str(path).isprintable() else shown(str(path))
@@ -160,7 +165,7 @@ def read_search(text: str) -> dict:
     Raises:
         UsageError: The file is missing or not a best.json.
     """
-    if _is_number(text) or _is_list(text):
+    if not is_path(text):
         return {}
     path = Path(text)
     try:
