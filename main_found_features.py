@@ -51,7 +51,7 @@ def main() -> None:
 
     # Data: features of every sample; no dev split when only testing
     names = ("train", "test") if tested else ("train", "dev", "test")
-    data = load_features(args.datadir, names, data_flags.limits(args))
+    data = load_features(args.datadir, names, data_flags.limits(args), args.multi_label)
     head = flags.head_settings(args, data.num_outputs, data.multi_label)
     splits = feature_splits(data.rows, data.labels)
     if tested is None:

@@ -45,7 +45,7 @@ def main() -> None:
     run, settings, training = flags.run_settings(args), flags.search_settings(args), flags.training_settings(args)
 
     # Data: the features of every sample, already computed
-    data = load_features(args.datadir, ("train", "dev"), data_flags.limits(args))
+    data = load_features(args.datadir, ("train", "dev"), data_flags.limits(args), args.multi_label)
     head = flags.head_settings(args, data.num_outputs, data.multi_label)
     splits = feature_splits(data.rows, data.labels)
     flags.check_batches(head, args.batchsize, len(splits["train"]))
