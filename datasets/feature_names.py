@@ -21,6 +21,8 @@ def is_text(name: str) -> bool:
 
 def check_names(names: Iterable[str], least: int = 1) -> tuple[str, ...]:
     """Return names of `least` to `MOST_CHARACTERS` printable characters; ValueError if one is not."""
+    if isinstance(names, str):
+        raise ValueError(f"must be a list of names, not {shown(names)}")
     names = tuple(names)
     for name in names:
         fits = isinstance(name, str) and name.isprintable() and least <= len(name.strip())
