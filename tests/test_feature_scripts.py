@@ -213,7 +213,7 @@ def test_a_checkpoint_tests_the_same_and_exports_the_same(found, home, run):
     assert done.stderr == ""
     for path, output in (("out/found.onnx", found.stdout), ("out/found.pt2", done.stdout)):
         assert re.search(rf"{path}: outputs equal torch's to \d", output)
-        assert "columns, which are top.0, top.1, top.2, bottom.0, " in output
+        assert "columns, which are top.0 (1), top.1 (3), top.2 (6), bottom.0 (1), " in output
         assert exported_scores(home, path).mean() == pytest.approx(trained["rows"][-1]["test"], abs=1e-6)
 
 
@@ -385,14 +385,6 @@ def test_a_best_json_of_other_features_is_refused(home, small, run):
     done = run(FOUND, *small("plain"), "--conf", "other.json", code=2)
     message = "error: other.json is from a search over [2, 3] features of ['ear', 'eye'], but the data have [2, 2]"
     assert done.stderr.splitlines() == [message]
-
-
-def test_modules_are_named_where_the_input_of_the_exported_network_is_described(small, run_here):
-    names = {"eye.modules": np.array(["conv1", "conv2"]), "class_names": np.array(["a", "b", "c"])}
-    data = small("named", lambda split, arrays: arrays | names)
-    flags = ("--conf", "[[0,0,0]]", "--epochs", 1, "--export", "out/named.pt2", "--run_dir", "runs/named")
-    printed = run_here(FOUND, *data, *flags)
-    assert "12 columns, which are ear.0, ear.1, eye.0 (conv1), eye.1 (conv2) side by side" in printed
 
 
 @pytest.mark.parametrize(
