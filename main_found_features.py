@@ -50,7 +50,7 @@ def main() -> None:
 
     # Data: features of every sample; no dev split when only testing
     names = ("train", "test") if tested else ("train", "dev", "test")
-    data = load_features(args.datadir, names, data_flags.limits(args))
+    data = load_features(args.datadir, names, data_flags.limits(args), args.multi_label)
 
     # Settings: fewer samples get more epochs
     flags.scale_epochs(args, len(data.labels["train"]), epochs=70, period=5)

@@ -43,15 +43,12 @@ def main() -> None:
     args = parse_args()
 
     # Data: the features of every sample, already computed
-    data = load_features(args.datadir, ("train", "dev"), data_flags.limits(args))
+    data = load_features(args.datadir, ("train", "dev"), data_flags.limits(args), args.multi_label)
 
     # Settings: fewer samples get more epochs
     flags.scale_epochs(args, len(data.labels["train"]), epochs=3, period=1)
-    run, settings, training = (
-        flags.run_settings(args),
-        search_flags.search_settings(args),
-        flags.training_settings(args),
-    )
+    run, settings = flags.run_settings(args), search_flags.search_settings(args)
+    training = flags.training_settings(args)
     head = flags.head_settings(args, data.num_outputs, data.multi_label)
     splits = feature_splits(data.rows, data.labels)
     flags.check_batches(head, args.batchsize, len(splits["train"]))

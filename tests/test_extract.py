@@ -1,6 +1,9 @@
 """Pooled features of any networks: what they hold, what is refused, and the files they are written to."""
 
 import copy
+from collections import OrderedDict, UserDict
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from torchvision.models import resnet18
 from datasets.features import load_features
 from utils.errors import UsageError
 from utils.extract import Extractor, write_features
+from utils.pooling import Inputs, pool
 
 
 class Block(nn.Module):
@@ -89,6 +93,176 @@ def test_features_of_a_transformer_have_the_channel_last():
         torch.testing.assert_close(second, network.eval()(tokens).mean(1))
 
 
+class Encoder(nn.Module):
+    """A transformer of torch over tokens, whose padding the mask names as torch does."""
+
+    def __init__(self, width: int = 8):
+        super().__init__()
+        self.embed = nn.Embedding(10, width)
+        self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(width, 2, 16, batch_first=True), 2)
+        self.head = nn.Linear(width, 3)
+
+    def forward(self, tokens, src_key_padding_mask=None):
+        x = self.encoder(self.embed(tokens), src_key_padding_mask=src_key_padding_mask)
+        return self.head(x.mean(1))
+
+
+TOKENS = torch.randint(10, (3, 7), generator=torch.Generator().manual_seed(0))
+PADDED = torch.arange(7) >= torch.tensor([[7], [4], [1]])  # (3, 7), True where a token is padding
+
+
+@pytest.mark.parametrize("padding", [PADDED, torch.zeros(3, 7).masked_fill(PADDED, -torch.inf)], ids=["bool", "float"])
+def test_padding_of_a_transformer_neither_nests_nor_counts(padding):
+    torch.manual_seed(0)
+    network = Encoder().eval()
+    layers = ["encoder.layers.0:mean", "encoder.layers.0.linear1:mean", "encoder:mean", "encoder:last"]
+    features, _ = Extractor(network, layers)({"tokens": TOKENS, "src_key_padding_mask": padding})
+    assert [f.shape for f in features] == [(3, 8), (3, 16), (3, 8), (3, 8)]
+    assert torch.backends.mha.get_fastpath_enabled()
+    for row, length in enumerate((7, 4, 1)):  # as if there were no padding
+        alone, _ = Extractor(network, [name.replace(":mean", ":last") for name in layers])(
+            TOKENS[row : row + 1, :length]
+        )
+        for feature, expected in zip(features[:3], alone, strict=False):
+            torch.testing.assert_close(feature[row], expected[0], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(features[2][1:], features[3][1:])  # whose mean includes the padding
+
+
+def test_the_fast_path_is_left_as_it_was():
+    with pytest.raises(UsageError):
+        Extractor(Encoder(), ["encoder"])(TOKENS)
+    assert torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        Extractor(Encoder(), ["encoder:last"])(TOKENS)
+        assert not torch.backends.mha.get_fastpath_enabled()
+    finally:
+        torch.backends.mha.set_fastpath_enabled(True)
+
+
+@pytest.mark.parametrize(
+    ("layer", "inputs", "rule"),
+    [
+        (
+            "encoder",
+            TOKENS,
+            r"'encoder' is \(3, 7, 8\), whose second dimension is the length.*name it 'encoder:last', or",
+        ),
+        ("encoder", {"tokens": TOKENS, "src_key_padding_mask": PADDED}, "name it 'encoder:last', or 'encoder:mean' to"),
+        ("encoder:mean", TOKENS, r"mapping with 'attention_mask' \(1: a token\) or 'src_key_padding_mask' \(True"),
+        ("encoder:mean", {"tokens": TOKENS}, "needs the batch's mask"),
+        ("head:mean", {"tokens": TOKENS, "src_key_padding_mask": PADDED}, r"as the mask \(3, 7\), but is \(3, 3\)"),
+        (
+            "embed:mean",
+            {"tokens": TOKENS, "src_key_padding_mask": PADDED | (TOKENS[:, :1] == TOKENS[2, 0])},
+            "has none",
+        ),
+    ],
+)
+def test_sequences_that_are_not_pooled_as_such_are_refused(layer, inputs, rule):
+    with pytest.raises(UsageError, match=rule):
+        Extractor(Encoder(), [layer])(inputs)
+
+
+def test_a_mask_alone_tells_the_length_of_a_sequence():
+    class Frames(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Linear(4, 5)
+
+        def forward(self, frames, attention_mask):
+            return self.body(frames)
+
+    inputs = {"frames": torch.rand(2, 6, 4), "attention_mask": torch.ones(2, 6)}
+    with pytest.raises(UsageError, match="name it 'body:last'"):
+        Extractor(Frames(), ["body"])(inputs)
+    (pooled,), _ = Extractor(Frames(), ["body:mean"])(inputs)
+    assert pooled.shape == (2, 5)
+
+
+def test_channels_that_are_not_as_many_as_positions_come_second():
+    network = nn.Sequential(nn.Embedding(10, 8), nn.LSTM(8, 9, batch_first=True))
+    with pytest.raises(UsageError, match="name it '1:last'"):
+        Extractor(network, ["1"])(TOKENS)
+    x = torch.rand(2, 7, 5)
+    (pooled,), _ = Extractor(nn.Sequential(nn.Conv1d(7, 7, 3)), ["0"])(x)  # floating-point: no tokens
+    assert pooled.shape == (2, 7)
+
+
+class ModelOutput(OrderedDict):
+    """As of Hugging Face: an ordered dict whose items are attributes too."""
+
+    def __getattr__(self, name):
+        return self[name]
+
+
+@dataclass
+class Result:
+    loss: float | None
+    last_hidden_state: torch.Tensor
+    logits: torch.Tensor
+
+
+class Named(NamedTuple):
+    count: int
+    last_hidden_state: torch.Tensor
+    logits: torch.Tensor
+
+
+OUTPUTS = {
+    "output object": lambda hidden, logits: ModelOutput(last_hidden_state=hidden, logits=logits),
+    "dict": lambda hidden, logits: {"last_hidden_state": hidden, "logits": logits},
+    "dataclass": lambda hidden, logits: Result(None, hidden, logits),
+    "named tuple": lambda hidden, logits: Named(3, hidden, logits),
+}
+
+
+class Bert(nn.Module):
+    """A model in the shape of Hugging Face's: layers that return tuples, a body and a head that return objects."""
+
+    def __init__(self, make):
+        super().__init__()
+        self.make, self.embeddings, self.layer = make, nn.Embedding(10, 8), nn.GRU(8, 8, batch_first=True)
+        self.body, self.classifier = Output(None), nn.Linear(8, 3)
+
+    def forward(self, input_ids, attention_mask):
+        hidden, _ = self.layer(self.embeddings(input_ids))
+        mask = attention_mask[:, :, None]
+        logits = self.classifier((hidden * mask).sum(1) / mask.sum(1))
+        return self.body(self.make(hidden, logits))
+
+
+@pytest.mark.parametrize("make", OUTPUTS.values(), ids=OUTPUTS)
+def test_models_in_the_shape_of_hugging_face(tmp_path, make):
+    torch.manual_seed(0)
+    network, inputs = Bert(make), {"input_ids": TOKENS, "attention_mask": (~PADDED).long()}
+    layers = ["embeddings:mean", "layer:mean", "body:mean", "body:last"]
+    features, logits = Extractor(network, layers, logits="")(UserDict(inputs))
+    with torch.no_grad():
+        hidden, _ = network.layer(network.embeddings(TOKENS))
+    for row, length in enumerate((7, 4, 1)):
+        torch.testing.assert_close(features[1][row], hidden[row, :length].mean(0))
+    torch.testing.assert_close(features[2], features[1])
+    torch.testing.assert_close(features[3], hidden.mean(1))
+    with torch.no_grad():
+        torch.testing.assert_close(logits, network.classifier(features[1]))
+    text = Extractor(network, layers, logits="classifier")
+    path = write_features(tmp_path, "train", {"text": text, "x": identity("body")}, [(inputs, X, [0, 1, 2])])
+    with np.load(path) as arrays:
+        np.testing.assert_allclose(arrays["text.logits"], logits, rtol=1e-5)
+
+
+@settings(max_examples=60)
+@given(data=st.data(), b=st.integers(1, 4), t=st.integers(1, 5), c=st.integers(1, 3))
+def test_a_masked_mean_is_that_of_the_positions_that_count(data, b, t, c):
+    rows = st.lists(st.booleans(), min_size=t, max_size=t).filter(any)
+    mask = torch.tensor(data.draw(st.lists(rows, min_size=b, max_size=b)))
+    x = torch.arange(float(b * t * c)).reshape(b, t, c).masked_fill(~mask[:, :, None], torch.nan)
+    for named in ({"attention_mask": mask.long()}, {"src_key_padding_mask": ~mask}, {"attention_mask": mask.half()}):
+        found = pool(":mean", x, Inputs(nn.Identity(), named))
+        torch.testing.assert_close(found, torch.stack([row[keep].mean(0) for row, keep in zip(x, mask, strict=True)]))
+
+
 def test_of_a_tuple_the_first_tensor_counts():
     network = nn.LSTM(4, 6, batch_first=True)
     x = torch.rand(2, 5, 4)
@@ -151,7 +325,7 @@ def test_a_name_that_does_not_exist_is_told_with_those_near_it(network):
     [
         (Block(), "idle", "'idle' did not run"),
         (Block(runs=2), "body", "'body' must run once in a forward pass, but ran 2 times"),
-        (Block({"x": torch.ones(2, 3)}), "body", "must be a tensor, but is a dict"),
+        (Block({"x": [torch.ones(2, 3)]}), "body", "must be a tensor, but is a dict"),
         (Block(("a", None)), "body", "must be a tensor, but is a tuple"),
         (Block(torch.ones(2)), "body", r"must be \(batch, channel, ...\), but is \(2,\)"),
         (Block(torch.ones(2, 2).to_sparse()), "body", "nested or sparse"),
@@ -187,7 +361,8 @@ def test_a_shuffled_loader_keeps_samples_together(tmp_path, network):
         order = arrays["label"]
         assert sorted(order) == list(range(11))
         expected = {"pixels.0": first, "pixels.1": second, "pixels.logits": logits, "raw-b.0": b, "raw-b.logits": b}
-        assert set(arrays) == {"label", *expected}
+        assert set(arrays) == {"label", "pixels.modules", "raw-b.modules", *expected}
+        assert arrays["pixels.modules"].tolist() == ["0", "2"]
         for name, values in expected.items():
             assert arrays[name].dtype == np.float32
             np.testing.assert_allclose(arrays[name], values[order], rtol=1e-5, atol=1e-6)
@@ -198,14 +373,45 @@ def test_a_shuffled_loader_keeps_samples_together(tmp_path, network):
     [([0, 1, 2], False), (np.array([[0.0, 1.0], [1.0, 1.0], [0.0, 0.0]]), True), (torch.eye(3) > 0, True)],
 )
 def test_the_reader_takes_what_was_written(tmp_path, labels, multi_label):
-    x = torch.rand(3, 2)
-    for split in ("train", "dev"):
-        write_features(tmp_path, split, {"z": identity(), "a": identity()}, [(x, x + 1, labels)])
-    data = load_features(tmp_path, ("train", "dev"), {})
+    names = ["cat", "dog", "Kuh"][: np.asarray(labels).shape[-1]]
+    networks = {"z": identity(), "a": identity()}
+    for split, x in (("train", torch.rand(3, 2)), ("dev", torch.rand(3, 2))):
+        write_features(tmp_path, split, networks, [(x, x + 1, labels)], class_names=names)
+    data = load_features(tmp_path, ("train", "dev"), {}, multi_label)
     assert data.modalities == ("z", "a")
     assert data.multi_label == multi_label
+    assert data.class_names == tuple(names)
+    assert data.feature_names == ["z.0 (body)", "a.0 (body)"]
     np.testing.assert_array_equal(data.rows["dev"], torch.cat([x, x + 1], dim=1))
     np.testing.assert_array_equal(data.labels["train"], np.asarray(labels))
+
+
+def test_long_and_odd_names_of_modules_are_shortened_and_escaped(tmp_path):
+    deep, odd = nn.Sequential(), nn.Sequential()
+    deep.add_module("a" * 150, nn.Identity())
+    odd.add_module("\n", nn.Identity())
+    networks = {"a": Extractor(deep, ["a" * 150]), "b": Extractor(odd, ["\n", ""])}
+    x = torch.rand(2, 3)
+    write_features(tmp_path, "train", networks, [(x, x, [0, 1])])
+    data = load_features(tmp_path, ("train",), {})
+    assert data.module_names == {"a": ("a" * 100,), "b": ("\\n", "")}
+    assert data.feature_names[1:] == ["b.0 (\\n)", "b.1"]
+
+
+@pytest.mark.parametrize(
+    ("class_names", "labels", "rule"),
+    [
+        (["a"], [0, 1, 1], "must have a name for each class, but has 1 for 2"),
+        (["a", "b", "c"], torch.tensor([[0, 1], [1, 1], [0, 0]]), "must have a name for each class, but has 3 for 2"),
+        (["a", "a"], [0, 1, 1], "must be different names, but 'a' occurs 2 times"),
+        (["a", 3], [0, 1, 1], "must be names of 1 to 100 printable characters, not 3"),
+        ("ab", [0, 1, 1], "must be a list of names, not 'ab'"),
+    ],
+)
+def test_names_of_classes_that_do_not_fit_write_nothing(tmp_path, class_names, labels, rule):
+    with pytest.raises(UsageError, match=rule):
+        write_features(tmp_path, "dev", {"a": identity(), "b": identity()}, [(X, X, labels)], class_names)
+    assert not list(tmp_path.iterdir())
 
 
 X = torch.rand(3, 2)
@@ -229,6 +435,13 @@ Y = torch.tensor([0, 1, 1])
         ([(X, X, Y - 1)], "must be classes from 0"),
         ([(X, X, Y + 0.5)], "must be classes from 0"),
         ([(X, X, torch.stack([Y, Y + 1], dim=1))], "must be 0 or 1"),
+        ([(X, X, ["cat", "dog", "cat"])], r"number the classes of all splits together.*numpy.unique.*class_names"),
+        ([(X, X, np.array(["cat", "dog", "cat"]))], r"labels must be integers \(B,\)"),
+        (
+            [(X, X[:, :, None], Y), (X, torch.rand(3, 5, 1), Y)],
+            r"b.0 must have the same number of channels in all batches, but has 2 in batch 0 and 5 in batch 1; for a "
+            r"sequence \(B, T, C\), append ':last'",
+        ),
     ],
 )
 def test_bad_batches_write_nothing(tmp_path, batches, rule):

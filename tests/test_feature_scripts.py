@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from utils.errors import DataError
 from utils.search.loop import SearchError
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("own data")]  # one process runs the example
@@ -212,7 +213,7 @@ def test_a_checkpoint_tests_the_same_and_exports_the_same(found, home, run):
     assert done.stderr == ""
     for path, output in (("out/found.onnx", found.stdout), ("out/found.pt2", done.stdout)):
         assert re.search(rf"{path}: outputs equal torch's to \d", output)
-        assert "columns, which are top.0, top.1, top.2, bottom.0, " in output
+        assert "columns, which are top.0 (1), top.1 (3), top.2 (6), bottom.0 (1), " in output
         assert exported_scores(home, path).mean() == pytest.approx(trained["rows"][-1]["test"], abs=1e-6)
 
 
@@ -309,6 +310,81 @@ def test_a_search_ends_when_its_time_is_over(notes, home, run_here):
 
 
 # What is wrong
+
+
+@pytest.fixture
+def small(home):
+    """Write features of two modalities without logits in data/NAME, with a change to the arrays of each split."""
+
+    def write(name: str, change=lambda split, arrays: arrays) -> tuple:
+        (home / "data" / name).mkdir(exist_ok=True)
+        for seed, split in enumerate(("train", "dev", "test")):
+            rng = np.random.default_rng(seed)
+            arrays = {f"{modality}.{i}": rng.normal(size=(24, 3)) for modality in ("ear", "eye") for i in (0, 1)}
+            np.savez(home / f"data/{name}/{split}.npz", **change(split, arrays | {"label": np.arange(24) % 3}))
+        return "--datadir", f"data/{name}"
+
+    return write
+
+
+def relabelled(change):
+    return lambda split, arrays: arrays | {"label": change(arrays["label"])}
+
+
+COPIED = {f"{name}.{i}": np.arange(72.0).reshape(24, 3) for name in ("ear", "eye") for i in (0, 1)}
+SILENT = {
+    "one_hot": (
+        relabelled(lambda label: np.eye(3)[label]),
+        "data/one_hot: each sample has one of 3 labels; these look",
+    ),
+    "text": (relabelled(lambda label: np.array(["cat", "dog", "cow"])[label]), "label must hold integers, but holds"),
+    "gaps": (relabelled(lambda label: label * 2), "data/gaps/train.npz has no sample of 2 of 5 classes: 1, 3; number"),
+    "copied": (lambda split, arrays: arrays | COPIED, "data/copied: all 24 samples of dev.npz are also in train.npz"),
+}
+
+
+@pytest.mark.parametrize(("name", "change", "message"), [(name, *case) for name, case in SILENT.items()], ids=SILENT)
+def test_what_would_go_wrong_in_silence_is_refused(small, run_here, name, change, message):
+    with pytest.raises(DataError, match=re.escape(message)):
+        run_here(SEARCH, *small(name, change))
+
+
+def test_a_file_that_is_none_of_arrays_is_one_line(home, small, run, run_here):
+    with pytest.raises(DataError, match="data/plain: --multi_label needs labels 0 and 1"):
+        run_here(FOUND, *small("plain"), "--conf", "[[0,0,0]]", "--multi_label")
+    data = small("no_npz")
+    (home / "data/no_npz/dev.npz").write_text("ear, eye, label")
+    (line,) = run(SEARCH, *data, code=2).stderr.splitlines()
+    assert line.startswith("error: data/no_npz/dev.npz is not a complete .npz file, which numpy.savez writes: ")
+
+
+def test_one_label_of_every_sample_may_be_meant_so_and_shared_samples_are_counted(home, small, run, run_here):
+    """Multi-label data in which each sample has one label, and one sample of train in test."""
+    first = {}
+
+    def change(split, arrays):
+        first.setdefault("row", {name: array[0] for name, array in arrays.items()})
+        if split == "test":
+            for name in arrays.keys() - {"label"}:
+                arrays[name][5] = first["row"][name]
+        return arrays | {"label": np.eye(3, dtype=bool)[arrays["label"]]}
+
+    data = small("really", change)
+    run_here(SEARCH, *data, *SMALL, "--multi_label", "--max_fusions", 1, "--no-verbose", "--run_dir", "runs/really")
+    assert read(home / "runs/really/best.json")["multi_label"] is True
+    flags = ("--conf", "runs/really/best.json", "--multi_label", "--epochs", 1, "--no-verbose")
+    done = run(FOUND, *data, *flags, "--run_dir", "runs/really_found")
+    shared = "warning: data/really: 1 of 24 samples of test.npz are also in train.npz (they have the same features)"
+    assert done.stderr.splitlines() == [shared]
+    assert read(home / "runs/really_found/results.json")["score"] == "weighted F1"
+
+
+def test_a_best_json_of_other_features_is_refused(home, small, run):
+    best = {"configurations": [{"configuration": [[0, 0, 0]]}], "modalities": ["ear", "eye"], "sizes": [2, 3]}
+    (home / "other.json").write_text(json.dumps(best))
+    done = run(FOUND, *small("plain"), "--conf", "other.json", code=2)
+    message = "error: other.json is from a search over [2, 3] features of ['ear', 'eye'], but the data have [2, 2]"
+    assert done.stderr.splitlines() == [message]
 
 
 @pytest.mark.parametrize(

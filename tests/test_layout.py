@@ -27,6 +27,7 @@ ORDER = [  # each may import only what comes before it
     "utils.results",
     "utils.report",
     "utils.runs",
+    "utils.pooling",
     "utils.extract",
     "utils.study",
 ]

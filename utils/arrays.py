@@ -9,6 +9,7 @@ import errno
 import io
 import math
 import os
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,6 +23,10 @@ from utils.files import errors_name
 from utils.reading import Error, open_file, read_bytes, sha256
 
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+
+class _HoldsObjectsError(ValueError):
+    """An array of Python objects, which only running code could load."""
 
 
 def _read_header(file: Any, size: int) -> tuple[tuple[int, ...], bool, np.dtype, int]:
@@ -40,7 +45,7 @@ def _read_header(file: Any, size: int) -> tuple[tuple[int, ...], bool, np.dtype,
     except Exception as error:  # numpy raises almost anything on a damaged header, and adds lines of advice
         raise ValueError((str(error).splitlines() or [type(error).__name__])[0][:200]) from None
     if dtype.hasobject:
-        raise ValueError("it holds Python objects")
+        raise _HoldsObjectsError("it holds Python objects")
     start = file.tell()
     if min(shape, default=0) < 0 or size != start + math.prod(shape) * dtype.itemsize:
         raise ValueError(f"{start + math.prod(shape) * dtype.itemsize} bytes expected, {size} found")
@@ -52,6 +57,8 @@ def _parse(content: bytes) -> np.ndarray:
     shape, fortran, dtype, start = _read_header(io.BytesIO(content), len(content))
     if not math.prod(shape):
         return np.empty(shape, dtype)
+    if dtype.kind == "U" and np.frombuffer(content, f"{dtype.byteorder}u4", offset=start).max() > sys.maxunicode:
+        raise ValueError("it holds text of numbers that are no characters")  # numpy fails when it shows them
     return np.frombuffer(content, dtype, offset=start).reshape(shape, order="F" if fortran else "C")
 
 
@@ -79,18 +86,24 @@ def read_arrays(path: Path, error: Error = UsageError) -> tuple[dict[str, np.nda
     arrays = {}
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            for name in archive.namelist():
-                member = archive.read(name)
-                if not name.endswith(".npy") or not member.startswith(np.lib.format.MAGIC_PREFIX):
-                    raise error(f"{path}: {name.removesuffix('.npy')[:80]!r} is not an array; use numpy.savez")
-                arrays[name.removesuffix(".npy")] = _parse(member)
+            for file in archive.namelist():
+                member, name = archive.read(file), file.removesuffix(".npy")
+                if name == file or not member.startswith(np.lib.format.MAGIC_PREFIX):
+                    raise error(f"{path}: {name[:80]!r} is not an array; use numpy.savez")
+                try:
+                    arrays[name] = _parse(member)
+                except _HoldsObjectsError:
+                    raise error(
+                        f"{path}: {name[:80]!r} holds Python objects, which are never loaded; store numbers, and "
+                        "labels as integers (numpy.unique(labels, return_inverse=True) numbers names)"
+                    ) from None
     except MemoryError:
         raise error(f"{path} does not fit into memory") from None
     except error:
         raise
     except Exception as problem:  # zip and its compressions raise almost anything on damaged bytes
         reason = " ".join(str(problem).split())[:200] or type(problem).__name__
-        raise error(f"{path} is not a complete .npz file: {reason}") from None
+        raise error(f"{path} is not a complete .npz file, which numpy.savez writes: {reason}") from None
     return arrays, sha256(content)
 
 

@@ -11,7 +11,7 @@ import contextlib
 import difflib
 import functools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from datasets.feature_names import CLASS_NAMES, MODULES, MOST_CHARACTERS, check_class_names
 from datasets.features import MODALITIES
-from utils.errors import UsageError
+from utils.errors import UsageError, printable
 from utils.files import whole_file
+from utils.pooling import Inputs, module_name, pool
 from utils.training.loop import eval_mode
 
-CHANNEL_LAST = ":last"  # after a module's name
 SPLITS = ("train", "dev", "test")
 MODALITY_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -32,8 +33,10 @@ MODALITY_NAME = re.compile(r"[A-Za-z0-9_-]+")
 class Extractor:
     """Pooled features of a network: outputs of some of its modules, averaged over all but batch and channel.
 
-    An output (B, C, ...) becomes (B, C); with ":last" after the module's name, (B, ..., C) becomes (B, C). The first
-    tensor of a tuple or list is used. The network itself is not changed.
+    An output (B, C, ...) becomes (B, C); with ":last" after the module's name, (B, ..., C) becomes (B, C); with
+    ":mean", (B, T, C) becomes the mean (B, C) over the positions that the network's input "attention_mask" (1: a
+    token) or "src_key_padding_mask" (True: padding) keeps. Of a tuple, mapping or output object, the first tensor is
+    used, for `logits` the one of that name if there is one. The network itself is not changed.
 
     Args:
         layers: names from `network.named_modules()`, such as "layer1" or "layer2.0"; one feature each.
@@ -51,7 +54,7 @@ class Extractor:
         self.logits = logits
         self._names = self.layers if logits is None else (*self.layers, logits)
         modules = dict(network.named_modules(remove_duplicate=False))
-        self._tapped = [_module_named(name.removesuffix(CHANNEL_LAST), modules) for name in self._names]
+        self._tapped = [_module_named(module_name(name), modules) for name in self._names]
 
     @torch.no_grad()
     def __call__(self, inputs: object) -> tuple[list[Tensor], Tensor | None]:
@@ -64,15 +67,19 @@ class Extractor:
                 arguments. Tensors are moved to the network's device, and floating-point ones converted to its type.
 
         Raises:
-            UsageError: a module did not run exactly once, or its output is not a tensor of these shapes.
+            UsageError: a module did not run exactly once, its output is not of these shapes, or is a sequence whose
+                positions come where channels are expected.
         """
+        arguments = Inputs(self.network, inputs)
         outputs: list[list[Tensor]] = [[] for _ in self._names]
         with contextlib.ExitStack() as stack:
             for name, module, kept in zip(self._names, self._tapped, outputs, strict=True):
-                hook = module.register_forward_hook(functools.partial(_keep, name, kept))
-                stack.callback(hook.remove)
+                is_logits = kept is outputs[-1] and self.logits is not None
+                keep = functools.partial(_keep, name, kept, arguments, is_logits)
+                stack.callback(module.register_forward_hook(keep).remove)
             stack.enter_context(eval_mode(self.network))
-            _forward(self.network, inputs)
+            stack.enter_context(_without_fast_path())
+            self.network(*arguments.positional, **arguments.named)
         for name, kept in zip(self._names, outputs, strict=True):
             if not kept:
                 raise UsageError(f"module {name!r} did not run: the network's forward does not call it on these inputs")
@@ -86,7 +93,11 @@ class Extractor:
 
 
 def write_features(
-    folder: str | Path, split: str, networks: Mapping[str, Extractor], batches: Iterable[Sequence[object]]
+    folder: str | Path,
+    split: str,
+    networks: Mapping[str, Extractor],
+    batches: Iterable[Sequence[object]],
+    class_names: Sequence[str] | None = None,
 ) -> Path:
     """Run one pass and write all features, logits and labels to FOLDER/SPLIT.npz.
 
@@ -95,18 +106,20 @@ def write_features(
         networks: by name of the modality, in the order of the columns of a configuration.
         batches: (input of the first network, of the second, ..., labels), as from a DataLoader, with samples in any
             order; or a list of one such tuple. Labels are integers (B,), or 0/1 (B, C) for multi-label data.
+        class_names: names of the classes, the first of class 0, the same for all splits.
 
     Returns:
-        the file's path. It holds float32 arrays "NAME.0", "NAME.1", ... and "NAME.logits", and "label".
+        the file's path. It holds float32 arrays "NAME.0", "NAME.1", ... and "NAME.logits", "label", the names of the
+        modules "NAME.modules", and "class_names".
 
     Raises:
         UsageError: names, batches, labels or features break these rules; nothing is written.
     """
-    _check_names(split, networks)
+    names = _checked_names(split, networks, class_names)
     columns: dict[str, list[np.ndarray]] = {"label": []}
     for number, batch in enumerate(batches):
         *inputs, labels = _checked_batch(batch, number, list(networks))
-        labels = torch.as_tensor(labels).cpu().numpy()
+        labels = _label_array(labels)
         columns["label"].append(labels)
         for (name, extractor), x in zip(networks.items(), inputs, strict=True):
             features, logits = extractor(x)
@@ -114,11 +127,13 @@ def write_features(
             for column, values in named.items():
                 if values is not None:
                     array = _checked(values, labels.shape, f"{column} of batch {number}")
-                    columns.setdefault(column, []).append(array)
+                    others = columns.setdefault(column, [])
+                    _check_width(column, number, array, others)
+                    others.append(array)
     if not sum(map(len, columns["label"])):
         raise UsageError(f"the batches of {split} contain no samples; note that an iterator can be used only once")
-    whole: dict[str, Any] = {column: np.concatenate(parts) for column, parts in columns.items()}
-    whole["label"] = _whole_labels(whole["label"])
+    whole: dict[str, Any] = {column: np.concatenate(parts) for column, parts in columns.items()} | names
+    whole["label"] = _whole_labels(whole["label"], names.get(CLASS_NAMES))
     path = Path(folder) / f"{split}.npz"
     with whole_file(path) as file:
         np.savez(file, **whole)
@@ -143,40 +158,28 @@ def _module_named(name: str, modules: Mapping[str, nn.Module]) -> nn.Module:
     return modules[name]
 
 
-def _keep(name: str, kept: list[Tensor], module: nn.Module, args: object, output: object) -> None:
-    """Forward hook: average over all dimensions but the first and the channels.
-
-    Each output is pooled at once into a new tensor (B, C), because a later module may work in place.
-    """
-    x = next((x for x in output if isinstance(x, Tensor)), None) if isinstance(output, list | tuple) else output
-    if not isinstance(x, Tensor) or x.is_nested or x.layout != torch.strided:
-        kind = type(output).__name__ if not isinstance(x, Tensor) else "nested or sparse tensor"
-        raise UsageError(f"the output of module {name!r} must be a tensor, but is a {kind}; name a module inside it")
-    if x.ndim < 2:
-        raise UsageError(f"the output of module {name!r} must be (batch, channel, ...), but is {tuple(x.shape)}")
-    rest = tuple(range(1, x.ndim - 1) if name.endswith(CHANNEL_LAST) else range(2, x.ndim))
-    kept.append(x.mean(dim=rest, dtype=torch.float32) if rest else x.to(torch.float32, copy=True))
+def _keep(
+    name: str, kept: list[Tensor], inputs: Inputs, logits: bool, module: nn.Module, args: object, output: object
+) -> None:
+    """Forward hook: pool the output."""
+    kept.append(pool(name, output, inputs, logits))
 
 
-def _forward(network: nn.Module, inputs: object) -> None:
-    weights = [*network.parameters(), *network.buffers(), torch.empty(0)]
-    like = next(x for x in weights if x.is_floating_point())
-
-    def placed(x: object) -> object:
-        if not isinstance(x, Tensor | np.ndarray):
-            return x
-        x = torch.as_tensor(x)
-        return x.to(like.device, like.dtype if x.is_floating_point() else x.dtype)
-
-    if isinstance(inputs, Mapping):
-        network(**{name: placed(x) for name, x in inputs.items()})
-    elif isinstance(inputs, list | tuple):
-        network(*map(placed, inputs))
-    else:
-        network(placed(inputs))
+@contextlib.contextmanager
+def _without_fast_path() -> Iterator[None]:
+    """Compute transformers module by module: in eval mode, torch else skips their parts and nests padded sequences."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
-def _check_names(split: str, networks: Mapping[str, Extractor]) -> None:
+def _checked_names(
+    split: str, networks: Mapping[str, Extractor], class_names: Sequence[str] | None
+) -> dict[str, np.ndarray]:
+    """Arrays of the names of modules and, if they are given, classes."""
     if split not in SPLITS:
         raise UsageError(f"split must be one of {', '.join(SPLITS)}, but got {split!r}")
     if len(networks) not in MODALITIES:
@@ -187,6 +190,35 @@ def _check_names(split: str, networks: Mapping[str, Extractor]) -> None:
     for name in networks:
         if not MODALITY_NAME.fullmatch(name):
             raise UsageError(f"a modality's name must consist of letters, digits, _ and -, but got {name!r}")
+    names = {
+        f"{name}{MODULES}": np.array([printable(layer)[-MOST_CHARACTERS:] for layer in extractor.layers])
+        for name, extractor in networks.items()
+    }
+    if class_names is None:
+        return names
+    try:
+        return names | {CLASS_NAMES: np.array(check_class_names(class_names))}
+    except ValueError as error:
+        raise UsageError(f"{CLASS_NAMES} {error}") from None
+
+
+def _label_array(labels: Any) -> np.ndarray:
+    try:
+        return torch.as_tensor(labels).cpu().numpy()
+    except (TypeError, ValueError):
+        raise UsageError(
+            "labels must be integers (B,), or 0 and 1 (B, C); number the classes of all splits together, such as "
+            "names, numbers = numpy.unique(labels, return_inverse=True), and give the names as class_names"
+        ) from None
+
+
+def _check_width(column: str, number: int, array: np.ndarray, others: Sequence[np.ndarray]) -> None:
+    """Check that a batch's values have as many channels as those of the batches before."""
+    if others and others[0].shape[1] != array.shape[1]:
+        raise UsageError(
+            f"{column} must have the same number of channels in all batches, but has {others[0].shape[1]} in batch 0 "
+            f"and {array.shape[1]} in batch {number}; for a sequence (B, T, C), append ':last' to the module's name"
+        )
 
 
 def _checked(values: Tensor, labels: tuple[int, ...], where: str) -> np.ndarray:
@@ -202,11 +234,14 @@ def _checked(values: Tensor, labels: tuple[int, ...], where: str) -> np.ndarray:
     return values.cpu().numpy()
 
 
-def _whole_labels(labels: np.ndarray) -> np.ndarray:
-    """Check labels and convert them to int64: classes (N,), or 0/1 (N, C)."""
+def _whole_labels(labels: np.ndarray, class_names: np.ndarray | None) -> np.ndarray:
+    """Check labels, and names of classes if any, and convert them to int64: classes (N,), or 0/1 (N, C)."""
     whole = labels.astype(np.int64)
     most = 1 if labels.ndim == 2 else np.inf
     if (whole != labels).any() or whole.min() < 0 or whole.max() > most:
         rule = "(N, C) must be 0 or 1" if labels.ndim == 2 else "(N,) must be classes from 0"
         raise UsageError(f"labels {rule}, but range from {labels.min()} to {labels.max()} as {labels.dtype}")
+    number = labels.shape[1] if labels.ndim == 2 else int(whole.max()) + 1
+    if class_names is not None and (len(class_names) < number or (labels.ndim == 2 and len(class_names) > number)):
+        raise UsageError(f"{CLASS_NAMES} must have a name for each class, but has {len(class_names)} for {number}")
     return whole

@@ -334,7 +334,8 @@ def npz(**arrays: np.ndarray) -> bytes:
 
 
 FEATURES = {name: np.arange(8.0).reshape(4, 2) for name in ("audio.0", "image.0", "image.1")}
-FEATURES["label"] = np.array([0, 1, 1, 0])
+FEATURES |= {"label": np.array([0, 1, 1, 0]), "class_names": np.array(["no", "yes"])}
+FEATURES["image.modules"] = np.array(["conv1", "conv2"])
 
 
 def test_features(folder):
@@ -345,7 +346,7 @@ def test_features(folder):
         if read is not None:
             assert read.labels["train"].tolist() == [0, 1, 1, 0]
             assert read.checksums == {"train.npz": hashlib.sha256(data).hexdigest()}
-            columns = [FEATURES[name] for name in read.feature_names]
+            columns = [FEATURES[name.split()[0]] for name in read.feature_names]
             assert np.array_equal(read.rows["train"], np.concatenate(columns, axis=1))
 
 

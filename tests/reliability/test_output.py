@@ -197,7 +197,8 @@ def test_more_classes_than_memory_are_refused_before_the_training(features, tmp_
     many.mkdir()
     for split in ("train", "dev", "test"):
         with np.load(features / f"{split}.npz") as old:
-            np.savez(many / f"{split}.npz", **{**old, "label": np.append(old["label"][1:], 99_999)})
+            logits = {f"{name}.logits": np.zeros((len(old["label"]), 100_000), np.int8) for name in "ab"}
+            np.savez(many / f"{split}.npz", **old, **logits)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(interrupts, "install", lambda output: None)
     monkeypatch.setattr(devices, "available_memory", lambda device: 10_000_000)
@@ -207,7 +208,8 @@ def test_more_classes_than_memory_are_refused_before_the_training(features, tmp_
         monkeypatch.setattr(sys, "argv", ["main_found_features.py", *flags, "--run_dir", "run", "--no-verbose"])
         with pytest.raises(SystemExit) as stopped:
             cli.run(main)
-        (line,) = capsys.readouterr().err.splitlines()
+        warning, line = capsys.readouterr().err.splitlines()
+        assert "has no sample of 99,997 of 100,000 classes: 3, 4, 5" in warning
         assert stopped.value.code == 2
         assert line.startswith(f"error: {words}")
         assert " GB are free; use " in line

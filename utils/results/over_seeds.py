@@ -46,6 +46,7 @@ class Method(NamedTuple):
     seconds: Spread | None
     lead: Spread | None  # test score of the found network minus that of the method, paired over seeds
     sampled: Difference | None  # the same with an interval over seeds and samples
+    baseline: bool  # False for the found network and others of the search
 
 
 def spread_of(values: Sequence[float | None]) -> Spread | None:
@@ -118,22 +119,23 @@ def _method(name: str, results: Sequence[SeedResult]) -> Method:
     pairs = [(one, place) for one, place in zip(results, places, strict=True) if place is not None]
     dev, test, seconds = (spread_of([one.rows[i].get(key) for one, i in pairs]) for key in ("dev", "test", "seconds"))
     if name == results[0].rows[-1]["name"]:
-        return Method(name, dev, test, seconds, None, None)
+        return Method(name, dev, test, seconds, None, None, baseline=False)
     both = [(one.rows[-1]["test"], one.rows[i]["test"]) for one, i in pairs]
     lead = spread_of([own - other for own, other in both if own is not None and other is not None])
     arrays = [one.correct[-1].astype(np.int8) - one.correct[i] for one, i in pairs if one.correct is not None]
     sampled = None
     if len(arrays) == len(pairs) > 1 and len({len(array) for array in arrays}) == 1:
         sampled = crossed_bootstrap(np.stack(arrays), derive_seed(0, "over seeds and samples"))
-    return Method(name, dev, test, seconds, lead, sampled)
+    baseline = all(one.rows[i].get("baseline", True) for one, i in pairs)
+    return Method(name, dev, test, seconds, lead, sampled, baseline)
 
 
 def verdict(methods: Sequence[Method]) -> str:
-    """Compare the found network with the best simple baseline, which is the best on dev, in one sentence.
+    """Compare the found network with the best simple baseline, which is that with the best dev score, in one sentence.
 
     A gain is clear if no interval contains 0.
     """
-    rivals = [(m.dev.mean, m.name, m.lead, m.sampled) for m in methods if m.dev and m.lead]
+    rivals = [(m.dev.mean, m.name, m.lead, m.sampled) for m in methods if m.dev and m.lead and m.baseline]
     if not rivals:
         return "There is no baseline to compare the found network with."
     _, name, lead, sampled = max(rivals, key=lambda rival: rival[0])

@@ -131,6 +131,11 @@ def add_feature_data(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("data")
     group.add_argument("--datadir", type=Path, required=True, help="folder of train.npz, dev.npz and test.npz")
     group.add_argument("--checkpointdir", type=Path, default=Path("checkpoints/features"), help="folder of checkpoints")
+    group.add_argument(
+        "--multi_label",
+        action="store_true",
+        help="labels are 0 and 1 (N, C), even if every sample has exactly one, as one-hot classes do",
+    )
     _add_limits(group)
 
 

@@ -26,6 +26,11 @@ def choose_configuration(
         raise UsageError(
             f"{conf} is from a search over {searched['modalities']}, but this script fuses {list(modalities)}"
         )
+    if searched.get("sizes") not in (None, list(space.sizes)):
+        raise UsageError(
+            f"{conf} is from a search over {searched['sizes']} features of {list(modalities)}, "
+            f"but the data have {list(space.sizes)}"
+        )
     space.check(configuration, len(ACTIVATIONS))
     return configuration, searched
 

@@ -116,7 +116,7 @@ def as_configuration(value: object) -> Configuration:
 
 
 FORM = {  # of what is copied from a best.json to the results of the found network
-    **{"configurations": [{"configuration": as_configuration}], "modalities?": [str]},
+    **{"configurations": [{"configuration": as_configuration}], "modalities?": [str], "sizes?": [int]},
     **{"seconds?": at_least_0, "candidates_trained?": at_least_0, "inputs?": dict},
 }
 
