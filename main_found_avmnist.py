@@ -51,7 +51,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     # Settings
     args = parse_args()
-    run, training = flags.run_settings(args), flags.training_settings(args)
+    run, training = flags.run_settings(args), flags.found_settings(args)
     head = flags.head_settings(args, args.num_outputs)
     space = Space(sizes=(AudioLeNet.depth, ImageLeNet.depth))
     configuration, searched = choose_configuration(args.conf, space, MODALITIES, PUBLISHED)

@@ -54,7 +54,7 @@ def main() -> None:
 
     # Settings: fewer samples get more epochs
     flags.scale_epochs(args, len(data.labels["train"]), epochs=70, period=5)
-    run, training = flags.run_settings(args), flags.training_settings(args)
+    run, training = flags.run_settings(args), flags.found_settings(args)
     head = flags.head_settings(args, data.num_outputs, data.multi_label)
     splits = feature_splits(data.rows, data.labels)
     if tested is None:
@@ -74,8 +74,10 @@ def main() -> None:
     }
     on_device(network, run.device)
 
+    facts = {"features": data.feature_names, "class_names": data.class_names}
+
     with open_training(run, inputs) as folder:
-        found = FoundRun(run, folder, network, splits, data.modalities, facts={})
+        found = FoundRun(run, folder, network, splits, data.modalities, facts)
         if tested is None:
             found.measure_baselines(checkpoints)  # before training changes the weights of their networks
             found.add_search(searched, inputs)

@@ -56,7 +56,8 @@ def main() -> None:
     space = Space(tuple(map(len, data.widths)), tuple(activations), args.allow_skip)
     inputs = {"data": data.checksums}
 
-    with open_search(run, settings, space, data.modalities, inputs, args.randsearch) as search:
+    named = data.feature_names if data.module_names else ()
+    with open_search(run, settings, space, data.modalities, inputs, args.randsearch, named) as search:
         # Feature bank
         bank = bank_of_features(FeatureLayout(data.widths, data.num_outputs, data.has_logits), splits)
         if head.standardize:

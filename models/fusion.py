@@ -231,16 +231,16 @@ class LateFusion(nn.Module):
     Inputs are those of the fusion network, last modality first.
     """
 
-    def __init__(self, networks: Sequence[UnimodalNetwork], multi_label: bool = False) -> None:
+    def __init__(self, networks: Sequence[UnimodalNetwork], settings: HeadSettings) -> None:
         super().__init__()
         self.networks = tuple(networks)
-        self.multi_label = multi_label
+        self.settings = settings
         for i, network in enumerate(networks):
             self.add_module(str(i), network)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         outputs = [net.pooled(x)[1] for net, x in zip(self.networks, reversed(inputs), strict=True)]  # each (B, C)
-        return torch.stack(outputs if self.multi_label else [one.log_softmax(-1) for one in outputs]).sum(0)
+        return torch.stack(outputs if self.settings.multi_label else [one.log_softmax(-1) for one in outputs]).sum(0)
 
 
 class FeatureRows(nn.Module):

@@ -32,9 +32,9 @@ def test_late_fusions_add_probabilities_and_their_logarithms():
     logits = three_logits()
     found = baseline_scores(NAMES, logits)
     assert list(found) == [
-        "image only",
-        "sound only",
         "text only",
+        "sound only",
+        "image only",
         "late fusion, mean of softmax",
         "late fusion, sum of log-softmax",
     ]
@@ -62,12 +62,12 @@ def test_logits_of_unimodal_networks_come_first_modality_first_in_eval_mode():
     network.rgbnet.eval()
     modes = [module.training for module in network.modules()]
     image, audio = torch.randn(70, 1, 28, 28), torch.rand(70, 1, 112, 112)  # of more than one batch
-    found = unimodal_outputs(network, ArraySplit((image, audio), torch.zeros(70, dtype=torch.int64)))
+    last, found = unimodal_outputs(network, ArraySplit((image, audio), torch.zeros(70, dtype=torch.int64)))
     assert [module.training for module in network.modules()] == modes
     network.eval()
     with torch.no_grad():
-        expected = [network.audnet.pooled(audio)[1], network.rgbnet.pooled(image)[1]]
-    for ours, theirs in zip(found, expected, strict=True):
+        features, expected = network.unimodal(image, audio)
+    for ours, theirs in zip([*last, *found], [features[0][-1], features[1][-1], *expected], strict=True):
         torch.testing.assert_close(ours, theirs)
         assert not ours.requires_grad
 
@@ -78,7 +78,8 @@ def test_logits_of_features_come_from_the_table_if_it_has_them():
         layout = FeatureLayout(((2,), (3, 1)), 4, has_logits)
         rows = torch.randn(9, layout.total)
         network = FeatureNetwork(((0, 1, 0),), layout, HeadSettings(4))
-        found = unimodal_outputs(network, ArraySplit((rows,), torch.zeros(9, dtype=torch.int64)))
+        last, found = unimodal_outputs(network, ArraySplit((rows,), torch.zeros(9, dtype=torch.int64)))
+        assert torch.equal(torch.cat(last, dim=1), rows[:, [0, 1, 5]])
         assert len(found) == (2 if has_logits else 0)
         if has_logits:
             assert torch.equal(torch.cat(found, dim=1), rows[:, 6:])

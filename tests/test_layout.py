@@ -73,7 +73,7 @@ def test_scripts_never_import_each_other(script):
 
 def test_argparse_ends_in_scripts_and_flags():
     users = {str(path.relative_to(ROOT)) for path in PRODUCT if "argparse" in path.read_text()}
-    flags = {f"utils/runs/{name}.py" for name in ("flags", "data_flags", "unimodal_flags", "folder")}
+    flags = {f"utils/runs/{name}.py" for name in ("flags", "data_flags", "search_flags", "unimodal_flags", "folder")}
     assert users <= {"utils/cli.py"} | flags | COMMANDS
     assert "Namespace" not in (ROOT / "utils/runs/folder.py").read_text()
 

@@ -13,7 +13,7 @@ EXTRACT += ["--epochs", 1, "--epochs_surrogate", 1]
 IMAGE = ["train_image.py", "--run_dir", "runs/r", "--epochs", 5]
 AUDIO = ["train_audio.py", "--run_dir", "runs/r", "--epochs", 3, "--limit_train", 64]
 FOUND = ["main_found_avmnist.py", "--run_dir", "runs/r", "--epochs", 3, "--inner_representation_size", 8]
-FOUND += ["--limit_train", 64]
+FOUND += ["--limit_train", 64, "--no-baselines"]
 SKELETON = ["train_skeleton_ntu.py", "--run_dir", "runs/r", "--epochs", 3, "--batchsize", 4, "--num_workers", 2]
 SKELETON += ["--num_outputs", 2, "--vid_dim", 32]
 

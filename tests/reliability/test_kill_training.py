@@ -28,7 +28,7 @@ def test_training(server, new_home, tally, name, seed):
 
 VARIANTS = {
     "multitask": [*FOUND, "--multitask", "--alphas", "--batchnorm"],
-    "weights": [*FOUND, "--conf", "[[4,2,2]]", "--drpt", 0.5, "--Ti", 2],
+    "weights": [*FOUND, "--conf", "[[4,2,2]]", "--drpt", 0.5, "--Ti", 2, "--baselines", 0],
 }
 
 

@@ -1,5 +1,6 @@
 """Confusion and accuracy by class of a found network; pages stay small whatever the number of classes."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,10 @@ class Confusion(NamedTuple):
     true: np.ndarray  # (K,) int
     predicted: np.ndarray  # (K,) int
     counts: np.ndarray  # (K,)
+    names: Sequence[str] = ()  # of the classes; empty if not known
+
+    def name(self, i: int) -> str:
+        return self.names[i] if len(self.names) == self.classes else f"class {i}"
 
     @property
     def right(self) -> np.ndarray:
@@ -57,11 +62,15 @@ def read_confusion(stored: list | dict) -> Confusion:
     return Confusion(len(counts), true, predicted, counts[true, predicted])
 
 
-def class_content(stored: list | dict | None) -> dict[str, object]:
-    """Content of the report: a picture of the confusion, the pairs of a table, bars by class, and a summary of them."""
+def class_content(stored: list | dict | None, names: Sequence[str] = ()) -> dict[str, object]:
+    """Content of the report: a picture of the confusion, the pairs of a table, bars by class, and a summary of them.
+
+    Args:
+        names: of the classes; empty if not known.
+    """
     if not stored:
         return {"confusion": None, "confused": [], "by_class": [], "class_summary": ""}
-    cells = read_confusion(stored)
+    cells = read_confusion(stored)._replace(names=names)
     many = cells.classes > FEW
     return {
         "confusion": picture(cells),
@@ -78,23 +87,24 @@ def picture(cells: Confusion) -> Figure:
     caption = "Samples by true and predicted class; shade: share of the row."
     if step > 1:
         caption = f"Samples by true and predicted class, {step} classes to a cell; shade: share of the row."
-    return Figure(plots.matrix(title, cells.matrix(step).tolist(), step, cells.classes), caption)
+    return Figure(plots.matrix(title, cells.matrix(step).tolist(), step, cells.classes, cells.names), caption)
 
 
-def most_confused(cells: Confusion) -> list[tuple[int, int, str, str]]:
+def most_confused(cells: Confusion) -> list[tuple[str, str, str, str]]:
     """True class, predicted class, samples, and their share of the true class, of the most frequent errors."""
     wrong = np.flatnonzero(cells.true != cells.predicted)
     samples = cells.samples
     rows = []
     for i in wrong[np.argsort(-cells.counts[wrong], kind="stable")][:SHOWN]:
         true, count = cells.true[i], cells.counts[i]
-        rows.append((int(true), int(cells.predicted[i]), f"{count:g}", percent(count / samples[true])))
+        named = (cells.name(int(true)), cells.name(int(cells.predicted[i])))
+        rows.append((*named, f"{count:g}", percent(count / samples[true])))
     return rows
 
 
 def _bar(cells: Confusion, i: int) -> Bar:
     share = float(cells.right[i] / cells.samples[i])
-    return Bar(f"class {i}", share, f"{percent(share)} of {cells.samples[i]:g}")
+    return Bar(cells.name(i), share, f"{percent(share)} of {cells.samples[i]:g}")
 
 
 def by_class(cells: Confusion) -> list[Figure]:

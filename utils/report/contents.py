@@ -18,7 +18,11 @@ UNIMODAL = "unimodal network"
 # Forms of the files, as `utils.reading.conform` checks them: all that a report needs.
 NUMBER, COUNT = (None, float), (None, at_least_0)
 ARGS = {"script?": str, "command?": str, "settings?": dict, "inputs?": dict, "versions?": {...: str}}
-ABOUT = {"score?": str, "stand_in?": bool, "modalities?": [str], "sizes?": SIZES}
+NAMES = (None, [str])
+ABOUT = {
+    **{"features?": NAMES, "class_names?": NAMES, "modalities?": [str], "sizes?": SIZES},
+    **{"score?": str, "stand_in?": bool},
+}
 LEAD = (None, {"mean": float, "low": float, "high": float, "confidence?": float, "resamples?": int})
 RANKED = {"configurations": [{"configuration": as_configuration, "accuracy": float}], "candidates_trained?": COUNT}
 BEST = {

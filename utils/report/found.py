@@ -23,7 +23,7 @@ def training_content(files: RunFiles) -> dict[str, object]:
         "network": Figure(to_svg(files, configuration), format_configuration(configuration)) if configuration else None,
         "missing": missing(files),
         "curves": curves(files) if results.get("epochs") else [],
-        **class_content(results.get("confusion")),
+        **class_content(results.get("confusion"), results.get("class_names") or ()),
     }
 
 

@@ -166,14 +166,19 @@ def bars(subject: str, rows: Sequence[Bar], kind: int = 0) -> Markup:
     return drawing(left + full + 120, pitch * len(rows) + 2, title, *parts)
 
 
-def matrix(title: str, counts: Sequence[Sequence[float]], step: int = 1, classes: int = 0) -> Markup:
+def matrix(
+    title: str, counts: Sequence[Sequence[float]], step: int = 1, classes: int = 0, named: Sequence[str] = ()
+) -> Markup:
     """A confusion matrix, rows true class, columns predicted class; the shade is the share of the row.
 
     Args:
         step: classes that a row or column of `counts` stands for, of `classes` altogether.
+        named: names of the classes, if known, for the notes of the cells.
     """
     n = len(counts)
-    names = [str(i) if step == 1 else f"{i * step} to {min((i + 1) * step, classes) - 1}" for i in range(n)]
+    names = [f"{i * step} to {min((i + 1) * step, classes) - 1}" for i in range(n)]
+    if step == 1:
+        names = list(named) or list(map(str, range(n)))
     digits = len(str((n - 1) * step))
     left, top, cell = 34 + 7 * max(2, digits), 44, 380 / n
     parts = []

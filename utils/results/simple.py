@@ -16,7 +16,7 @@ MOST_ITERATIONS = 500
 
 
 def regressions(
-    network: FusionNetwork, splits: Mapping[str, Split]
+    network: FusionNetwork, splits: Mapping[str, Split], balanced: bool
 ) -> Iterator[tuple[str, int, dict[str, Tensor], float]]:
     """Fit on train; yield name, number of weights, scores (N, C) by split (1 for predicted classes), and seconds.
 
@@ -32,18 +32,18 @@ def regressions(
     for what, table in inputs.items():
         weights = (table["train"].shape[1] + 1) * classes
         started = time.perf_counter()
-        scores = _fit_and_predict(table, labels, classes)
+        scores = _fit_and_predict(table, labels, classes, balanced)
         yield f"logistic regression, {what}", weights, scores, time.perf_counter() - started
 
 
-def _fit_and_predict(table: Mapping[str, Tensor], labels: Tensor, classes: int) -> dict[str, Tensor]:
+def _fit_and_predict(table: Mapping[str, Tensor], labels: Tensor, classes: int, balanced: bool) -> dict[str, Tensor]:
     # Imported when used: scikit-learn takes a second
     from sklearn.linear_model import LogisticRegression
     from sklearn.multiclass import OneVsRestClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    regression = LogisticRegression(max_iter=MOST_ITERATIONS)
+    regression = LogisticRegression(max_iter=MOST_ITERATIONS, class_weight="balanced" if balanced else None)
     model = make_pipeline(StandardScaler(), OneVsRestClassifier(regression) if labels.ndim == 2 else regression)
     scores = {}
     with warnings.catch_warnings():

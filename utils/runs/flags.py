@@ -4,6 +4,7 @@ Names and defaults are the published ones. `argparse.Namespace` ends here: every
 """
 
 import argparse
+import dataclasses
 from pathlib import Path
 
 import torch
@@ -74,13 +75,32 @@ def add_amp(group: argparse._ArgumentGroup, default: str) -> None:
     )
 
 
-def _add_schedule(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
+def _add_training(
+    parser: argparse.ArgumentParser, epochs: int | None, batchsize: int, period: float | None
+) -> argparse._ArgumentGroup:
+    training = parser.add_argument_group("training")
+    enough = f" (default: enough for {STEPS:,} steps)" if epochs is None else ""
+    training.add_argument("--epochs", type=cli.EPOCHS, default=epochs, help=f"passes over the training split{enough}")
+    training.add_argument("--batchsize", type=BATCHSIZE, default=batchsize, help="samples per step")
+    training.add_argument("--eta_max", type=RATE, default=1e-3, help="highest learning rate of Adam")
+    training.add_argument("--eta_min", type=RATE, default=1e-6, help="lowest learning rate of Adam")
+    training.add_argument(
         "--schedule",
         choices=("cosine", "onecycle"),
         default="cosine",
         help="cosine: cycles of --Ti epochs, as published; onecycle: up to eta_max and down once in all epochs",
     )
+    scaled = " (default: in proportion to --epochs)" if period is None else ""
+    training.add_argument(
+        "--Ti", type=cli.number(0.001, 1_000_000), default=period, help=f"epochs of the first cosine cycle{scaled}"
+    )
+    training.add_argument(
+        "--Tm", type=cli.number(0.01, 1000), default=2, help="each cycle is this many times as long as the last"
+    )
+    training.add_argument(
+        "--weightsharing", action="store_true", help="in a search, fusion layers start from previously trained layers"
+    )
+    return training
 
 
 def add_fusion_flags(
@@ -113,23 +133,7 @@ def add_fusion_flags(
         default=multitask is None,
         help="subtract the training split's mean from each feature column and divide by its deviation",
     )
-    training = parser.add_argument_group("training")
-    enough = f" (default: enough for {STEPS:,} steps)" if epochs is None else ""
-    training.add_argument("--epochs", type=cli.EPOCHS, default=epochs, help=f"passes over the training split{enough}")
-    training.add_argument("--batchsize", type=BATCHSIZE, default=batchsize, help="samples per step")
-    training.add_argument("--eta_max", type=RATE, default=1e-3, help="highest learning rate of Adam")
-    training.add_argument("--eta_min", type=RATE, default=1e-6, help="lowest learning rate of Adam")
-    _add_schedule(training)
-    scaled = " (default: in proportion to --epochs)" if period is None else ""
-    training.add_argument(
-        "--Ti", type=cli.number(0.001, 1_000_000), default=period, help=f"epochs of the first cosine cycle{scaled}"
-    )
-    training.add_argument(
-        "--Tm", type=cli.number(0.01, 1000), default=2, help="each cycle is this many times as long as the last"
-    )
-    training.add_argument(
-        "--weightsharing", action="store_true", help="in a search, fusion layers start from previously trained layers"
-    )
+    training = _add_training(parser, epochs, batchsize, period)
     if multitask is not None:
         net.add_argument("--alphas", action="store_true", help="one learned number per layer weighs the two features")
         net.add_argument(
@@ -209,6 +213,12 @@ def training_settings(args: argparse.Namespace) -> TrainingSettings:
     )
 
 
+def found_settings(args: argparse.Namespace) -> TrainingSettings:
+    """Settings of a found network's training."""
+    balanced = args.class_weights == "balanced"
+    return dataclasses.replace(training_settings(args), patience=args.patience, balanced=balanced)
+
+
 def check_batches(head: HeadSettings, batchsize: int, count: int, gpus: int = 1) -> None:
     """Raise UsageError if batch norm would see one of the `count` training samples alone.
 
@@ -249,6 +259,19 @@ def add_found_flags(parser: argparse.ArgumentParser, conf: int | None) -> None:
     )
     group.add_argument(
         "--no-baselines", dest="baselines", action="store_const", const=None, help="train only the found network"
+    )
+    group.add_argument(
+        "--patience",
+        type=cli.COUNT,
+        default=None,
+        metavar="EPOCHS",
+        help="end a training after as many epochs without a better one on dev (default: train all epochs)",
+    )
+    group.add_argument(
+        "--class_weights",
+        choices=("equal", "balanced"),
+        default="equal",
+        help="weights of classes in the loss; balanced: inverse to their frequency in the training split",
     )
     group.add_argument("--test_cp", default="", help="only test this checkpoint (a path, or a name in checkpointdir)")
     group.add_argument(

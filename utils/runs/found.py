@@ -138,9 +138,9 @@ class FoundRun:
             network = self._with_configuration(configuration, place)
             self._add_trained(Row(name, configuration=configuration), network, place, training)
         if backbones := copy.deepcopy(self.start.backbones()):
-            late = LateFusion(backbones, self.start.settings.multi_label).to(self.run.device)
+            late = LateFusion(backbones, self.start.settings).to(self.run.device)
             self._add_trained(Row("late fusion, fine-tuned"), late, "late", training)
-        for name, weights, scores, seconds in regressions(self.start, self.splits):
+        for name, weights, scores, seconds in regressions(self.start, self.splits, training.balanced):
             took = sum_known([seconds], self.unimodal_seconds)
             size = weights + sum(parameters(backbone) for backbone in self.start.backbones())
             self.rows.append(Row(name, seconds=took, parameters=size).judge(scores, self.splits))
@@ -150,12 +150,16 @@ class FoundRun:
         torch.manual_seed(derive_seed(self.run.seed, "found network", place))
         return self.start.with_configuration(configuration).to(self.run.device)
 
-    def _add_trained(self, row: Row, network: nn.Module, place: str, training: TrainingSettings) -> None:
+    def _add_trained(
+        self, row: Row, network: FusionNetwork | LateFusion, place: str, training: TrainingSettings
+    ) -> None:
         self._train(row, network, f"baselines/{place}", training)
         row.seconds = sum_known([row.seconds], self.unimodal_seconds)
         self.rows.append(row.judge(self._scores(network), self.splits))
 
-    def _train(self, row: Row, network: nn.Module, place: str, training: TrainingSettings) -> NetworkRecord:
+    def _train(
+        self, row: Row, network: FusionNetwork | LateFusion, place: str, training: TrainingSettings
+    ) -> NetworkRecord:
         """Train one network in a subfolder, and fill in the row's seconds and size."""
         folder = self.folder / place
         folder.mkdir(parents=True, exist_ok=True)

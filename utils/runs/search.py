@@ -38,6 +38,7 @@ class SearchRun:
     folder: Path
     journal: Journal
     at_random: bool
+    features: Sequence[str]  # names of all features, if known
 
     def feature_bank(self, network: FusionNetwork, splits: Mapping[str, Split], passes: int = 1) -> FeatureBank:
         """Open the feature bank in checkpointdir, extract what is missing, and journal the duration of the extraction.
@@ -106,7 +107,9 @@ class SearchRun:
         """Add a random search to best.json, with as many trainings on the same features, in a folder of its own."""
         folder = self.folder / "random"
         folder.mkdir(exist_ok=True)
-        with Journal(folder / "journal.jsonl", _header(self.space, self.modalities, at_random=True)) as journal:
+        with Journal(
+            folder / "journal.jsonl", _header(self.space, self.modalities, self.features, at_random=True)
+        ) as journal:
             beside = dataclasses.replace(self, folder=folder, journal=journal, at_random=True)
             beside.carry_out(evaluator.beside(folder), Budget(best["candidates_trained"]))
         lines = list(journal.of_kind("candidate"))
@@ -142,17 +145,23 @@ def open_search(
     modalities: Sequence[str],
     inputs: Mapping[str, object],
     at_random: bool,
+    features: Sequence[str] = (),
 ) -> Iterator[SearchRun]:
-    """Open the run folder and the journal of a new or resumed search."""
+    """Open the run folder and the journal of a new or resumed search.
+
+    Args:
+        features: names of all features, for the journal and the report.
+    """
     if run.verbose:
         print(f"searching {len(space.rows())} rows per level of {' and '.join(modalities)} features")
-    header = _header(space, modalities, at_random)
+    header = _header(space, modalities, features, at_random)
     with open_run(run, inputs) as folder, Journal(folder / "journal.jsonl", header) as journal:
-        yield SearchRun(run, settings, space, modalities, inputs, folder, journal, at_random)
+        yield SearchRun(run, settings, space, modalities, inputs, folder, journal, at_random, features)
 
 
-def _header(space: Space, modalities: Sequence[str], at_random: bool) -> dict[str, object]:
-    return {
+def _header(space: Space, modalities: Sequence[str], features: Sequence[str], at_random: bool) -> dict[str, object]:
+    named = {"features": list(features)} if features else {}
+    return named | {
         "search": "random" if at_random else "sequential",
         "modalities": list(modalities),
         "sizes": list(space.sizes),

@@ -66,6 +66,8 @@ class TrainingSettings:
     weight_decay: float = 1e-4
     schedule: str = "cosine"  # or "onecycle", over all epochs
     seed: int = 0
+    balanced: bool = False  # weigh classes by the inverse of their frequency; found networks only
+    patience: int | None = None  # stop after as many epochs without a better one on dev; found networks only
 
     def rates(self, batches_per_epoch: int) -> Iterator[float]:
         """Learning rates batch by batch."""
@@ -80,6 +82,7 @@ def train_epoch(
     optimizer: torch.optim.Optimizer,
     rates: Iterator[float] | None = None,
     amp: bool = False,
+    class_weights: Tensor | None = None,
 ) -> EpochResult:
     """Train for one pass, setting the learning rate before every batch from `rates` if given.
 
@@ -96,7 +99,7 @@ def train_epoch(
             set_rate(optimizer, rate)
         with autocast(device, amp):
             outputs = model(*inputs)
-        loss = losses(outputs, labels)
+        loss = losses(outputs, labels, class_weights)
         optimizer.zero_grad(set_to_none=True)
         loss.sum().backward()
         optimizer.step()
@@ -212,11 +215,13 @@ class ModelTraining:
     prepare: Callable[[], object]
     amp: bool = False
     verbose: bool = False  # long passes show their progress
+    class_weights: Tensor | None = None  # of the loss, (C,)
 
     def __call__(self, batches: Batches, rates: Iterator[float], seed: int) -> EpochResult:
         torch.manual_seed(seed)
         self.prepare()
-        return train_epoch(self.model, show_batches(batches, self.verbose), self.optimizer, rates, self.amp)
+        shown = show_batches(batches, self.verbose)
+        return train_epoch(self.model, shown, self.optimizer, rates, self.amp, self.class_weights)
 
 
 class Schedule(Protocol):

@@ -11,13 +11,16 @@ from torch.nn import functional as F
 from models.fusion import Outputs
 
 
-def losses(outputs: Outputs, labels: Tensor) -> Tensor:
+def losses(outputs: Outputs, labels: Tensor, weights: Tensor | None = None) -> Tensor:
     """Compute the mean loss of every member, shape (...); with multitask the sum over the outputs.
 
     It is cross entropy for labels (B,) and binary cross entropy for multi-label labels (B, C), in float32 or float64.
+
+    Args:
+        weights: of each class (C,), for labels (B,); None: all the same.
     """
     if isinstance(outputs, tuple):
-        return sum((losses(out, labels) for out in outputs[1:]), losses(outputs[0], labels))
+        return sum((losses(out, labels, weights) for out in outputs[1:]), losses(outputs[0], labels, weights))
     outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
     if labels.ndim == 2:
         targets = labels.expand_as(outputs).to(outputs.dtype)
@@ -25,7 +28,14 @@ def losses(outputs: Outputs, labels: Tensor) -> Tensor:
     members = outputs.shape[:-2]
     flat = outputs.reshape(-1, outputs.shape[-1])  # (members x B, C)
     repeated = labels.expand(*members, len(labels)).reshape(-1)
-    return F.cross_entropy(flat, repeated, reduction="none").view(*members, len(labels)).mean(-1)
+    each = F.cross_entropy(flat, repeated, weights, reduction="none").view(*members, len(labels))
+    return each.mean(-1) if weights is None else each.sum(-1) / weights[labels].sum()
+
+
+def balanced_weights(labels: Tensor, classes: int) -> Tensor:
+    """Weights (C,) inversely proportional to the frequency of each class in labels (N,); 0 for absent classes."""
+    counts = labels.bincount(minlength=classes)
+    return torch.where(counts > 0, len(labels) / (classes * counts.clamp(min=1)), 0.0).float()
 
 
 def scores(outputs: Outputs) -> Tensor:
