@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # also for the scripts, which import this module first
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # also for the scripts, which import this module first
 
 from models.lenet import LeNet
 from utils.errors import UsageError
@@ -56,7 +57,7 @@ def run_script(script: str, flags: Sequence[object], through: Sequence[object] =
     Raises:
         UsageError: it failed.
     """
-    path = Path(__file__).parents[1] / script
+    path = ROOT / script
     command = [sys.executable, *through, path, *flags]
     if subprocess.run(list(map(str, command)), stdout=subprocess.DEVNULL).returncode:
         raise UsageError(f"{path} failed; see above")

@@ -29,6 +29,7 @@ ORDER = [  # each may import only what comes before it
     "utils.runs",
     "utils.pooling",
     "utils.extract",
+    "utils.predict",
     "utils.study",
 ]
 COMMANDS = {"utils/report/__main__.py", "datasets/ntu_prepare.py"}

@@ -17,6 +17,7 @@ from utils.report import write_report
 from utils.report.board import write_training
 from utils.report.contents import FOUND
 from utils.results.baselines import baseline_scores, ensemble_scores
+from utils.results.predictions import write_predictions
 from utils.results.robustness import evaluate_missing, format_missing
 from utils.results.simple import regressions
 from utils.results.statistics import significance
@@ -58,7 +59,8 @@ class FoundRun:
         self.run, self.folder, self.network, self.modalities = run, folder, network, modalities
         check_memory(network, splits, run.device)
         self.splits = {name: split.to(run.device) for name, split in splits.items()}
-        self.facts: dict[str, Any] = {"sizes": [len(widths) for widths in network.feature_layout.widths], **facts}
+        widths = network.feature_layout.widths
+        self.facts: dict[str, Any] = {"sizes": list(map(len, widths)), "widths": widths, **facts}
         self.row = Row(FOUND, configuration=network.configuration, baseline=False, parameters=parameters(network))
         self.rows: list[Row] = []  # of everything else
         self.scores: dict[str, Tensor] = {}  # of the found network, by split
@@ -181,7 +183,8 @@ class FoundRun:
 
     def test(self, missing: bool) -> None:
         """Compare the network with its baselines on test; `missing` also mutes or disturbs each modality."""
-        scores, labels = self.scores or self._scores(self.network), self.splits["test"].labels
+        self.scores, labels = self.scores or self._scores(self.network), self.splits["test"].labels
+        scores = self.scores
         self.row.judge(scores, self.splits)
         self.facts |= {"f1": f1_scores(scores["test"], labels), **compare(self.row, self.rows, self.run.seed)}
         if labels.ndim == 2:
@@ -205,6 +208,10 @@ class FoundRun:
         results = self._write(rows)
         with whole_file(self.folder / "test_correct.npy") as file:
             np.save(file, np.stack([row.correct for row in rows if row.correct is not None]))
+        labels = {name: self.splits[name].labels for name in self.scores}
+        parts = {name: (scores, labels[name]) for name, scores in self.scores.items()}
+        names, multi_label = results.get("class_names") or (), self.network.settings.multi_label
+        write_predictions(self.folder / "predictions.csv", parts, multi_label, names)
         print(format_table(rows))
         if "verdict" in results:
             print(results["verdict"])
