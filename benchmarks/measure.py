@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))  # also for the scripts, which import this module first
+sys.path.insert(0, str(Path(__file__).parents[1]))  # also for the scripts, which import this module first
 
 from models.lenet import LeNet
 from utils.errors import UsageError
 from utils.search.space import Configuration, Space
 from utils.training.batches import CPU, ArraySplit, Batches
+
+ROOT = Path(__file__).parents[1]
 
 
 def seconds_of(work: Callable[[], object], repeats: int, device: torch.device = CPU) -> list[float]:

@@ -1,5 +1,6 @@
 """Search and found network over features of one's own, through their command lines; asserts on what they wrote."""
 
+import argparse
 import csv
 import importlib
 import json
@@ -12,7 +13,9 @@ import numpy as np
 import pytest
 import torch
 
+from utils import predict
 from utils.errors import DataError
+from utils.runs.flags import scale_epochs
 from utils.search.loop import SearchError
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("own data")]  # one process runs the example
@@ -180,6 +183,74 @@ def test_a_found_network_is_better_than_each_modality_alone(found, home):
     assert state["fusion_layers.0.0.weight"].shape == (64, 64 + 64 + 16)
     assert state["fusion_layers.1.0.weight"].shape == (64, 16 + 64 + 64)
     assert list((home / "runs/views/tensorboard").iterdir())
+
+
+@pytest.mark.slow
+def test_several_networks_of_a_search_are_trained_and_averaged_and_predict(search, home, run_here, monkeypatch, capsys):
+    (home / "data/digits/classes.txt").write_text("\n".join(f"digit {i}" for i in range(10)))
+    flags = ("--conf", "runs/skips/best.json", "--inner_representation_size", 16, "--no-verbose", "--no-baselines")
+    flags += ("--retrain_top", 2, "--ensemble", "--class_weights", "balanced", "--epochs", 30, "--patience", 2)
+    run_here(FOUND, *DIGITS, *flags, "--run_dir", "runs/top")
+    (home / "data/digits/classes.txt").unlink()
+    results, best = read(home / "runs/top/results.json"), read(home / "runs/skips/best.json")
+    ensemble, other, found = results["rows"][5:]
+    assert ensemble["name"] == "ensemble of 2"
+    assert not any(row["baseline"] for row in (ensemble, other, found))
+    assert {str(row["configuration"]) for row in (other, found)} == {
+        str(entry["configuration"]) for entry in best["configurations"][:2]
+    }
+    assert found["dev"] >= other["dev"]
+    assert results["configuration"] == found["configuration"]
+    assert ensemble["parameters"] == found["parameters"] + other["parameters"]
+    scores = [line["dev_accuracy"] for line in results["epochs"]]
+    assert len(scores) < 30
+    assert len(scores) - 1 - scores.index(max(scores)) == 2
+
+    checkpoint = str(home / results["checkpoint"])
+    monkeypatch.setattr(sys, "argv", ["predict", checkpoint, "data/digits/test.npz", "--out", "runs/predicted.csv"])
+    predict.main()
+    tables = {}
+    for path in ("runs/top/predictions.csv", "runs/predicted.csv"):
+        with (home / path).open(newline="") as file:
+            tables[path] = [line for line in csv.DictReader(file) if line["split"] == "test"]
+    ours, theirs = tables.values()
+    assert [line["predicted"] for line in ours] == [line["predicted"] for line in theirs]
+    assert ours[0]["predicted"].startswith("digit ")
+    right = sum(line["predicted"] == line["label"] for line in ours)
+    assert right / len(ours) == pytest.approx(found["test"], abs=1e-6)
+    for one, other in zip(ours, theirs, strict=True):
+        values = [float(line[f"p({line['predicted']})"]) for line in (one, other)]
+        assert values[0] == pytest.approx(values[1], abs=1e-4)
+    assert "digit 3" in (home / "runs/top/report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("samples", "given", "epochs", "cycle"),
+    [
+        (55_000, {}, 3, 1.0),  # as published for AV-MNIST
+        (1_000_000, {}, 3, 1.0),
+        (1000, {}, 162, 54.0),  # cycles of 54 and 108 epochs
+        (64, {}, 2579, 2579 / 3),
+        (1000, {"epochs": 30}, 30, 10.0),
+        (1000, {"Ti": 2.0}, 162, 2.0),
+    ],
+)
+def test_smaller_data_gets_more_epochs_by_default(samples, given, epochs, cycle, capsys):
+    args = argparse.Namespace(**{"epochs": None, "Ti": None, "batchsize": 32, "verbose": True, **given})
+    scale_epochs(args, samples, epochs=3, period=1)
+    assert (args.epochs, args.Ti) == (epochs, pytest.approx(cycle))
+    assert capsys.readouterr().out == f"training for {epochs} epochs of {-(-samples // 32)} steps (--epochs)\n"
+
+
+def test_a_best_candidate_below_a_baseline_is_told(home, run_here):
+    flags = ("--epochs", 1, "--eta_max", 1e-5, "--search_iterations", 1, "--max_fusions", 1, "--no-verbose")
+    printed = run_here(SEARCH, *DIGITS, *flags, "--run_dir", "runs/poor")
+    best = read(home / "runs/poor/best.json")
+    highest = max(best["baselines"], key=lambda row: row["dev"])
+    assert best["advice"].startswith("The best candidate (")
+    assert f"is below {highest['name']} ({100 * highest['dev']:.1f} %) on dev: try more epochs" in best["advice"]
+    assert best["advice"] in printed
+    assert best["advice"] in (home / "runs/poor/report.html").read_text()
 
 
 @pytest.mark.trained

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.results.statistics import mcnemar, paired_bootstrap
+from utils.results.statistics import mcnemar, paired, paired_bootstrap, verdict
 
 pairs = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
 
@@ -55,3 +55,28 @@ def test_unequal_shapes_are_refused(rows):
             test(*rows)
     with pytest.raises(ValueError, match="confidence=1"):
         paired_bootstrap([1], [0], seed=0, confidence=1)
+
+
+@pytest.mark.parametrize(
+    ("found", "other", "said"),
+    [
+        (
+            [1] * 60 + [0] * 40,
+            [0] * 20 + [1] * 40 + [0] * 40,
+            "ahead of the best baseline (late, 40.0 %) by 20.0 points",
+        ),
+        ([1] * 50 + [0] * 50, [1] * 51 + [0] * 49, "behind the best baseline (late, 51.0 %) by 1.0 points"),
+        ([1, 0] * 50, [0, 1] * 50, "level with the best baseline (late, 50.0 %) ("),
+    ],
+)
+def test_the_verdict_says_who_is_ahead_and_whether_that_is_clear(found, other, said):
+    lead = paired(found, other, seed=0)
+    sentence = verdict("late", np.mean(other), np.mean(found), lead)
+    assert sentence.startswith(f"The found network is {said}")
+    assert f"(95 % interval {100 * lead['low']:+.1f} to {100 * lead['high']:+.1f})" in sentence
+    clear = {1: "a clear gain", -1: "a clear loss", 0: "no clear difference"}
+    assert sentence.endswith(f": {clear[(lead['low'] > 0) - (lead['high'] < 0)]}.")
+    assert (
+        verdict("late", 0.4, 0.6, None)
+        == "The found network is ahead of the best baseline (late, 40.0 %) by 20.0 points."
+    )

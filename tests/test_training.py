@@ -21,11 +21,12 @@ from models.lenet import _MaxPool2x2
 from utils.errors import UsageError
 from utils.results.table import f1_scores
 from utils.runs.flags import check_batches
+from utils.runs.fusion_training import is_over
 from utils.seeds import derive_seed, generator
 from utils.training.batches import ArraySplit
 from utils.training.devices import Compute, KeepsBfloat16
 from utils.training.loop import evaluate, predict, train_epoch
-from utils.training.metrics import accuracy, correct, losses, scores, weighted_f1
+from utils.training.metrics import accuracy, balanced_weights, correct, losses, scores, weighted_f1
 from utils.training.rates import onecycle_rates
 
 
@@ -291,3 +292,21 @@ def test_max_pooling_equals_torch(shape, ties, channels_last, seed):
     expected.backward(gradient)
     assert torch.equal(pooled, expected)
     assert torch.equal(ours.grad, theirs.grad)
+
+
+@pytest.mark.parametrize("members", [(), (3,)])
+def test_class_weights_are_those_of_torch(members):
+    torch.manual_seed(0)
+    outputs, labels = torch.randn(*members, 30, 4), torch.arange(30) % 3  # no sample of the last class
+    weights = balanced_weights(labels, 4)
+    assert weights.tolist() == [pytest.approx(30 / 40)] * 3 + [0]
+    expected = [F.cross_entropy(one, labels, weights) for one in outputs.view(-1, 30, 4)]
+    torch.testing.assert_close(losses(outputs, labels, weights).view(-1), torch.stack(expected))
+
+
+@given(st.lists(st.integers(0, 5), max_size=12), st.integers(1, 4))
+def test_patience_ends_a_phase_after_as_many_epochs_without_a_better_one(scores, patience):
+    lines = [{"phase": "central", "dev_accuracy": 9}] + [{"phase": "all", "dev_accuracy": value} for value in scores]
+    since = len(scores) - 1 - scores.index(max(scores)) if scores else 0  # epochs after the first best one
+    assert is_over(lines, "all", patience) == (since >= patience)
+    assert not is_over(lines, "all", None)
