@@ -105,10 +105,15 @@ def test_found_network_is_trained_tested_and_saved(search, home, run):
     done = run("main_found_ntu.py", *SMALL, *flags, "--run_dir", "runs/found", "--no-verbose")
     results = read(home / "runs/found/results.json")
     assert [row["name"] for row in results["rows"]] == [
-        "rgb only",
         "skeleton only",
+        "rgb only",
         "late fusion, mean of softmax",
         "late fusion, sum of log-softmax",
+        "last features joined",
+        "random configuration",
+        "late fusion, fine-tuned",
+        "logistic regression, log-probabilities",
+        "logistic regression, last features",
         "found network",
     ]
     assert results["head"]["multitask"]  # the default of NTU

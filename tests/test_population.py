@@ -202,7 +202,7 @@ def test_a_candidate_does_not_depend_on_who_trains_beside_it():
         heads = FusedHeads(build_heads(settings)[first:last], LAYOUT)
         with limited_threads(threads):
             FusedTraining(heads, training, PLACE + first)(batches, training.rates(4), SEED)
-        return [flat.detach().clone() for flat in heads.flat]
+        return [flat.clone() for flat in heads.split(heads.flat)]
 
     together = trained(0, 6, threads=2)
     apart = trained(0, 2, threads=1) + trained(2, 6, threads=1)

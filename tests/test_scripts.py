@@ -214,10 +214,15 @@ def test_found_trains_the_best_and_its_checkpoint_tests_the_same(run, home, sear
     results = read(home / "runs/found/results.json")
     rows = {row["name"]: row for row in results["rows"]}
     assert list(rows) == [
-        "image only",
         "audio only",
+        "image only",
         "late fusion, mean of softmax",
         "late fusion, sum of log-softmax",
+        "last features joined",
+        "random configuration",
+        "late fusion, fine-tuned",
+        "logistic regression, log-probabilities",
+        "logistic regression, last features",
         "found network",
     ]
     record = read(home / "checkpoints/avmnist/image_model.json")

@@ -33,7 +33,7 @@ class AccuracyPredictor:
         self.data: dict[Configuration, float] = {}
         self.lr, self.epochs = lr, epochs
         weights, self._gradient = flatten(list(self.network.parameters()))
-        self._optimizer = FlatAdam([weights])
+        self._optimizer = FlatAdam(weights)
 
     @torch.no_grad()
     def predict(self, configurations: Sequence[Configuration]) -> np.ndarray:
@@ -62,5 +62,5 @@ class AccuracyPredictor:
         loss = F.mse_loss(self.network(rows), targets)
         self._gradient.zero_()
         loss.backward()
-        self._optimizer.step([self._gradient], self.lr)
+        self._optimizer.step(self._gradient, self.lr)
         return float(loss.detach()) * len(targets)

@@ -1,4 +1,4 @@
-"""Adam on flat vectors, in the arithmetic of `torch.optim.Adam`.
+"""Adam on a flat vector, in the arithmetic of `torch.optim.Adam`.
 
 A search makes no other optimizer: the first one of `torch.optim` imports for seconds what only compilation needs.
 """
@@ -28,45 +28,45 @@ class Optimizer(Protocol):
 
 
 class FlatAdam:
-    """The moments of flat vectors, and the step on them."""
+    """The moments of a flat vector, and the step on it."""
 
     param_groups: Sequence[dict[str, Any]] = ()  # as of `torch.optim`: the learning rate is an argument of the step
 
-    def __init__(self, vectors: Sequence[Tensor]) -> None:
-        self.vectors = vectors
-        self.state = {
-            v: {"step": torch.zeros(()), "exp_avg": torch.zeros_like(v), "exp_avg_sq": torch.zeros_like(v)}
-            for v in vectors
-        }
+    def __init__(self, weights: Tensor) -> None:
+        zeros = (torch.zeros_like(weights) for _ in range(2))
+        self.weights, self.moments = weights, dict(zip(("exp_avg", "exp_avg_sq"), zeros, strict=True))
+        self.moments["step"] = torch.zeros(())
+
+    @property
+    def state(self) -> dict[Tensor, dict[str, Tensor]]:
+        return {self.weights: self.moments}
 
     @torch.no_grad()
-    def step(self, gradients: Sequence[Tensor], rate: float) -> None:
-        """Take a step on all vectors."""
-        for weights, gradient in zip(self.vectors, gradients, strict=True):
-            state = self.state[weights]
-            state["step"] += 1
-            count = int(state["step"])
-            mean, square = state["exp_avg"].lerp_(gradient, 1 - BETA1), state["exp_avg_sq"]
-            square.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
-            root = square.sqrt().div_(math.sqrt(1 - BETA2**count)).add_(EPSILON)
-            weights.addcdiv_(mean, root, value=-rate / (1 - BETA1**count))
+    def step(self, gradient: Tensor, rate: float) -> None:
+        """Take a step."""
+        state = self.moments
+        state["step"] += 1
+        count = int(state["step"])
+        mean, square = state["exp_avg"].lerp_(gradient, 1 - BETA1), state["exp_avg_sq"]
+        square.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
+        root = square.sqrt().div_(math.sqrt(1 - BETA2**count)).add_(EPSILON)
+        self.weights.addcdiv_(mean, root, value=-rate / (1 - BETA1**count))
 
     def state_dict(self) -> dict[str, Any]:
         """The moments, in the form of `torch.optim`."""
-        return {"state": dict(enumerate(self.state.values())), "param_groups": []}
+        return {"state": {0: self.moments}, "param_groups": []}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load moments in place.
 
         Raises:
-            KeyError, RuntimeError: they are of other vectors.
+            KeyError, RuntimeError: they are of another vector.
         """
-        for i, own in enumerate(self.state.values()):
-            for name, value in own.items():
-                saved = state["state"][i][name]
-                if saved.shape != value.shape:
-                    raise RuntimeError(f"{name} must have shape {tuple(value.shape)}, but has {tuple(saved.shape)}")
-                value.copy_(saved)
+        for name, value in self.moments.items():
+            saved = state["state"][0][name]
+            if saved.shape != value.shape:
+                raise RuntimeError(f"{name} must have shape {tuple(value.shape)}, but has {tuple(saved.shape)}")
+            value.copy_(saved)
 
 
 def flatten(parameters: Sequence[nn.Parameter]) -> tuple[Tensor, Tensor]:

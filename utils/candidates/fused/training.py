@@ -23,23 +23,30 @@ STEPS_AT_ONCE = 512  # of every candidate on the same rows, which are gathered o
 
 
 class FusedHeads(nn.Module):
-    """Fusion heads without batch norm or alphas, each with its central weights in one flat array, see `fused.epoch`.
+    """Fusion heads without batch norm or alphas, whose central weights lie in one flat array, see `fused.epoch`.
 
-    The parameters of a head are views of its array; the state of this module is the arrays.
+    The parameters of a head are views of its part; the state of this module is the array.
     """
+
+    flat: Tensor
 
     def __init__(self, heads: Sequence[FusionHead], layout: FeatureLayout) -> None:
         super().__init__()
         self.layout, self.settings = layout, heads[0].settings
         self.heads = tuple(heads)  # not registered
-        self.flat = [_flatten(head) for head in heads]
-        for k, flat in enumerate(self.flat):
-            self.register_buffer(f"flat_{k}", flat)
+        self.sizes = [sum(rows * width for rows, width in _shapes(head)) for head in heads]
+        self.register_buffer("flat", torch.zeros(sum(self.sizes)))
+        for head, part in zip(heads, self.split(self.flat), strict=True):
+            _flatten(head, part)
         self.pool = ThreadPoolExecutor(torch.get_num_threads())
         shape = (self.settings.inner_size, layout.num_outputs)
         self.described = [
             describe(_spans(head, layout), np.array([row[-1] for row in head.configuration]), *shape) for head in heads
         ]
+
+    def split(self, flat: Tensor) -> tuple[Tensor, ...]:
+        """Split an array like the flat one into the parts of each head."""
+        return flat.split(self.sizes)
 
     def member_state(self, member: int) -> dict[str, Tensor]:
         """Return the central weights of one head under their published names."""
@@ -60,21 +67,27 @@ class FusedHeads(nn.Module):
     def _predict(self, k: int, rows: np.ndarray) -> np.ndarray:
         logits = np.empty((len(rows), self.layout.num_outputs), np.float32)
         buffers = self.make_buffers(k, SAMPLES_AT_ONCE)
-        predict(logits, self.flat[k].numpy(), self.described[k], buffers, rows, SAMPLES_AT_ONCE)
+        predict(logits, self.split(self.flat)[k].numpy(), self.described[k], buffers, rows, SAMPLES_AT_ONCE)
         return logits
 
 
-def _flatten(head: FusionHead) -> Tensor:
-    """Move the central weights of a head to one array, (inputs and bias, padded units) of each layer in turn."""
-    linears = [module for module in head.modules() if isinstance(module, nn.Linear)]  # the classifier is the last
-    shapes = [(linear.in_features + 1, padded(linear.out_features)) for linear in linears]
-    flat = torch.zeros(sum(rows * width for rows, width in shapes))
+def _linears(head: FusionHead) -> list[nn.Linear]:
+    return [module for module in head.modules() if isinstance(module, nn.Linear)]  # the classifier is the last
+
+
+def _shapes(head: FusionHead) -> list[tuple[int, int]]:
+    """(inputs and bias, padded units) of each layer."""
+    return [(linear.in_features + 1, padded(linear.out_features)) for linear in _linears(head)]
+
+
+def _flatten(head: FusionHead, flat: Tensor) -> None:
+    """Move the central weights of a head to its part of the flat array, one layer after the other."""
+    shapes = _shapes(head)
     parts = flat.split([rows * width for rows, width in shapes])
-    for linear, part, shape in zip(linears, parts, shapes, strict=True):
+    for linear, part, shape in zip(_linears(head), parts, shapes, strict=True):
         block = part.view(shape)[:, : linear.out_features]
         block[:-1], block[-1] = linear.weight.detach().T, linear.bias.detach()
         linear.weight.data, linear.bias.data = block[:-1].T, block[-1]
-    return flat
 
 
 def _spans(head: FusionHead, layout: FeatureLayout) -> np.ndarray:
@@ -106,32 +119,32 @@ class FusedTraining:
             hot = own if own.ndim == 2 else F.one_hot(own, self.heads.layout.num_outputs)
             used = np.array([next(rates) for _ in range(-(-len(chosen) // size))])
             piece = (rows, hot.float().numpy(), used, number * STEPS_AT_ONCE, size, seed)
-            for call in [self.heads.pool.submit(self._train, k, *piece) for k in range(len(self.heads.flat))]:
+            for call in [self.heads.pool.submit(self._train, k, *piece) for k in range(len(self.heads.heads))]:
                 call.result()
+            self.optimizer.moments["step"] += len(used)
         return EpochResult(rate=float(used[-1]))
 
     def _train(
         self, k: int, rows: np.ndarray, targets: np.ndarray, rates: np.ndarray, batch: int, size: int, seed: int
     ) -> None:
         """Train one head for the steps from the batch number `batch` on."""
-        flat, shape = self.heads.flat[k], self.heads.settings
-        state = self.optimizer.state[flat]
+        moments, shape = self.optimizer.moments, self.heads.settings
+        arrays = (self.optimizer.weights, moments["exp_avg"], moments["exp_avg_sq"])
         limit = threshold(shape.dropout) if shape.dropout > 0 else 0
         mask = (np.uint32(limit), np.float32(1 / (1 - shape.dropout)), batch, self.place + k, np.uint64(seed))
         train_steps(
-            *(x.numpy() for x in (flat, state["exp_avg"], state["exp_avg_sq"])),
+            *(self.heads.split(x)[k].numpy() for x in arrays),
             self.heads.described[k],
             self.heads.make_buffers(k, size),
             rows,
             targets,
             size,
             rates,
-            int(state["step"]),
+            int(moments["step"]),
             self.settings.weight_decay,
             mask,
             shape.multi_label,
         )
-        state["step"] += len(rates)
 
 
 def is_compiled() -> bool:
