@@ -1,7 +1,7 @@
 """Search for which features of the AV-MNIST networks to fuse, and how.
 
     python main_searchable_avmnist.py                    # after train_image.py and train_audio.py
-    python main_searchable_avmnist.py --randsearch       # random search with as many trainings
+    python main_searchable_avmnist.py --search random    # random search with as many trainings
     python main_searchable_avmnist.py --features live    # through both networks in train mode, as published
 
 A configuration row is [audio feature 0..4, image feature 0..2, activation (0 ReLU, 1 sigmoid)]. The run folder receives
@@ -59,7 +59,7 @@ def main() -> None:
         "data": data_identity(data, ["train"], dev_samples=args.dev_samples),
     }
 
-    with open_search(run, settings, space, MODALITIES, inputs, args.randsearch) as search:
+    with open_search(run, settings, space, MODALITIES, inputs, search_flags.at_random(args)) as search:
         # Feature bank: what the frozen networks compute for every sample, once for all candidates
         evaluator: CachedEvaluator | LiveEvaluator
         if args.features == "cached":

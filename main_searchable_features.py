@@ -57,7 +57,7 @@ def main() -> None:
     inputs = {"data": data.checksums}
 
     named = data.feature_names if data.module_names else ()
-    with open_search(run, settings, space, data.modalities, inputs, args.randsearch, named) as search:
+    with open_search(run, settings, space, data.modalities, inputs, search_flags.at_random(args), named) as search:
         # Feature bank
         bank = bank_of_features(FeatureLayout(data.widths, data.num_outputs, data.has_logits), splits)
         if head.standardize:

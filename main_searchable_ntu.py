@@ -57,7 +57,7 @@ def main() -> None:
         "data": fingerprints | {"crops": args.seed},
     }
 
-    with open_search(run, settings, space, MODALITIES, inputs, args.randsearch) as search:
+    with open_search(run, settings, space, MODALITIES, inputs, search_flags.at_random(args)) as search:
         # Feature bank: what the frozen networks compute for every sample, one pass of random crops per epoch
         evaluator: CachedEvaluator | LiveEvaluator
         if args.features == "cached":

@@ -279,9 +279,36 @@ def test_found_takes_published_numbers_and_lists(run, home, checkpoints):
     assert rates[0] < rates[1] <= 1e-3
 
 
+@pytest.mark.slow
+def test_features_of_networks_are_standardized_if_asked(run, home, search):
+    bank = set((home / "checkpoints/avmnist/feature_bank").iterdir())
+    flags = ("--epochs", 1, "--max_fusions", 1, "--search_iterations", 1, "--standardize", "--no-verbose")
+    run("main_searchable_avmnist.py", *flags, "--run_dir", "runs/standard")
+    assert set((home / "checkpoints/avmnist/feature_bank").iterdir()) == bank  # which holds features as they are
+    plain, standard = (
+        [line["accuracies"][0] for line in read_journal(folder) if line["kind"] == "candidate"][:30]
+        for folder in (search, home / "runs/standard")
+    )
+    assert plain != standard
+    small = ("--inner_representation_size", 8, "--no-verbose")
+    found = ("--conf", "[[4,2,0]]", "--epochs", 1, "--limit_train", 64, "--standardize", "--no-baselines")
+    run("main_found_avmnist.py", *found, *small, "--run_dir", "runs/standard_found")
+    results = read(home / "runs/standard_found/results.json")
+    state = torch.load(home / results["checkpoint"], weights_only=True)
+    assert state["feature_mean"].shape == state["feature_scale"].shape == (93 + 21,)
+    test = ("--conf", "[[4,2,0]]", *small, "--test_cp", results["checkpoint"])
+    run("main_found_avmnist.py", *test, "--standardize", "--run_dir", "runs/standard_tested")
+    assert read(home / "runs/standard_tested/results.json")["rows"][0]["test"] == results["rows"][-1]["test"]
+    refused = run("main_found_avmnist.py", *test, code=2).stderr
+    assert "was trained with standardize=True, but this command has standardize=False; give --standardize" in refused
+
+
 @pytest.mark.parametrize(
     ("script", "flags", "message"),
     [
+        ("main_searchable_avmnist.py", ("--features", "live", "--standardize"), "use it with --features cached"),
+        ("main_found_avmnist.py", ("--retrain_top", "2"), "needs a search's best.json"),
+        ("main_found_avmnist.py", ("--ensemble",), "--ensemble averages the networks of --retrain_top"),
         ("main_found_avmnist.py", ("--conf", "9"), "published configurations 0 to 4"),
         ("main_found_avmnist.py", ("--conf", "[[5,0,0]]"), "needs 3 numbers from 0 to [4, 2, 3]"),
         ("main_found_avmnist.py", ("--conf", "nowhere.json"), "nowhere.json"),

@@ -1,4 +1,4 @@
-"""What the tests that kill share: the fork server, small data, counts of faults.
+"""What the tests that kill share: small data, counts of faults.
 
 With MFAS_FAULTS naming a file, each test that injects faults appends a line of JSON to it; then
 `python -m tests.reliability.summary FILE` prints the table of docs/reliability.md.
@@ -14,17 +14,10 @@ from pathlib import Path
 import pytest
 
 from tests.ntu_samples import write_samples
-from tests.reliability.harness import Server, Tally
+from tests.reliability.harness import Tally
 from tests.test_avmnist_gen import originals  # noqa: F401 - a fixture here too
 
 TALLY = pytest.StashKey[Tally]()
-
-
-@pytest.fixture(scope="session")
-def server(tmp_path_factory):
-    server = Server(tmp_path_factory.mktemp("logs"))
-    yield server
-    server.close()
 
 
 @pytest.fixture(scope="session")

@@ -45,12 +45,12 @@ class Life:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._handle, number)
 
-    def wait(self) -> int:
+    def wait(self, timeout: float = TIMEOUT) -> int:
         """Its exit code; below 0 the signal that killed it."""
         if self.code is None:
-            if not self.ends(TIMEOUT):
+            if not self.ends(timeout):
                 self.send(signal.SIGKILL)
-                raise AssertionError(f"no end after {TIMEOUT} s\n{self.output}\n{self.errors}")
+                raise AssertionError(f"no end after {timeout} s\n{self.output}\n{self.errors}")
             self.code = self._reap()
             os.close(self._handle)
         return self.code

@@ -37,7 +37,7 @@ MODULES = (  # what the scripts import, and what they import late
     "matplotlib.font_manager",
     "torch._dynamo",
 )
-STARTED_AS_MODULE = "datasets.ntu_prepare"
+STARTED_AS_MODULES = ("datasets.ntu_prepare", "utils.predict", "utils.study")
 
 
 def run_child(request: dict) -> int:
@@ -54,7 +54,8 @@ def run_child(request: dict) -> int:
     for seed in (random.seed, np.random.seed, torch.manual_seed):  # as in a new process: unknown
         seed(int.from_bytes(os.urandom(4), "little"))
     script, *arguments = request["command"]
-    hooks.install(request["cwd"], request.get("log"), request.get("fault"))
+    if request.get("log") or request.get("fault"):
+        hooks.install(request["cwd"], request.get("log"), request.get("fault"))
     try:
         if script.endswith(".py"):
             sys.argv = [str(ROOT / script), *arguments]
@@ -78,7 +79,7 @@ def run_child(request: dict) -> int:
 
 def main() -> None:
     for name in MODULES:
-        if name != STARTED_AS_MODULE:
+        if name not in STARTED_AS_MODULES:
             importlib.import_module(name)
     answers = os.dup(1)
     os.dup2(2, 1)

@@ -26,12 +26,13 @@ def add_search_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--lr_surrogate", type=flags.RATE, default=1e-3, help="learning rate of the surrogate")
     group.add_argument("--epochs_surrogate", type=cli.integer(1, 100_000), default=50, help="surrogate epochs per step")
     group.add_argument(
-        "--randsearch",
-        type=cli.boolean,
-        nargs="?",
-        const=True,
-        default=False,
-        help="random search with as many trainings instead",
+        "--search",
+        choices=("published", "random"),
+        default="published",
+        help="published: sequential, guided by the surrogate; random: as many trainings, drawn at random",
+    )
+    group.add_argument(
+        "--randsearch", type=cli.boolean, nargs="?", const=True, default=False, help="the same as --search random"
     )
     group.add_argument(
         "--with_random", action="store_true", help="also run a random search with as many trainings for comparison"
@@ -69,14 +70,19 @@ def add_feature_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def at_random(args: argparse.Namespace) -> bool:
+    """Return True for a random search."""
+    return args.randsearch or args.search == "random"
+
+
 def search_settings(args: argparse.Namespace) -> SearchSettings:
     """Settings of the search.
 
     Raises:
         UsageError: `--with_random` is given to a random search.
     """
-    if args.randsearch and args.with_random:
-        raise UsageError("--randsearch is a random search already; leave out --with_random")
+    if at_random(args) and args.with_random:
+        raise UsageError("this is a random search already; leave out --with_random")
     return SearchSettings(**{field.name: getattr(args, field.name) for field in dataclasses.fields(SearchSettings)})
 
 
