@@ -74,7 +74,7 @@ def main() -> None:
     }
     on_device(network, run.device)
 
-    facts = {"features": data.feature_names, "class_names": data.class_names}
+    facts = {"features": data.feature_names if data.module_names else None, "class_names": data.class_names}
 
     with open_training(run, inputs) as folder:
         found = FoundRun(run, folder, network, splits, data.modalities, facts)

@@ -97,8 +97,9 @@ def most_confused(cells: Confusion) -> list[tuple[str, str, str, str]]:
     rows = []
     for i in wrong[np.argsort(-cells.counts[wrong], kind="stable")][:SHOWN]:
         true, count = cells.true[i], cells.counts[i]
-        named = (cells.name(int(true)), cells.name(int(cells.predicted[i])))
-        rows.append((*named, f"{count:g}", percent(count / samples[true])))
+        names = cells.names or range(cells.classes)
+        pair = str(names[true]), str(names[cells.predicted[i]])
+        rows.append((*pair, f"{count:g}", percent(count / samples[true])))
     return rows
 
 
