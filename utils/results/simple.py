@@ -13,6 +13,7 @@ from utils.training.batches import Split
 from utils.training.loop import unimodal_outputs
 
 MOST_ITERATIONS = 500
+MOST_PRODUCTS = 1e10  # of one iteration: samples x columns x classes
 
 
 def regressions(
@@ -20,7 +21,8 @@ def regressions(
 ) -> Iterator[tuple[str, int, dict[str, Tensor], float]]:
     """Fit on train; yield name, number of weights, scores (N, C) by split (1 for predicted classes), and seconds.
 
-    One regression is on the log-probabilities of all networks if they are known, one on their last features, joined.
+    One regression is on the log-probabilities of all networks if they are known, one on their last features, joined. A
+    regression that would take far longer than the rest is left out.
     """
     labels, classes = splits["train"].labels.cpu(), network.settings.num_outputs
     outputs = {name: unimodal_outputs(network, split) for name, split in splits.items()}
@@ -30,6 +32,8 @@ def regressions(
         joined = {name: torch.cat([known(x) for x in logits], dim=1) for name, (_, logits) in outputs.items()}
         inputs = {"log-probabilities": joined, **inputs}
     for what, table in inputs.items():
+        if len(labels) * table["train"].shape[1] * classes > MOST_PRODUCTS:
+            continue
         weights = (table["train"].shape[1] + 1) * classes
         started = time.perf_counter()
         scores = _fit_and_predict(table, labels, classes, balanced)
