@@ -16,6 +16,7 @@ of that size, whichever takes longer.
 import argparse
 import dataclasses
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -42,7 +43,10 @@ SAMPLED = 15  # configurations whose published steps are timed in a repeat
 CHECKPOINTS = ("audio_model.pkl", "image_model.pkl")
 UNITS = {  # what is printed of each repeat's figures: unit and factor
     **dict.fromkeys(("published_training_step", "published_evaluation_step"), ("ms", 1e3)),
-    **dict.fromkeys(("published_search", "search_process", "extraction", "training", "surrogate", "other"), ("s", 1)),
+    **dict.fromkeys(
+        ("published_search", "search_process", "second_search", "extraction", "training", "surrogate", "other"),
+        ("s", 1),
+    ),
     "flops": ("GFLOP/s", 1e-9),
     "bytes": ("GB/s", 1e-9),
 }
@@ -117,7 +121,31 @@ class Run:
     best: dict  # best.json
     configurations: list[Configuration]  # that it trained
     seconds: float  # of the process, from start to end
+    again: float  # of a second search on the same networks, which finds the feature bank
     resident_gb: float
+
+
+def process_seconds(flags: Sequence[object]) -> float:
+    """Seconds of a search, from the start of its process to the end."""
+    (seconds,) = seconds_of(lambda: run_script("main_searchable_avmnist.py", [*flags, "--no-verbose"]), 1)
+    return seconds
+
+
+def compile_seconds(datadir: Path, checkpointdir: Path) -> float:
+    """Seconds by which the first search on a machine, which compiles, takes longer than the next one."""
+    small = ["--limit_train", 64, "--limit_dev", 6, "--max_fusions", 1, "--search_iterations", 1]
+    seconds = []
+    with tempfile.TemporaryDirectory() as name:
+        os.environ["NUMBA_CACHE_DIR"] = name
+        for number in range(2):
+            folder = Path(name) / str(number)
+            folder.mkdir()
+            for checkpoint in CHECKPOINTS:
+                (folder / checkpoint).write_bytes((checkpointdir / checkpoint).read_bytes())
+            folders = ["--datadir", datadir, "--checkpointdir", folder, "--run_dir", folder / "run"]
+            seconds.append(process_seconds([*folders, *small]))
+        del os.environ["NUMBA_CACHE_DIR"]
+    return seconds[0] - seconds[1]
 
 
 def run_search(datadir: Path, checkpointdir: Path, flags: Sequence[object]) -> Run:
@@ -130,10 +158,11 @@ def run_search(datadir: Path, checkpointdir: Path, flags: Sequence[object]) -> R
         through = ["-c", WATCHED, folder / "memory"]
         run_script("main_searchable_avmnist.py", [*folders, "--no-verbose", *flags], through)
         seconds = time.perf_counter() - started
+        again = process_seconds([*folders[:-1], folder / "again", *flags])
         best = json.loads((folder / "run/best.json").read_text())
         journal = map(json.loads, (folder / "run/journal.jsonl").read_text().splitlines())
         trained = [as_configuration(line["configuration"]) for line in journal if line["kind"] == "candidate"]
-        return Run(best, trained, seconds, int((folder / "memory").read_text()) * 1024 / 1e9)
+        return Run(best, trained, seconds, again, int((folder / "memory").read_text()) * 1024 / 1e9)
 
 
 def limit(configurations: Sequence[Configuration], steps: int, repeats: int) -> tuple[dict[str, dict], float]:
@@ -166,6 +195,7 @@ def print_table(figures: dict) -> None:
         values = "".join(f"{factor * value:12.2f}" for value in figures[name].values())
         print(f"{name.replace('_', ' ') + ', ' + unit:38}{values}")
     print(f"{'limit of the arithmetic, s':38}{figures['limit_seconds']:12.2f}")
+    print(f"{'compilation, once, s':38}{figures['compile_seconds']:12.2f}")
     print(f"{'largest resident memory, GB':38}{figures['resident_gb']:12.2f}")
     for name in ("ratio_total", "ratio_training", "floor_multiple"):
         print(f"{name:38}" + "".join(f"{value:12.1f}" for value in figures[name].values()))
@@ -203,6 +233,7 @@ def measured(runs: Sequence[Run], published: Sequence[dict[str, float]], counts:
         **{f"published_{name}_step": spread([p[name] for p in published]) for name in published[0]},
         "published_search": spread(searches),
         "search_process": spread(processes),
+        "second_search": spread([run.again for run in runs]),
         **{part: spread(seconds) for part, seconds in parts.items()},
         **rates,
         "limit_seconds": least,
@@ -233,7 +264,9 @@ def main() -> None:
             runs.append(run_search(datadir, checkpointdir, flags))
             say(f"repeat {repeat + 1} of {args.repeats}: published loop on {torch.get_num_threads()} threads")
             published.append(published_steps(runs[0].configurations, repeat))
-    figures = measured(runs, published, counts)
+        say("compilation")
+        compiling = compile_seconds(datadir, checkpointdir)
+    figures = measured(runs, published, counts) | {"compile_seconds": compiling}
     print_table(figures)
     if args.out:
         write_json(args.out, figures)

@@ -115,6 +115,8 @@ def test_search_cost(run_script, tmp_path):
         figures["published_search"]["median"] / figures["search_process"]["median"]
     )
     assert figures["floor_multiple"]["lowest"] > 1
+    check_spread(figures["second_search"])
+    assert figures["compile_seconds"] > 0
     assert 0.1 < figures["resident_gb"] < 4
 
 
