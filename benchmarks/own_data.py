@@ -2,8 +2,9 @@
 
     python benchmarks/own_data.py --out studies/own_data --seeds 0 1 2
 
-Each data set is cut into modalities, each of which gets a network of its own; `python -m utils.study` does the rest,
-and the same command resumes it. Prints and writes (own_data.json) every method's mean test accuracy over the seeds.
+Each data set is cut into modalities, each of which gets a network of its own; `python -m utils.study` does the rest, to
+which other flags than those below go. The same command resumes. Prints and writes (own_data.json) every method's mean
+test accuracy over the seeds.
 """
 
 import math
@@ -87,12 +88,12 @@ def write_data(name: str, folder: Path) -> None:
         write_features(folder, split, extractors, [(*(x[chosen] for x in views.values()), labels[chosen])])
 
 
-def study(name: str, out: Path, seeds: Sequence[int]) -> list[dict[str, float]]:
-    """Test accuracy of each method by name, for each seed."""
+def study(name: str, out: Path, seeds: Sequence[int], more: Sequence[str]) -> list[dict[str, float]]:
+    """Test accuracy of each method by name, for each seed; `more` flags go to the study."""
     folder = out / name.replace(",", "").replace(" ", "-")
     if not (folder / "data/test.npz").exists():
         write_data(name, folder / "data")
-    flags = ["--datadir", folder / "data", "--checkpointdir", folder / "checkpoints", "--no-verbose"]
+    flags = ["--datadir", folder / "data", "--checkpointdir", folder / "checkpoints", "--no-verbose", *more]
     command = [sys.executable, "-m", "utils.study", "features", "--out", folder / "study", *flags, "--seeds", *seeds]
     if subprocess.run(list(map(str, command)), cwd=ROOT).returncode:
         raise UsageError("the study failed; see above")
@@ -112,7 +113,7 @@ def print_table(found: dict[str, list[dict[str, float]]]) -> None:
         cells = [shown([100 * run[name] for run in runs]) for runs in found.values()]
         print(f"{name:40}" + "".join(f"{cell:>22}" for cell in cells))
     leads = [100 * (run[FOUND] - max(run[name] for name in LATE)) for runs in found.values() for run in runs]
-    error = statistics.stdev(leads) / math.sqrt(len(leads))
+    error = statistics.stdev(leads) / math.sqrt(len(leads)) if len(leads) > 1 else math.nan
     print(
         f"found network minus the better late fusion: {statistics.mean(leads):+.2f} points, standard error {error:.2f}"
     )
@@ -127,9 +128,10 @@ def main() -> None:
     parser = cli.make_parser(__doc__)
     parser.add_argument("--seeds", type=cli.SEED, nargs="+", default=[0, 1, 2], help="seeds, such as 0 1 2")
     parser.add_argument("--out", type=Path, required=True, help="folder of data and studies")
-    args = parser.parse_args()
+    parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA), help="data sets")
+    args, more = parser.parse_known_args()
     out = args.out.resolve()
-    found = {name: study(name, out, args.seeds) for name in DATA}
+    found = {name: study(name, out, args.seeds, more) for name in args.data}
     write_json(out / "own_data.json", found)
     print_table(found)
 

@@ -195,7 +195,8 @@ def print_table(figures: dict) -> None:
         values = "".join(f"{factor * value:12.2f}" for value in figures[name].values())
         print(f"{name.replace('_', ' ') + ', ' + unit:38}{values}")
     print(f"{'limit of the arithmetic, s':38}{figures['limit_seconds']:12.2f}")
-    print(f"{'compilation, once, s':38}{figures['compile_seconds']:12.2f}")
+    if "compile_seconds" in figures:
+        print(f"{'compilation, once, s':38}{figures['compile_seconds']:12.2f}")
     print(f"{'largest resident memory, GB':38}{figures['resident_gb']:12.2f}")
     for name in ("ratio_total", "ratio_training", "floor_multiple"):
         print(f"{name:38}" + "".join(f"{value:12.1f}" for value in figures[name].values()))
@@ -211,6 +212,7 @@ def parse_args() -> argparse.Namespace:
     group = parser.add_argument_group("measurement")
     group.add_argument("--repeats", type=cli.COUNT, default=3, help="whole searches, and repeats of all else")
     group.add_argument("--quick", action="store_true", help="the same as --train 5500 --dev 500 --repeats 2")
+    group.add_argument("--compilation", action="store_true", help="also time the compilation of the first search")
     group.add_argument("--out", type=Path, help="write the figures to this JSON file")
     cli.add_verbosity(parser)
     args = parser.parse_args()
@@ -264,9 +266,8 @@ def main() -> None:
             runs.append(run_search(datadir, checkpointdir, flags))
             say(f"repeat {repeat + 1} of {args.repeats}: published loop on {torch.get_num_threads()} threads")
             published.append(published_steps(runs[0].configurations, repeat))
-        say("compilation")
-        compiling = compile_seconds(datadir, checkpointdir)
-    figures = measured(runs, published, counts) | {"compile_seconds": compiling}
+        compiling = {"compile_seconds": compile_seconds(datadir, checkpointdir)} if args.compilation else {}
+    figures = measured(runs, published, counts) | compiling
     print_table(figures)
     if args.out:
         write_json(args.out, figures)
