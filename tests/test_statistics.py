@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.results.statistics import mcnemar, paired, paired_bootstrap, verdict
+from utils.results.statistics import mcnemar, paired, paired_bootstrap, signed, verdict
 
 pairs = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
 
@@ -73,10 +73,14 @@ def test_the_verdict_says_who_is_ahead_and_whether_that_is_clear(found, other, s
     lead = paired(found, other, seed=0)
     sentence = verdict("late", np.mean(other), np.mean(found), lead)
     assert sentence.startswith(f"The found network is {said}")
-    assert f"(95 % interval {100 * lead['low']:+.1f} to {100 * lead['high']:+.1f})" in sentence
+    assert f"(95 % interval {signed(100 * lead['low'])} to {signed(100 * lead['high'])})" in sentence
     clear = {1: "a clear gain", -1: "a clear loss", 0: "no clear difference"}
     assert sentence.endswith(f": {clear[(lead['low'] > 0) - (lead['high'] < 0)]}.")
     assert (
         verdict("late", 0.4, 0.6, None)
         == "The found network is ahead of the best baseline (late, 40.0 %) by 20.0 points."
     )
+
+
+def test_small_differences_have_no_negative_zero():
+    assert [signed(x) for x in (-0.04, 0.04, -0.06, 12.34)] == ["+0.0", "+0.0", "-0.1", "+12.3"]

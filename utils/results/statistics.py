@@ -91,15 +91,20 @@ def verdict(name: str, test: float, found: float, lead: Mapping[str, Any] | None
         found: test score of the found network.
         lead: see `paired`; None for multi-label data.
     """
-    points = 100 * (found - test)
+    points = round(100 * (found - test), 1)
     side = "level with" if points == 0 else "ahead of" if points > 0 else "behind"
     by = f" by {abs(points):.1f} points" if points else ""
     if lead is None:
         return f"The found network is {side} the best baseline ({name}, {100 * test:.1f} %){by}."
     low, high = 100 * lead["low"], 100 * lead["high"]
     gain = "a clear gain" if low > 0 else "a clear loss" if high < 0 else "no clear difference"
-    interval = f"{100 * lead['confidence']:.0f} % interval {low:+.1f} to {high:+.1f}"
+    interval = f"{100 * lead['confidence']:.0f} % interval {signed(low)} to {signed(high)}"
     return f"The found network is {side} the best baseline ({name}, {100 * test:.1f} %){by} ({interval}): {gain}."
+
+
+def signed(points: float) -> str:
+    """A difference in points with its sign, such as +0.4; never -0.0."""
+    return f"{round(points, 1) + 0.0:+.1f}"
 
 
 def _pair(correct_a: ArrayLike, correct_b: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

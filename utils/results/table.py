@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from models.fusion import FusionNetwork
-from utils.results.statistics import paired, verdict
+from utils.results.statistics import paired, signed, verdict
 from utils.search.space import Configuration, format_configuration
 from utils.seeds import derive_seed
 from utils.training.batches import Split
@@ -141,5 +141,5 @@ def format_p(p: float) -> str:
 
 def format_lead(lead: Mapping[str, float]) -> str:
     """A difference in points with its interval, as in "+0.4 (-0.2 to +1.0)"."""
-    mean, low, high = (100 * lead[name] for name in ("mean", "low", "high"))
-    return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
+    mean, low, high = (signed(100 * lead[name]) for name in ("mean", "low", "high"))
+    return f"{mean} ({low} to {high})"
