@@ -35,7 +35,11 @@ def lead(files: RunFiles) -> tuple[float, str] | None:
         for row in rows
         if row["name"] != FOUND and row.get("baseline", True) and None not in (row["dev"], row["test"])
     ]
-    best = max((row for row in others if None not in (row["dev"], row["test"])), key=lambda r: r["dev"], default=None)
+    best = max(
+        (row for row in others if None not in (row["dev"], row["test"])),
+        key=lambda r: (r["dev"], r["test"]),
+        default=None,
+    )
     return None if best is None or found.get("test") is None else (found["test"] - best["test"], best["name"])
 
 

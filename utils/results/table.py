@@ -52,13 +52,14 @@ class Row:
 def compare(found: Row, others: Sequence[Row], seed: int) -> dict[str, object]:
     """Fill in the leads of the found network; return the verdict and McNemar's test against the baseline best on dev.
 
+    Of baselines that are level on dev, it is the one that is best on test, which is never to the found one's advantage.
     Multi-label data has no leads: weighted F1 is not a mean over samples.
     """
     for row in others:
         if found.correct is not None and row.correct is not None and found.correct.dtype == bool:
             row.lead = paired(found.correct, row.correct, derive_seed(seed, "bootstrap"))
     judged = [row for row in others if row.baseline and row.dev is not None]
-    best = max(judged, key=lambda row: row.dev or 0, default=None)
+    best = max(judged, key=lambda row: (row.dev or 0, row.test), default=None)
     if best is None:
         return {}
     said: dict[str, object] = {"verdict": verdict(best.name, best.test, found.test, best.lead)}

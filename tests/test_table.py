@@ -1,0 +1,34 @@
+"""The comparison of a found network with its baselines."""
+
+import numpy as np
+import pytest
+
+from utils.results.table import Row, compare, format_table
+
+RIGHT = np.arange(100)
+
+
+def row(name: str, dev: float, right: int, baseline: bool = True) -> Row:
+    """A row that classifies the first `right` of 100 test samples correctly."""
+    return Row(name, dev, right / 100, baseline=baseline, correct=right > RIGHT)
+
+
+def test_the_found_network_is_compared_with_the_baseline_that_is_best_on_dev():
+    found = row("found network", 0.9, 92, baseline=False)
+    others = [row("weak", 0.8, 95), row("level", 0.85, 80), row("strong", 0.85, 90), row("other", 0.99, 99, False)]
+    said = compare(found, others, seed=0)
+    assert said["mcnemar"]["against"] == "strong"  # of two that are level on dev, the better on test
+    assert str(said["verdict"]).startswith(
+        "The found network is ahead of the best baseline (strong, 90.0 %) by 2.0 points"
+    )
+    for other in others:
+        assert other.lead is not None
+        assert other.lead["mean"] == pytest.approx(found.test - other.test)
+        assert other.lead["only_found_right"] - other.lead["only_baseline_right"] == round(100 * other.lead["mean"])
+    printed = format_table([*others, found])
+    assert "strong         0.8500  0.9000" in printed
+    assert "found leads by (95 %)" in printed.splitlines()[0]
+
+
+def test_without_baselines_there_is_no_verdict():
+    assert compare(row("found network", 0.9, 92, baseline=False), [], seed=0) == {}
