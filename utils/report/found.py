@@ -30,16 +30,9 @@ def training_content(files: RunFiles) -> dict[str, object]:
 def lead(files: RunFiles) -> tuple[float, str] | None:
     """Test score of the found network minus that of the baseline that is best on dev, and the name of the latter."""
     found, rows = files.found_row, files.results.get("rows", ())
-    others = [
-        row
-        for row in rows
-        if row["name"] != FOUND and row.get("baseline", True) and None not in (row["dev"], row["test"])
-    ]
-    best = max(
-        (row for row in others if None not in (row["dev"], row["test"])),
-        key=lambda r: (r["dev"], r["test"]),
-        default=None,
-    )
+    others = [row for row in rows if row["name"] != FOUND and row.get("baseline", True)]
+    judged = [row for row in others if None not in (row["dev"], row["test"])]
+    best = max(judged, key=lambda row: (row["dev"], row["test"]), default=None)
     return None if best is None or found.get("test") is None else (found["test"] - best["test"], best["name"])
 
 
