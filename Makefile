@@ -29,7 +29,7 @@ demo: setup
 	$(BIN)/python train_audio.py --datadir $(DEMO)/data --checkpointdir $(DEMO)/checkpoints --run_dir $(DEMO)/audio --schedule onecycle
 	$(BIN)/python main_searchable_avmnist.py --datadir $(DEMO)/data --checkpointdir $(DEMO)/checkpoints --run_dir $(DEMO)/search
 	$(BIN)/python main_found_avmnist.py --datadir $(DEMO)/data --checkpointdir $(DEMO)/checkpoints --run_dir $(DEMO)/found \
-		--conf $(DEMO)/search/best.json --inner_representation_size 64 --schedule onecycle --epochs 5
+		--conf $(DEMO)/search/best.json --inner_representation_size 64 --schedule onecycle --epochs 2
 
 test: setup-test
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
