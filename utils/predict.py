@@ -45,11 +45,12 @@ def load_network(checkpoint: Path) -> tuple[FeatureNetwork, dict[str, Any]]:
     path = checkpoint.with_suffix(".json")
     if not path.exists():
         raise UsageError(f"{path} does not exist; main_found_features.py writes it beside the checkpoint")
-    results = read_json(path, FORM)
+    results = read_json(path, {})
     try:
+        conform(results, FORM)
         conform(results["head"], HEAD)
     except ValueError as error:
-        raise UsageError(f"{path}: head {error}") from None
+        raise UsageError(f"{path} is not of a network that main_found_features.py trained: {error}") from None
     head = HeadSettings(**results["head"])
     layout = FeatureLayout(tuple(map(tuple, results["widths"])), head.num_outputs, has_logits=False)
     network = FeatureNetwork(as_configuration(results["configuration"]), layout, head)
