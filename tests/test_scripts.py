@@ -256,6 +256,7 @@ def test_found_trains_the_best_and_its_checkpoint_tests_the_same(run, home, sear
 @pytest.mark.slow
 def test_found_tells_of_networks_that_are_not_those_of_the_search(run, home, search):
     few = ("--conf", "runs/search", "--inner_representation_size", 8, "--epochs", 1, "--limit_train", 64)
+    few += ("--no-baselines",)
     same = run("main_found_avmnist.py", *few, "--run_dir", "runs/same", "--no-verbose")
     state = torch.load(home / "checkpoints/avmnist/image_model.pkl", weights_only=True)
     torch.save({name: value + 1 for name, value in state.items()}, home / "checkpoints/avmnist/other.pkl")
