@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from models.lenet import AudioLeNet, ImageLeNet
+from tests.test_avmnist_gen import originals  # noqa: F401 - a fixture here too
 from utils.training.checkpoints import save_state
 
 pytestmark = pytest.mark.slow
@@ -162,3 +163,18 @@ def test_small_data_sets_are_studied_and_tabulated(run_script, tmp_path):
     assert all(0 <= test <= 1 for test in run.values())
     assert {"found network", "last features joined", "late fusion, mean of softmax"} <= set(run)
     assert "found network minus the better late fusion: " in done.stdout
+
+
+def test_the_complete_path_is_timed_and_resumed(run_script, originals, tmp_path):  # noqa: F811
+    sources = [x for name in ("mnist", "fsdd", "esc50") for x in (f"--{name}_dir", originals / name)]
+    epochs = [x for name in ("image", "audio", "found") for x in (f"--{name}_epochs", 1)]
+    flags = [*sources, *epochs, "--preset", "fork", "--conf", "[[4,2,0]]", "--out", "path", "--no-verbose"]
+    done = run_script("benchmarks/complete_path.py", *flags)
+    first = (tmp_path / "path/path.json").read_text()
+    (seed,) = json.loads(first)["seeds"]
+    assert list(seed["seconds"]) == ["image", "audio", "found"]
+    assert all(seconds > 0 for seconds in seed["seconds"].values())
+    assert {"image only", "audio only", "last features joined", "found network"} <= set(seed["accuracies"])
+    assert "minutes: generation 0." in done.stdout
+    run_script("benchmarks/complete_path.py", *flags)  # every step is kept, with its time
+    assert (tmp_path / "path/path.json").read_text() == first

@@ -29,6 +29,7 @@ from utils.report import write_comparison
 from utils.report.contents import read_files
 from utils.report.methods import found_result
 from utils.results.over_seeds import CONFIDENCE, Method, Spread, in_points, summarize, verdict
+from utils.results.statistics import signed
 
 ROOT = Path(__file__).parents[1]
 OWN = ("--seed", "--run_dir", "--resume", "--conf", "--test_cp")  # flags that the study sets, or that would end it
@@ -212,7 +213,7 @@ def as_text(methods: Sequence[Method]) -> str:
 
     lines = [["mean over seeds, %", "dev", "test", "found network minus it", f"{CONFIDENCE:.0%} interval"]]
     for method in methods:
-        lead = f"{100 * method.lead.mean:+.1f}" if method.lead else ""
+        lead = signed(100 * method.lead.mean) if method.lead else ""
         lines.append([method.name, percent(method.dev), percent(method.test), lead, in_points(method.lead)])
     name, *widths = (max(map(len, column)) for column in zip(*lines, strict=True))
     form = f"{{:{name}}}" + "".join(f"  {{:>{width}}}" for width in widths)

@@ -14,7 +14,7 @@ import scipy
 
 from utils.arrays import read_array
 from utils.errors import UsageError
-from utils.results.statistics import CONFIDENCE, RESAMPLES, Difference
+from utils.results.statistics import CONFIDENCE, RESAMPLES, Difference, signed
 from utils.seeds import derive_seed
 
 AT_ONCE = 1000  # resamples drawn together, which bounds the memory
@@ -163,4 +163,4 @@ def interval(value: Spread | Difference | None) -> tuple[float, float] | None:
 def in_points(difference: Spread | Difference | None) -> str:
     """Show the interval of a difference in points; empty if there is none."""
     ends = interval(difference)
-    return f"{100 * ends[0]:+.1f} to {100 * ends[1]:+.1f}" if ends else ""
+    return f"{signed(100 * ends[0])} to {signed(100 * ends[1])}" if ends else ""

@@ -183,8 +183,8 @@ class FoundRun:
 
     def test(self, missing: bool) -> None:
         """Compare the network with its baselines on test; `missing` also mutes or disturbs each modality."""
-        self.scores, labels = self.scores or self._scores(self.network), self.splits["test"].labels
-        scores = self.scores
+        scores, labels = self.scores or self._scores(self.network), self.splits["test"].labels
+        self.scores = scores
         self.row.judge(scores, self.splits)
         self.facts |= {"f1": f1_scores(scores["test"], labels), **compare(self.row, self.rows, self.run.seed)}
         if labels.ndim == 2:

@@ -1,4 +1,4 @@
-"""What a found network starts from: its configuration, and the weights of the checkpoints."""
+"""Choose the configuration of a found network, and load the weights that it starts from."""
 
 import json
 from collections.abc import Mapping, Sequence
