@@ -26,6 +26,7 @@ from utils.files import write_json
 from utils.reading import read_json
 from utils.report.contents import FOUND
 
+COPIES, NOISE = 5, 0.4  # of a digit in `noisy_views`, and the deviation of the noise; its strokes are 1
 LATE = ("late fusion, mean of softmax", "late fusion, sum of log-softmax")
 
 
@@ -43,6 +44,17 @@ def digits_quarters() -> tuple[dict[str, Tensor], Tensor]:
     return left | {f"{name}-right": half[..., 4:] for name, half in halves.items()}, labels
 
 
+def noisy_views() -> tuple[dict[str, Tensor], Tensor]:
+    """The three views of every digit five times, each time with other noise, so that no view suffices."""
+    views, labels = digits_views()
+    generator = torch.Generator().manual_seed(0)
+    noisy = {}
+    for name, x in views.items():
+        x = x.repeat_interleave(COPIES, dim=0)
+        noisy[name] = x + NOISE * torch.randn(x.shape, generator=generator)
+    return noisy, labels.repeat_interleave(COPIES)
+
+
 def digits() -> tuple[Tensor, Tensor]:
     data = load_digits()
     return torch.tensor(data.images / 16, dtype=torch.float32)[:, None], torch.tensor(data.target)  # (1797, 1, 8, 8)
@@ -55,7 +67,12 @@ def breast_cancer() -> tuple[dict[str, Tensor], Tensor]:
     return dict(zip(("mean", "error", "worst"), columns, strict=True)), torch.tensor(data.target)
 
 
-DATA = {"digits, three views": digits_views, "digits, quarters": digits_quarters, "breast cancer": breast_cancer}
+DATA = {
+    "digits, three views": digits_views,
+    "digits, quarters": digits_quarters,
+    "breast cancer": breast_cancer,
+    "digits, noisy views": noisy_views,  # for benchmarks/tabulate.py
+}
 
 
 def trained(x: Tensor, y: Tensor, classes: int) -> nn.Module:
@@ -75,8 +92,10 @@ def write_data(name: str, folder: Path) -> None:
     """Write the features of a data set: 60 % train, 15 % dev, 25 % test of shuffled samples."""
     views, labels = DATA[name]()
     torch.manual_seed(0)
-    order = torch.randperm(len(labels))
-    ends = [0, int(0.6 * len(order)), int(0.75 * len(order)), len(order)]
+    copies = COPIES if name == "digits, noisy views" else 1  # of a digit stay in one split
+    order = torch.randperm(len(labels) // copies).repeat_interleave(copies) * copies
+    order += torch.arange(len(order)) % copies
+    ends = [int(share * len(order) / copies) * copies for share in (0, 0.6, 0.75, 1)]
     parts = {split: order[ends[i] : ends[i + 1]] for i, split in enumerate(("train", "dev", "test"))}
     count = int(labels.max()) + 1
     networks = {view: trained(x[parts["train"]], labels[parts["train"]], count) for view, x in views.items()}
@@ -88,9 +107,13 @@ def write_data(name: str, folder: Path) -> None:
         write_features(folder, split, extractors, [(*(x[chosen] for x in views.values()), labels[chosen])])
 
 
+def folder_name(data: str) -> str:
+    return data.replace(",", "").replace(" ", "-")
+
+
 def study(name: str, out: Path, seeds: Sequence[int], more: Sequence[str]) -> list[dict[str, float]]:
     """Test accuracy of each method by name, for each seed; `more` flags go to the study."""
-    folder = out / name.replace(",", "").replace(" ", "-")
+    folder = out / folder_name(name)
     if not (folder / "data/test.npz").exists():
         write_data(name, folder / "data")
     flags = ["--datadir", folder / "data", "--checkpointdir", folder / "checkpoints", "--no-verbose", *more]
@@ -128,9 +151,14 @@ def main() -> None:
     parser = cli.make_parser(__doc__)
     parser.add_argument("--seeds", type=cli.SEED, nargs="+", default=[0, 1, 2], help="seeds, such as 0 1 2")
     parser.add_argument("--out", type=Path, required=True, help="folder of data and studies")
-    parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA), help="data sets")
+    parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA)[:3], help="data sets")
+    parser.add_argument("--features", action="store_true", help="write the features to OUT/NAME/data, and no more")
     args, more = parser.parse_known_args()
     out = args.out.resolve()
+    if args.features:
+        for name in args.data:
+            write_data(name, out / folder_name(name) / "data")
+        return
     found = {name: study(name, out, args.seeds, more) for name in args.data}
     write_json(out / "own_data.json", found)
     print_table(found)

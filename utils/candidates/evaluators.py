@@ -141,7 +141,7 @@ class PopulationEvaluator(abc.ABC):
         """Evaluate the candidates of a step, except for the first `known`."""
         for place, group in self._groups(configurations):
             if known < place + len(group):
-                yield from self._train(group, step, place)[max(0, known - place) :]
+                yield from self.train(group, step, place)[max(0, known - place) :]
 
     def restore_shared(self, configurations: Sequence[Configuration], step: int, known: int) -> None:
         """Restore shared weights after the first `known` candidates of a step, which are already in the journal.
@@ -150,7 +150,7 @@ class PopulationEvaluator(abc.ABC):
         """
         for place, group in self._groups(configurations):
             if place + len(group) <= known and self._lacks_shared((step, place // self.together), group):
-                self._train(group, step, place)
+                self.train(group, step, place)
 
     def _groups(self, configurations: Sequence[Configuration]) -> list[tuple[int, Sequence[Configuration]]]:
         """Groups of candidates that train together, each with its first place in the step."""
@@ -170,8 +170,12 @@ class PopulationEvaluator(abc.ABC):
         values = self.saved.values
         return values.get("unit") == unit and values.get("configurations") == list(configurations)
 
-    def _train(self, configurations: Sequence[Configuration], step: int, place: int) -> list[Evaluation]:
-        """Train a group of candidates to completion, resuming from the saved state if it is theirs."""
+    def train(self, configurations: Sequence[Configuration], step: int, place: int) -> list[Evaluation]:
+        """Train a group of candidates to completion, resuming from the saved state if it is theirs.
+
+        Args:
+            place: of the first one in its step.
+        """
         heads = [self._head(configuration, step, k) for k, configuration in enumerate(configurations, place)]
         model, members, train_pass = self.prepare(heads, place)
         unit = self.last_unit = (step, place // self.together)

@@ -162,13 +162,17 @@ def scale_epochs(args: argparse.Namespace, samples: int, *, epochs: int, period:
     Args:
         epochs, period: published defaults for AV-MNIST. Smaller data gets more epochs, with cycles in proportion.
     """
-    steps = -(-samples // args.batchsize)
     if args.epochs is None:
-        args.epochs = max(epochs, -(-STEPS // steps))
+        args.epochs = scaled_epochs(samples, args.batchsize, epochs)
     if args.Ti is None:
         args.Ti = period * args.epochs / epochs
     if args.verbose:
-        print(f"training for {args.epochs} epochs of {steps} steps (--epochs)")
+        print(f"training for {args.epochs} epochs of {-(-samples // args.batchsize)} steps (--epochs)")
+
+
+def scaled_epochs(samples: int, batchsize: int, least: int) -> int:
+    """Number of epochs that have the steps of a published search on AV-MNIST, and at least `least`."""
+    return max(least, -(-STEPS // -(-samples // batchsize)))
 
 
 def head_settings(args: argparse.Namespace, num_outputs: int, multi_label: bool = False) -> HeadSettings:

@@ -119,7 +119,7 @@ def sequential_search(
 
         # Train
         evaluations = evaluate(chosen, index, predicted)
-        trained, accuracies = _without_failed(chosen, evaluations, index)
+        trained, accuracies = without_failed(chosen, evaluations, index)
         after_training = time.perf_counter()
 
         # Update the surrogate
@@ -161,13 +161,13 @@ def random_search(space: Space, evaluate: Evaluator, settings: SearchSettings) -
                 seen.add(configuration)
                 chosen.append(configuration)
         evaluations = evaluate(chosen, index, None)
-        _without_failed(chosen, evaluations, index)
+        without_failed(chosen, evaluations, index)
         candidates = list(map(Candidate, chosen, evaluations, itertools.repeat(None)))
         yield Step(index, candidates, time.perf_counter() - started)
         remaining, index = remaining - len(chosen), index + 1
 
 
-def _without_failed(
+def without_failed(
     configurations: Sequence[Configuration], evaluations: Sequence[Evaluation], step: int
 ) -> tuple[list[Configuration], list[float]]:
     """Return the candidates that did not fail, and their accuracies; raise SearchError if all failed."""

@@ -1,0 +1,266 @@
+"""Run search algorithms on a table of configurations, many seeds each, and store their regret (docs/benchmark.md).
+
+    python benchmarks/searchers.py --table docs/results/avmnist-paper.npz --out docs/results/regret-avmnist-paper.npz
+
+Every algorithm trains `--trainings` candidates in each of `--runs` runs. Run r looks its candidates up as they were
+trained with seed r (modulo the number of seeds in the table). After every training the best candidate so far is
+recorded: its validation regret, which is the best accuracy in the table with these seeds minus its own; its true
+regret, the same for means over all seeds; and the seconds of all trainings until then. TPE needs Optuna
+(benchmarks/requirements.txt).
+"""
+
+import argparse
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import measure  # noqa: F401 - finds the project
+import numpy as np
+import torch
+
+from utils import cli
+from utils.files import whole_file
+from utils.progress import Progress
+from utils.search.improved import improved_search, neighbours
+from utils.search.loop import Evaluation, Evaluator, SearchSettings, random_search, sequential_search
+from utils.search.space import Configuration, random_configuration
+from utils.search.surrogate import AccuracyPredictor
+from utils.search.table import AccuracyTable, read_table
+from utils.seeds import derive_seed
+
+Searcher = Callable[[AccuracyTable, Evaluator, int], Iterator[Configuration]]  # table, its evaluator and the run
+
+
+def settings(table: AccuracyTable, run: int, **changes: float) -> SearchSettings:
+    return dataclasses.replace(SearchSettings(max_fusions=table.depth, seed=run), **changes)
+
+
+def published(table: AccuracyTable, evaluate: Evaluator, run: int, **changes: float) -> Iterator[Configuration]:
+    """The published search, with as many search iterations as the trainings need."""
+    own = settings(table, run, **{"search_iterations": 100, **changes})
+    surrogate = AccuracyPredictor(len(table.space.sizes) + 1, run, own.lr_surrogate, own.epochs_surrogate)
+    yield from _configurations(sequential_search(table.space, evaluate, surrogate, own))
+
+
+def _configurations(steps) -> Iterator[Configuration]:
+    for step in steps:
+        for candidate in step.candidates:
+            yield candidate.configuration
+
+
+class NoPredictor:
+    """A surrogate that knows nothing: every configuration is as good as any other."""
+
+    def predict(self, configurations: Sequence[Configuration]) -> np.ndarray:
+        return np.full(len(configurations), 0.5)
+
+    def update(self, configurations: Sequence[Configuration], accuracies: Sequence[float]) -> float:
+        return 0.0
+
+
+class PerfectPredictor(NoPredictor):
+    """A surrogate that knows the accuracies."""
+
+    def __init__(self, table: AccuracyTable, run: int) -> None:
+        self.table, self.run = table, run
+
+    def predict(self, configurations: Sequence[Configuration]) -> np.ndarray:
+        return np.array([self.table.evaluation(configuration, self.run).accuracy for configuration in configurations])
+
+
+def without_surrogate(table: AccuracyTable, evaluate: Evaluator, run: int) -> Iterator[Configuration]:
+    own = settings(table, run, search_iterations=100)
+    yield from _configurations(sequential_search(table.space, evaluate, NoPredictor(), own))
+
+
+def perfect_surrogate(table: AccuracyTable, evaluate: Evaluator, run: int) -> Iterator[Configuration]:
+    own = settings(table, run, search_iterations=100)
+    yield from _configurations(sequential_search(table.space, evaluate, PerfectPredictor(table, run), own))
+
+
+def at_random(table: AccuracyTable, evaluate: Evaluator, run: int) -> Iterator[Configuration]:
+    yield from _configurations(random_search(table.space, evaluate, settings(table, run, search_iterations=100)))
+
+
+def improved(table: AccuracyTable, evaluate: Evaluator, run: int) -> Iterator[Configuration]:
+    yield from _configurations(improved_search(table.space, evaluate, settings(table, run, search_iterations=100)))
+
+
+def accuracy(evaluate: Evaluator, configuration: Configuration) -> float:
+    (evaluation,) = evaluate([configuration], 0, None)
+    return evaluation.accuracy
+
+
+def evolution(table: AccuracyTable, evaluate: Evaluator, run: int) -> Iterator[Configuration]:
+    """Regularized evolution (Real et al., 2019): population 30, tournaments of 10, the oldest dies."""
+    rng, population = _rng(run), list[tuple[float, Configuration]]()
+    while True:
+        if len(population) < 30:
+            child = random_configuration(table.space, table.depth, rng)
+        else:
+            chosen = rng.choice(len(population), 10, replace=False)
+            parent = max(population[i] for i in chosen)[1]
+            around = neighbours(table.space, table.depth, parent)
+            child = around[rng.integers(len(around))]
+        population.append((accuracy(evaluate, child), child))
+        population = population[-30:]
+        yield child
+
+
+def local_search(table: AccuracyTable, evaluate: Evaluator, run: int) -> Iterator[Configuration]:
+    """Move to the first better neighbour; restart at random at a local optimum (White et al., 2021)."""
+    rng, seen = _rng(run), set[Configuration]()
+    while True:
+        current = random_configuration(table.space, table.depth, rng)
+        if current in seen:
+            continue
+        seen.add(current)
+        yield current
+        best, moved = accuracy(evaluate, current), True
+        while moved:
+            moved, around = False, neighbours(table.space, table.depth, current)
+            for place in rng.permutation(len(around)):
+                if around[place] in seen:
+                    continue
+                seen.add(around[place])
+                yield around[place]
+                reached = accuracy(evaluate, around[place])
+                if reached > best:
+                    current, best, moved = around[place], reached, True
+                    break
+
+
+def greedy(table: AccuracyTable, evaluate: Evaluator, run: int) -> Iterator[Configuration]:
+    """Try every row for the first layer and keep the best, then for the second, and so on; then random ones."""
+    rng, rows, start = _rng(run), table.space.rows(), Configuration()
+    for _ in range(table.depth):
+        tried = [(*start, rows[i]) for i in rng.permutation(len(rows))]
+        yield from tried
+        start = max(tried, key=functools.partial(accuracy, evaluate))
+    while True:
+        yield random_configuration(table.space, table.depth, rng)
+
+
+def tpe(table: AccuracyTable, evaluate: Evaluator, run: int) -> Iterator[Configuration]:
+    """Tree-structured Parzen estimator (Optuna): depth, and each row's entries, as categories."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=run))
+    choices = [*map(range, table.space.sizes), table.space.activations]
+    while True:
+        trial = study.ask()
+        depth = trial.suggest_categorical("depth", range(1, table.depth + 1))
+        configuration = tuple(
+            tuple(trial.suggest_categorical(f"{layer}.{i}", own) for i, own in enumerate(choices))
+            for layer in range(depth)
+        )
+        study.tell(trial, accuracy(evaluate, configuration))
+        yield configuration
+
+
+def _rng(run: int) -> np.random.Generator:
+    return np.random.default_rng(derive_seed(run, "searcher"))
+
+
+SEARCHERS: dict[str, Searcher] = {
+    "published search": published,
+    "random search": at_random,
+    "improved search": improved,
+    "regularized evolution": evolution,
+    "local search": local_search,
+    "TPE": tpe,
+    "greedy by level": greedy,
+    "published, without surrogate": without_surrogate,
+    "published, perfect surrogate": perfect_surrogate,
+    "published, temperature 1 to 0.2": functools.partial(published, initial_temperature=1.0),
+    "published, temperature 0.2": functools.partial(published, initial_temperature=0.2),
+    "published, K = 5": functools.partial(published, num_samples=5),
+    "published, K = 45": functools.partial(published, num_samples=45),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Truth:
+    """Accuracies of all configurations of a table, by number of layers."""
+
+    table: AccuracyTable
+
+    @functools.cached_property
+    def means(self) -> dict[int, np.ndarray]:
+        """Mean over the seeds, by number of layers and rank."""
+        return {n: self._best_epochs(n).mean(0) for n in range(1, self.table.depth + 1)}
+
+    def best_mean(self) -> float:
+        return max(means.max() for means in self.means.values())
+
+    def best(self, seed: int) -> float:
+        """Best accuracy with the trainings of a seed."""
+        depths = range(1, self.table.depth + 1)
+        return max(self._best_epochs(n)[seed % self.table.seeds(n)].max() for n in depths)
+
+    def mean(self, configuration: Configuration) -> float:
+        return self.means[len(configuration)][self.table.rank(configuration)]
+
+    def _best_epochs(self, layers: int) -> np.ndarray:
+        return self.table.correct[layers].max(2) / self.table.dev_samples
+
+
+@functools.cache
+def _truth(path: Path) -> Truth:
+    return Truth(read_table(path))
+
+
+def one_run(path: Path, name: str, run: int, trainings: int) -> tuple[list[float], list[float], list[float]]:
+    """Validation regret, true regret and seconds after each training."""
+    torch.set_num_threads(1)
+    truth = _truth(path)
+    table, best, best_mean = truth.table, truth.best(run), truth.best_mean()
+    validation, true, seconds = list[float](), list[float](), list[float]()
+    reached, chosen, spent = -1.0, Configuration(), 0.0
+    for configuration in itertools.islice(SEARCHERS[name](table, table.evaluator(run), run), trainings):
+        evaluation: Evaluation = table.evaluation(configuration, run)
+        spent += evaluation.seconds
+        if evaluation.accuracy > reached:
+            reached, chosen = evaluation.accuracy, configuration
+        validation.append(best - reached)
+        true.append(best_mean - truth.mean(chosen))
+        seconds.append(spent)
+    return validation, true, seconds
+
+
+def parse_args() -> argparse.Namespace:
+    parser = cli.make_parser(__doc__)
+    parser.add_argument("--table", type=Path, required=True, help="a table of benchmarks/tabulate.py")
+    parser.add_argument("--searchers", nargs="+", choices=SEARCHERS, default=list(SEARCHERS), help="algorithms")
+    parser.add_argument("--runs", type=cli.COUNT, default=100, help="runs of each algorithm")
+    parser.add_argument("--trainings", type=cli.COUNT, default=150, help="candidates of each run")
+    parser.add_argument("--processes", type=cli.COUNT, default=2, help="runs side by side")
+    parser.add_argument("--out", type=Path, required=True, help="the regrets, an .npz file")
+    cli.add_verbosity(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    arrays: dict[str, np.ndarray] = {"names": np.array(args.searchers)}
+    total = len(args.searchers) * args.runs
+    with ProcessPoolExecutor(args.processes) as pool, Progress(total=total, desc="runs", verbose=args.verbose) as bar:
+        for name in args.searchers:
+            calls = [pool.submit(one_run, args.table, name, run, args.trainings) for run in range(args.runs)]
+            results = []
+            for call in calls:
+                results.append(call.result())
+                bar.update()
+            regrets = np.array(results, np.float32)  # (runs, 3, trainings)
+            for kind, values in zip(("validation", "true", "seconds"), regrets.transpose(1, 0, 2), strict=True):
+                arrays[f"{name}/{kind}"] = values
+    with whole_file(args.out) as file:
+        np.savez_compressed(file, **arrays)
+
+
+if __name__ == "__main__":
+    cli.run(main)

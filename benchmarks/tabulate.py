@@ -1,0 +1,221 @@
+"""Train every configuration of a space and write the table of their dev accuracies (docs/benchmark.md).
+
+    python benchmarks/tabulate.py --datadir data/avmnist --checkpointdir checkpoints/avmnist --out runs/paper.npz
+    python benchmarks/tabulate.py --features --datadir D --seeds 3 3 --sample 0 --out runs/views.npz
+    python benchmarks/tabulate.py ... --check 30     # train 30 random configurations again, alone, and compare
+
+Networks, features and training are those of main_searchable_avmnist.py (or, with --features, of
+main_searchable_features.py) with default flags. Every block of trainings is stored in OUT.parts, so the command can be
+interrupted and repeated; what is finished makes the table, smallest depths first.
+"""
+
+import argparse
+import dataclasses
+import io
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import measure  # noqa: F401 - finds the project
+import numpy as np
+from tabulated import Task, add_task_flags, open_task
+
+from utils import cli
+from utils.arrays import read_arrays
+from utils.errors import UsageError
+from utils.files import whole_file
+from utils.progress import Progress
+from utils.search.loop import Evaluation, Evaluator, SearchSettings, sequential_search
+from utils.search.space import Configuration
+from utils.search.surrogate import AccuracyPredictor
+from utils.search.table import BLOCK, AccuracyTable, place_of, read_table, unranked, write_arrays
+from utils.seeds import derive_seed
+
+THIRDS = 3  # of a training, whose epochs are the three of a search on AV-MNIST
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """Configurations of so many layers that train together with one seed.
+
+    Attributes:
+        first: index of the first one among all that are trained of so many layers.
+        ranks: of the configurations among all of so many layers.
+    """
+
+    layers: int
+    seed: int
+    first: int
+    ranks: np.ndarray
+
+    @property
+    def name(self) -> str:
+        return f"{self.layers}-{self.seed}-{self.first}.npz"
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is to be trained.
+
+    Attributes:
+        seeds: number of seeds for configurations of 1, 2, ... layers.
+        sample: number of random configurations with one layer more, trained with seed 0.
+    """
+
+    rows: int
+    seeds: Sequence[int]
+    sample: int
+
+    def sampled(self) -> np.ndarray:
+        """Ranks of the deeper configurations, in increasing order."""
+        rng = np.random.default_rng(derive_seed(0, "tabulated"))
+        return np.sort(rng.choice(self.rows ** (len(self.seeds) + 1), self.sample, replace=False))
+
+    def blocks(self) -> Iterator[Block]:
+        """All blocks, the most useful first: one seed of every depth, then the sample, then the other seeds."""
+        for seed in range(max(self.seeds)):
+            for layers, seeds in enumerate(self.seeds, start=1):
+                if seed < seeds:
+                    yield from _cut(layers, seed, np.arange(self.rows**layers))
+            if seed == 0 and self.sample:
+                yield from _cut(len(self.seeds) + 1, 0, self.sampled())
+
+
+def _cut(layers: int, seed: int, ranks: np.ndarray) -> Iterator[Block]:
+    for first in range(0, len(ranks), BLOCK):
+        yield Block(layers, seed, first, ranks[first : first + BLOCK])
+
+
+def train(task: Task, block: Block) -> list[Evaluation]:
+    rows, (step, place) = task.space.rows(), place_of(block.first, block.layers)
+    configurations = [unranked(int(rank), rows, block.layers) for rank in block.ranks]
+    return task.evaluator(block.seed).train(configurations, step, place)
+
+
+def counts(task: Task, evaluations: Sequence[Evaluation]) -> np.ndarray:
+    """Number of correctly classified dev samples (N, 3): the most in each third of the epochs; 0 after a failure."""
+    correct = np.zeros((len(evaluations), THIRDS), np.uint16)
+    ends = np.array_split(np.arange(task.training.epochs), THIRDS)
+    for own, evaluation in zip(correct, evaluations, strict=True):
+        reached = np.zeros(task.training.epochs)
+        reached[: len(evaluation.accuracies)] = evaluation.accuracies
+        own[:] = [round(max(reached[epochs]) * task.dev_samples) for epochs in ends]
+    return correct
+
+
+def store(task: Task, block: Block, parts: Path) -> None:
+    """Train a block unless it is stored."""
+    if (parts / block.name).exists():
+        return
+    evaluations = train(task, block)
+    content = io.BytesIO()
+    seconds = np.array([evaluation.seconds for evaluation in evaluations], np.float32)
+    np.savez(content, correct=counts(task, evaluations), seconds=seconds)
+    with whole_file(parts / block.name) as file:
+        file.write(content.getbuffer())
+
+
+def assemble(task: Task, plan: Plan, parts: Path) -> AccuracyTable | None:
+    """The table of what is finished, None if nothing is: whole depths only, none before the depths below it."""
+    correct, seconds = dict[int, list[np.ndarray]](), dict[int, list[np.ndarray]]()
+    grouped = itertools.groupby(plan.blocks(), lambda block: (block.layers, block.seed))
+    for (layers, _), blocks in grouped:
+        stored = [parts / block.name for block in blocks]
+        if layers - 1 in {0, *correct} and all(path.exists() for path in stored):
+            arrays = [read_arrays(path)[0] for path in stored]
+            correct.setdefault(layers, []).append(np.concatenate([part["correct"] for part in arrays]))
+            seconds.setdefault(layers, []).append(np.concatenate([part["seconds"] for part in arrays]))
+    if not correct:
+        return None
+    sampled = plan.sampled() if len(plan.seeds) + 1 in correct else np.zeros(0, int)
+    stacked = [{layers: np.stack(values) for layers, values in kind.items()} for kind in (correct, seconds)]
+    return AccuracyTable(task.space, task.dev_samples, *stacked, sampled, task.facts)
+
+
+def check(task: Task, table: AccuracyTable, count: int) -> None:
+    """Train random configurations again, alone, and run the published search on the table and on the feature bank.
+
+    Raises:
+        UsageError: an accuracy differs by more than a dev sample, the difference that another processor may make.
+    """
+    rng = np.random.default_rng()
+    rows, worst = task.space.rows(), 0
+    for _ in range(count):
+        layers = int(rng.integers(1, table.depth + 1))
+        seed, rank = int(rng.integers(table.seeds(layers))), int(rng.integers(len(rows) ** layers))
+        stored, again = table.correct[layers][seed, rank].astype(int), alone(task, layers, seed, rank)
+        worst = max(worst, int(np.abs(stored - again).max()))
+        print(f"{unranked(rank, rows, layers)}, seed {seed}: {stored} in the table, {again} alone")
+    print(f"largest difference: {worst} of {table.dev_samples} dev samples")
+    if worst > 1:
+        raise UsageError("the table is not that of these data and checkpoints, or of this version")
+    first, second = (search(table, evaluator) for evaluator in (table.evaluator(0), bank_evaluator(task, table)))
+    if first != second:
+        raise UsageError("the published search on the table differs from that on the feature bank")
+    print("the published search on the table and on the feature bank gives the same journal")
+
+
+def alone(task: Task, layers: int, seed: int, rank: int) -> np.ndarray:
+    """Train one configuration alone, as `counts`."""
+    (evaluation,) = train(task, Block(layers, seed, rank, np.array([rank])))
+    return counts(task, [evaluation])[0]
+
+
+def bank_evaluator(task: Task, table: AccuracyTable) -> Evaluator:
+    """Evaluate candidates of seed 0 as in the table, but by training them."""
+
+    def evaluate(configurations: Sequence[Configuration], step: int, predicted: object) -> list[Evaluation]:
+        evaluations = []
+        for configuration in configurations:
+            reached = alone(task, len(configuration), 0, table.rank(configuration)) / task.dev_samples
+            evaluations.append(Evaluation(reached.tolist(), 0.0))
+        return evaluations
+
+    return evaluate
+
+
+def search(table: AccuracyTable, evaluate: Evaluator) -> list[tuple[Configuration, list[float], float | None]]:
+    """Candidates of a published search with seed 0, with accuracies and predictions."""
+    settings = SearchSettings(max_fusions=table.depth)
+    surrogate = AccuracyPredictor(len(table.space.sizes) + 1, settings.seed)
+    steps = sequential_search(table.space, evaluate, surrogate, settings)
+    return [(c.configuration, c.evaluation.accuracies, c.predicted) for step in steps for c in step.candidates]
+
+
+def parse_args() -> argparse.Namespace:
+    parser = cli.make_parser(__doc__)
+    add_task_flags(parser)
+    group = parser.add_argument_group("table")
+    group.add_argument("--seeds", type=cli.COUNT, nargs="+", default=[3, 3, 2], help="number of seeds, by depth")
+    group.add_argument(
+        "--sample", type=cli.integer(0, 10**6), default=20_000, help="of configurations one layer deeper"
+    )
+    group.add_argument("--check", type=cli.COUNT, help="train so many random configurations again, and compare")
+    group.add_argument("--out", type=Path, required=True, help="the table, an .npz file")
+    cli.add_verbosity(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    task = open_task(args)
+    if args.check:
+        check(task, read_table(args.out), args.check)
+        return
+    parts = args.out.with_suffix(".parts")
+    parts.mkdir(parents=True, exist_ok=True)
+    plan = Plan(len(task.space.rows()), args.seeds, args.sample)
+    blocks = list(plan.blocks())
+    with Progress(total=sum(len(block.ranks) for block in blocks), desc="trainings", verbose=args.verbose) as bar:
+        for block in blocks:
+            store(task, block, parts)
+            bar.update(len(block.ranks))
+            if block.first % (20 * BLOCK) == 0 or block is blocks[-1]:
+                table = assemble(task, plan, parts)
+                if table is not None:
+                    with whole_file(args.out) as file:
+                        np.savez_compressed(file, **write_arrays(table))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,160 @@
+"""The table of a space: made by the benchmark's command line on small features, read back, and searched."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from utils.errors import UsageError
+from utils.search.loop import SearchSettings, random_search, sequential_search
+from utils.search.space import Space
+from utils.search.surrogate import AccuracyPredictor
+from utils.search.table import AccuracyTable, place_of, read_table, unranked, write_arrays
+
+SPACE = Space((2, 1))  # four rows
+FLAGS = ["--features", "--datadir", "data", "--epochs", 3, "--out", "table.npz", "--no-verbose"]
+
+
+def toy(space=SPACE, depth=2, seeds=2, dev=50) -> AccuracyTable:
+    rng, count = np.random.default_rng(0), len(space.rows())
+    correct = {n: rng.integers(1, dev, (seeds, count**n, 3)).astype(np.uint16) for n in range(1, depth + 1)}
+    seconds = {n: rng.random(values.shape[:2], np.float32) for n, values in correct.items()}
+    return AccuracyTable(space, dev, correct, seconds, np.zeros(0, int), {"widths": [[4, 8], [3]]})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, script_runner):
+    """Features of two modalities, and their table with a sample of three layers."""
+    folder = tmp_path_factory.mktemp("tabular")
+    (folder / "data").mkdir()
+    torch.manual_seed(0)
+    for split, count in (("train", 96), ("dev", 40)):
+        labels = torch.randint(3, (count,))
+        arrays = {name: (torch.randn(count, width) + labels[:, None]).numpy() for name, width in WIDTHS.items()}
+        np.savez(folder / "data" / f"{split}.npz", label=labels.numpy(), **arrays)
+    script_runner(folder, "benchmarks/tabulate.py", *FLAGS, "--seeds", 2, 1, "--sample", 5)
+    return folder
+
+
+WIDTHS = {"a.0": 4, "a.1": 6, "b.0": 5}
+
+
+@pytest.fixture(scope="module")
+def table(folder):
+    return read_table(folder / "table.npz")
+
+
+@given(st.data())
+def test_ranks_number_all_configurations(data):
+    space = Space((data.draw(st.integers(1, 4)), data.draw(st.integers(1, 3))))
+    layers, rows = data.draw(st.integers(1, 4)), space.rows()
+    rank = data.draw(st.integers(0, len(rows) ** layers - 1))
+    configuration = unranked(rank, rows, layers)
+    assert AccuracyTable(space, 1, {}, {}, np.zeros(0), {}).rank(configuration) == rank
+    assert len(configuration) == layers
+
+
+def test_no_two_trainings_share_a_place():
+    places = [place_of(i, layers) for layers in (1, 2, 3) for i in range(30**layers)]
+    assert len(set(places)) == len(places)
+    assert all(step == 0 for step, _ in places[:30])
+
+
+def test_a_table_looks_up_what_it_holds(tmp_path):
+    table = toy()
+    with open(tmp_path / "t.npz", "wb") as file:
+        np.savez_compressed(file, **write_arrays(table))
+    again = read_table(tmp_path / "t.npz")
+    assert (again.space, again.depth, again.epochs, again.seeds(2)) == (SPACE, 2, 3, 2)
+    assert again.facts["widths"] == [[4, 8], [3]]
+    rows = SPACE.rows()
+    accuracy, seconds = again((rows[1], rows[2]), epoch=2, seed=1)
+    assert accuracy == table.correct[2][1, 4 + 2, 1] / 50
+    assert seconds == pytest.approx(table.seconds[2][1, 6] * 2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ((((5, 0, 0),), 1, 0), "1 to 2 layers"),
+        ((((0, 0, 0),) * 3, 1, 0), "1 to 2 layers"),
+        ((((0, 0, 0),), 4, 0), "not epoch 4 of seed 0"),
+        ((((0, 0, 0),), 0, 0), "not epoch 0 of seed 0"),
+        ((((0, 0, 0),), 1, 2), "not epoch 1 of seed 2"),
+        ((((0, 0, 0),), 1, -1), "not epoch 1 of seed -1"),
+    ],
+)
+def test_what_a_table_lacks_is_refused(asked, message):
+    with pytest.raises(UsageError, match=message):
+        toy()(*asked)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"facts": np.array("{}")}, "format"),
+        ({"facts": np.array('{"format": 9, "sizes": [2, 1], "activations": [0, 1], "dev_samples": 5}')}, "format is 9"),
+        ({"correct_2": np.zeros((2, 15, 3), np.uint16)}, "16 configurations of 2 layers"),
+        ({"seconds_1": np.zeros((2, 5), np.float32)}, "4 configurations of 1 layers"),
+    ],
+)
+def test_files_that_are_no_tables_are_refused(tmp_path, change, message):
+    np.savez(tmp_path / "t.npz", **(write_arrays(toy()) | change))
+    with pytest.raises(UsageError, match=message):
+        read_table(tmp_path / "t.npz")
+
+
+def test_searches_run_on_a_table():
+    table, settings = toy(), SearchSettings(max_fusions=2, num_samples=3, search_iterations=2)
+    surrogate = AccuracyPredictor(3, 0)
+    for steps in (
+        sequential_search(table.space, table.evaluator(1), surrogate, settings),
+        random_search(table.space, table.evaluator(1), settings),
+    ):
+        for candidate in (c for step in steps for c in step.candidates):
+            assert candidate.evaluation.accuracies == [table(candidate.configuration, e, 1)[0] for e in (1, 2, 3)]
+
+
+def test_the_command_trains_what_was_asked(table, folder):
+    assert (table.depth, table.epochs, table.dev_samples) == (2, 3, 40)
+    assert [(n, values.shape) for n, values in table.correct.items()] == [
+        (1, (2, 4, 3)),
+        (2, (1, 16, 3)),
+        (3, (1, 5, 3)),
+    ]
+    assert len(set(table.sampled.tolist())) == 5
+    assert max(table.sampled) < 4**3
+    assert all(values.min() > 0 for values in table.seconds.values())
+    assert table.facts["training"]["epochs"] == 3
+    assert table.facts["inputs"]["data"].keys() >= {"train.npz", "dev.npz"}
+
+
+def test_one_layer_is_what_a_search_trains_first(table, folder, script_runner):
+    flags = ["--datadir", "data", "--epochs", 3, "--run_dir", "run", "--max_fusions", 1, "--search_iterations", 1]
+    script_runner(folder, "main_searchable_features.py", *flags, "--seed", 1)
+    lines = map(json.loads, (folder / "run/journal.jsonl").read_text().splitlines())
+    for line in (line for line in lines if line["kind"] == "candidate"):
+        configuration = tuple(map(tuple, line["configuration"]))
+        tabulated = [table(configuration, epoch, seed=1)[0] for epoch in (1, 2, 3)]
+        assert np.abs(np.array(tabulated) - line["accuracies"]).max() < 1.5 / 40  # kernels differ with the threads
+
+
+def test_an_interrupted_table_continues(table, folder, script_runner):
+    parts = sorted(path.name for path in (folder / "table.parts").iterdir())
+    assert parts == ["1-0-0.npz", "1-1-0.npz", "2-0-0.npz", "3-0-0.npz"]
+    (folder / "table.parts/2-0-0.npz").unlink()
+    kept = (folder / "table.parts/1-0-0.npz").stat()
+    script_runner(folder, "benchmarks/tabulate.py", *FLAGS, "--seeds", 2, 1, "--sample", 5)
+    again = read_table(folder / "table.npz")
+    assert (folder / "table.parts/1-0-0.npz").stat().st_mtime_ns == kept.st_mtime_ns
+    for layers, values in table.correct.items():
+        assert np.array_equal(again.correct[layers], values)
+
+
+def test_trained_alone_a_configuration_has_the_accuracy_of_the_table(folder, script_runner):
+    done = script_runner(folder, "benchmarks/tabulate.py", *FLAGS, "--check", 4)
+    assert "largest difference: 0 of 40 dev samples" in done.stdout
+    assert "gives the same journal" in done.stdout
