@@ -28,7 +28,7 @@ def parse_args() -> argparse.Namespace:
     parser = cli.make_parser(__doc__)
     data_flags.add_avmnist_data(parser)
     data_flags.add_avmnist_checkpoints(parser)
-    search_flags.add_search_flags(parser)
+    search_flags.add_search_flags(parser, search="published")
     search_flags.add_feature_flags(parser)
     flags.add_fusion_flags(parser, inner=16, epochs=3, batchsize=32, period=1, dropout=0.5, multitask=False)
     flags.add_run_flags(parser)
@@ -59,7 +59,7 @@ def main() -> None:
         "data": data_identity(data, ["train"], dev_samples=args.dev_samples),
     }
 
-    with open_search(run, settings, space, MODALITIES, inputs, search_flags.at_random(args)) as search:
+    with open_search(run, settings, space, MODALITIES, inputs, search_flags.search_method(args)) as search:
         # Feature bank: what the frozen networks compute for every sample, once for all candidates
         evaluator: CachedEvaluator | LiveEvaluator
         if args.features == "cached":

@@ -24,7 +24,7 @@ from utils.search.space import Space
 def parse_args() -> argparse.Namespace:
     parser = cli.make_parser(__doc__)
     data_flags.add_feature_data(parser)
-    search_flags.add_search_flags(parser)
+    search_flags.add_search_flags(parser, search="improved")
     group = parser.add_argument_group("space")
     group.add_argument(
         "--activations",
@@ -57,7 +57,7 @@ def main() -> None:
     inputs = {"data": data.checksums}
 
     named = data.feature_names if data.module_names else ()
-    with open_search(run, settings, space, data.modalities, inputs, search_flags.at_random(args), named) as search:
+    with open_search(run, settings, space, data.modalities, inputs, search_flags.search_method(args), named) as search:
         # Feature bank
         bank = bank_of_features(FeatureLayout(data.widths, data.num_outputs, data.has_logits), splits)
         if head.standardize:

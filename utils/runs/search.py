@@ -19,8 +19,9 @@ from utils.report.board import write_search
 from utils.results.baselines import advice, difference, read_correct, search_baselines
 from utils.runs.folder import RunSettings, open_run
 from utils.search.evaluate import Budget, BudgetSpent, JournaledEvaluator
+from utils.search.improved import improved_search
 from utils.search.journal import Journal, best_of, write_csv
-from utils.search.loop import SearchError, SearchSettings, random_search, sequential_search
+from utils.search.loop import Evaluator, SearchError, SearchSettings, Step, random_search, sequential_search
 from utils.search.space import Space, format_configuration
 from utils.search.surrogate import AccuracyPredictor
 from utils.training.batches import Split
@@ -37,7 +38,7 @@ class SearchRun:
     inputs: Mapping[str, object]  # fingerprints of data and checkpoints
     folder: Path
     journal: Journal
-    at_random: bool
+    method: str  # sequential, improved or random
     features: Sequence[str]  # names of all features, if known
 
     def feature_bank(self, network: FusionNetwork, splits: Mapping[str, Split], passes: int = 1) -> FeatureBank:
@@ -59,17 +60,10 @@ class SearchRun:
         """Run the search, or the rest of it, and journal every step; return False if the budget ran out."""
         settings, space, journal = self.settings, self.space, self.journal
         ended = {line["step"] for line in journal.of_kind("step")}
-        total, name = settings.trainings(space), "candidates at random" if self.at_random else "candidates"
-        surrogate = AccuracyPredictor(
-            len(space.sizes) + 1, settings.seed, settings.lr_surrogate, settings.epochs_surrogate
-        )
+        total, name = settings.trainings(space), "candidates at random" if self.method == "random" else "candidates"
         with Progress(total=total, desc=name, verbose=self.run.verbose) as bar:
             evaluate = JournaledEvaluator(evaluator, journal, bar, budget)
-            steps = (
-                random_search(space, evaluate, settings)
-                if self.at_random
-                else sequential_search(space, evaluate, surrogate, settings)
-            )
+            steps = self._steps(evaluate)
             try:
                 for step in steps:
                     if step.index in ended:
@@ -88,6 +82,17 @@ class SearchRun:
                     raise SearchError("the budget ran out before a candidate was trained; give a larger one") from None
                 return False
         return True
+
+    def _steps(self, evaluate: Evaluator) -> Iterator[Step]:
+        """Steps of the search by its method."""
+        settings, space = self.settings, self.space
+        if self.method == "random":
+            return random_search(space, evaluate, settings)
+        if self.method == "improved":
+            return improved_search(space, evaluate, settings)
+        row_size = len(space.sizes) + 1
+        surrogate = AccuracyPredictor(row_size, settings.seed, settings.lr_surrogate, settings.epochs_surrogate)
+        return sequential_search(space, evaluate, surrogate, settings)
 
     def write_best(self, evaluator: PopulationEvaluator, completed: bool, facts: Mapping[str, object]) -> dict:
         """Write best.json: the best configurations beside the baselines.
@@ -108,9 +113,9 @@ class SearchRun:
         folder = self.folder / "random"
         folder.mkdir(exist_ok=True)
         with Journal(
-            folder / "journal.jsonl", _header(self.space, self.modalities, self.features, at_random=True)
+            folder / "journal.jsonl", _header(self.space, self.modalities, self.features, "random")
         ) as journal:
-            beside = dataclasses.replace(self, folder=folder, journal=journal, at_random=True)
+            beside = dataclasses.replace(self, folder=folder, journal=journal, method="random")
             beside.carry_out(evaluator.beside(folder), Budget(best["candidates_trained"]))
         lines = list(journal.of_kind("candidate"))
         labels = evaluator.splits["dev"].labels
@@ -144,7 +149,7 @@ def open_search(
     space: Space,
     modalities: Sequence[str],
     inputs: Mapping[str, object],
-    at_random: bool,
+    method: str,
     features: Sequence[str] = (),
 ) -> Iterator[SearchRun]:
     """Open the run folder and the journal of a new or resumed search.
@@ -154,15 +159,15 @@ def open_search(
     """
     if run.verbose:
         print(f"searching {len(space.rows())} rows per level of {' and '.join(modalities)} features")
-    header = _header(space, modalities, features, at_random)
+    header = _header(space, modalities, features, method)
     with open_run(run, inputs) as folder, Journal(folder / "journal.jsonl", header) as journal:
-        yield SearchRun(run, settings, space, modalities, inputs, folder, journal, at_random, features)
+        yield SearchRun(run, settings, space, modalities, inputs, folder, journal, method, features)
 
 
-def _header(space: Space, modalities: Sequence[str], features: Sequence[str], at_random: bool) -> dict[str, object]:
+def _header(space: Space, modalities: Sequence[str], features: Sequence[str], method: str) -> dict[str, object]:
     named = {"features": list(features)} if features else {}
     return named | {
-        "search": "random" if at_random else "sequential",
+        "search": method,
         "modalities": list(modalities),
         "sizes": list(space.sizes),
         "activations": [ACTIVATION_NAMES[a] for a in space.activations],

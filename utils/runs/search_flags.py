@@ -12,8 +12,8 @@ from utils.search.loop import SearchSettings
 TEMPERATURE = cli.number(0, 1_000_000, above=True)
 
 
-def add_search_flags(parser: argparse.ArgumentParser) -> None:
-    """Flags of the search itself."""
+def add_search_flags(parser: argparse.ArgumentParser, search: str) -> None:
+    """Flags of the search itself; `search` is the default method."""
     group = parser.add_argument_group("search")
     group.add_argument(
         "--max_fusions", type=cli.integer(1, 64), default=4, help="most fusion layers in a configuration"
@@ -27,9 +27,10 @@ def add_search_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--epochs_surrogate", type=cli.integer(1, 100_000), default=50, help="surrogate epochs per step")
     group.add_argument(
         "--search",
-        choices=("published", "random"),
-        default="published",
-        help="published: sequential, guided by the surrogate; random: as many trainings, drawn at random",
+        choices=("published", "improved", "random"),
+        default=search,
+        help="published: sequential, guided by the surrogate; improved: Thompson sampling from a Gaussian process; "
+        "random: drawn at random; all with as many trainings",
     )
     group.add_argument(
         "--randsearch", type=cli.boolean, nargs="?", const=True, default=False, help="the same as --search random"
@@ -70,9 +71,9 @@ def add_feature_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def at_random(args: argparse.Namespace) -> bool:
-    """Return True for a random search."""
-    return args.randsearch or args.search == "random"
+def search_method(args: argparse.Namespace) -> str:
+    """Name of the search in its journal: sequential (the published one), improved or random."""
+    return "random" if args.randsearch else {"published": "sequential"}.get(args.search, args.search)
 
 
 def search_settings(args: argparse.Namespace) -> SearchSettings:
@@ -81,7 +82,7 @@ def search_settings(args: argparse.Namespace) -> SearchSettings:
     Raises:
         UsageError: `--with_random` is given to a random search.
     """
-    if at_random(args) and args.with_random:
+    if search_method(args) == "random" and args.with_random:
         raise UsageError("this is a random search already; leave out --with_random")
     return SearchSettings(**{field.name: getattr(args, field.name) for field in dataclasses.fields(SearchSettings)})
 

@@ -1,0 +1,100 @@
+"""Does a candidate's score predict what it reaches with longer trainings? Train a stratified sample of a table anew.
+
+    python benchmarks/ranking.py --datadir data/avmnist --checkpointdir checkpoints/avmnist \
+        --table docs/results/avmnist-paper.npz --out docs/results/ranking-avmnist-paper.json
+
+The sample has equally many configurations from each tenth of the table by accuracy. Each one trains as in a search (with
+another seed), with ten epochs, with 64 units per layer, and to the end: with the units, dropout and learning-rate cycle
+of the found script, but frozen networks. Finished trainings are kept in OUT, so the command can be interrupted and repeated.
+"""
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import measure  # noqa: F401 - finds the project
+import numpy as np
+from tabulated import Task, add_task_flags, open_task
+
+from utils import cli
+from utils.files import write_json
+from utils.progress import Progress
+from utils.reading import read_json
+from utils.search.space import Configuration, as_configuration
+from utils.search.table import AccuracyTable, read_table, unranked
+from utils.seeds import derive_seed
+
+TENTHS = 10
+SEED = 100  # of the new trainings, which no table has
+TOGETHER = 20  # configurations whose trainings are stored together
+
+
+def variants(task: Task, epochs: int) -> dict[str, Task]:
+    """The trainings by name; `epochs` of the one to the end."""
+    head, training = task.head, dataclasses.replace(task.training, seed=SEED)
+    end = dataclasses.replace(training, epochs=epochs, schedule="onecycle")
+    found = dataclasses.replace(head, inner_size=256, dropout=0.4)
+    return {
+        "search": dataclasses.replace(task, training=training),
+        "ten epochs": dataclasses.replace(task, training=dataclasses.replace(training, epochs=10)),
+        "64 units": dataclasses.replace(task, training=training, head=dataclasses.replace(head, inner_size=64)),
+        "to the end": dataclasses.replace(task, training=end, head=found),
+    }
+
+
+def stratified(table: AccuracyTable, count: int) -> list[Configuration]:
+    """Draw configurations of all depths, equally many from each tenth by accuracy with seed 0."""
+    rng, rows = np.random.default_rng(derive_seed(0, "stratified")), table.space.rows()
+    depths = range(1, table.depth + 1)
+    places = [(layers, rank) for layers in depths for rank in range(len(rows) ** layers)]
+    accuracies = np.concatenate([table.correct[layers][0].max(1) for layers in depths])
+    tenths = np.array_split(np.argsort(accuracies, kind="stable"), TENTHS)
+    chosen = np.concatenate([rng.choice(tenth, count // TENTHS, replace=False) for tenth in tenths])
+    return [unranked(rank, rows, layers) for layers, rank in (places[i] for i in chosen)]
+
+
+def train(task: Task, configurations: Sequence[Configuration], first: int) -> list[float]:
+    """Dev accuracy of each; the first one has the place `first`."""
+    return [e.accuracy for e in task.evaluator(SEED).train(configurations, 1, first)]
+
+
+def parse_args() -> argparse.Namespace:
+    parser = cli.make_parser(__doc__)
+    add_task_flags(parser)
+    group = parser.add_argument_group("sample")
+    group.add_argument("--table", type=Path, required=True, help="a table of benchmarks/tabulate.py")
+    group.add_argument("--count", type=cli.integer(TENTHS, 100_000), default=200, help="configurations")
+    group.add_argument("--to_the_end", type=cli.integer(TENTHS, 100_000), default=60, help="of these, to the end")
+    group.add_argument("--end_epochs", type=cli.EPOCHS, default=5, help="of the training to the end")
+    group.add_argument("--out", type=Path, required=True, help="configurations and accuracies, a JSON file")
+    cli.add_verbosity(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    task, table = open_task(args), read_table(args.table)
+    sample = stratified(table, args.count)
+    spread = np.argsort(np.arange(len(sample)) % (len(sample) // TENTHS), kind="stable")  # any start has all tenths
+    sample = [sample[i] for i in spread]
+    if args.out.exists():
+        figures = read_json(args.out)
+        sample = [as_configuration(configuration) for configuration in figures["configurations"]]
+    else:
+        figures = {"configurations": sample, "accuracies": {}}
+    works = variants(task, args.end_epochs)
+    ends = {name: args.to_the_end if name == "to the end" else len(sample) for name in works}
+    with Progress(total=sum(ends.values()), desc="trainings", verbose=args.verbose) as bar:
+        for name, work in works.items():
+            reached = figures["accuracies"].setdefault(name, [])
+            bar.update(len(reached))
+            while len(reached) < ends[name]:
+                some = sample[len(reached) : min(len(reached) + TOGETHER, ends[name])]
+                reached += train(work, some, len(reached))
+                write_json(args.out, figures)
+                bar.update(len(some))
+
+
+if __name__ == "__main__":
+    cli.run(main)
