@@ -3,9 +3,10 @@
     python benchmarks/ranking.py --datadir data/avmnist --checkpointdir checkpoints/avmnist \
         --table docs/results/avmnist-paper.npz --out docs/results/ranking-avmnist-paper.json
 
-The sample has equally many configurations from each tenth of the table by accuracy. Each one trains as in a search (with
-another seed), with ten epochs, with 64 units per layer, and to the end: with the units, dropout and learning-rate cycle
-of the found script, but frozen networks. Finished trainings are kept in OUT, so the command can be interrupted and repeated.
+The sample has equally many configurations from each tenth of the table by accuracy. Each one trains as in a search, but
+with another seed; with ten epochs; with 64 units per layer; and to the end, with the units, dropout and learning-rate
+cycle of the found script, but frozen networks. Finished trainings are kept in OUT, so the command can be interrupted
+and repeated.
 """
 
 import argparse

@@ -167,8 +167,8 @@ def bank_evaluator(task: Task, table: AccuracyTable) -> Evaluator:
     def evaluate(configurations: Sequence[Configuration], step: int, predicted: object) -> list[Evaluation]:
         evaluations = []
         for configuration in configurations:
-            reached = alone(task, len(configuration), 0, table.rank(configuration)) / task.dev_samples
-            evaluations.append(Evaluation(reached.tolist(), 0.0))
+            correct = alone(task, len(configuration), 0, table.rank(configuration))
+            evaluations.append(Evaluation((correct / np.float32(task.dev_samples)).tolist(), 0.0))
         return evaluations
 
     return evaluate

@@ -72,7 +72,7 @@ def test_a_table_looks_up_what_it_holds(tmp_path):
     assert again.facts["widths"] == [[4, 8], [3]]
     rows = SPACE.rows()
     accuracy, seconds = again((rows[1], rows[2]), epoch=2, seed=1)
-    assert accuracy == table.correct[2][1, 4 + 2, 1] / 50
+    assert accuracy == pytest.approx(table.correct[2][1, 4 + 2, 1] / 50)
     assert seconds == pytest.approx(table.seconds[2][1, 6] * 2 / 3)
 
 
@@ -134,7 +134,7 @@ def test_the_command_trains_what_was_asked(table, folder):
 
 def test_one_layer_is_what_a_search_trains_first(table, folder, script_runner):
     flags = ["--datadir", "data", "--epochs", 3, "--run_dir", "run", "--max_fusions", 1, "--search_iterations", 1]
-    script_runner(folder, "main_searchable_features.py", *flags, "--seed", 1)
+    script_runner(folder, "main_searchable_features.py", *flags, "--search", "published", "--seed", 1)
     lines = map(json.loads, (folder / "run/journal.jsonl").read_text().splitlines())
     for line in (line for line in lines if line["kind"] == "candidate"):
         configuration = tuple(map(tuple, line["configuration"]))

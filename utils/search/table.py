@@ -104,8 +104,8 @@ class AccuracyTable:
                 f"not epoch {epoch} of seed {seed}"
             )
         rank = self.rank(configuration)
-        share = epoch / self.epochs
-        return float(known[seed, rank, epoch - 1] / self.dev_samples), float(self.seconds[layers][seed, rank] * share)
+        accuracy = np.float32(known[seed, rank, epoch - 1]) / np.float32(self.dev_samples)  # rounded as in a training
+        return float(accuracy), float(self.seconds[layers][seed, rank]) * epoch / self.epochs
 
     def evaluator(self, seed: int) -> Evaluator:
         """Evaluate candidates by looking them up, for `utils.search.loop`.
