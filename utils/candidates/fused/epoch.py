@@ -14,6 +14,8 @@ import numpy as np
 from models.dropout import SAMPLES
 from utils.candidates.fused.lanes import copy, element, put
 from utils.candidates.fused.operations import (
+    ONE,
+    ZERO,
     activate,
     adam_step,
     add_product,
@@ -81,7 +83,7 @@ def forward(weights, head, buffers, rows, columns, first, count, mask):
                     at += spans[layer, m, 1]
             put(x, (i + 1) * own - 1, np.float32(1))
         z[: count * width] = 0
-        add_product(z, x, own, 1, weights, grid[int(layer == depth)], starts[layer], count, own, width)
+        add_product(z, x, own, ONE, weights, grid[int(layer == depth)], starts[layer], count, own, width)
         if layer == depth:
             break
         slope = slopes[layer]
@@ -118,14 +120,16 @@ def backward(gradient, weights, head, buffers, d_h, transposed, count):
             slope = slopes[layer]
             for i in range(count * width):
                 d_z[i] = d_h[i] * slope[i]
-        add_product(gradient[starts[layer] :], xs[layer], 1, own, d_z, grid[int(layer == depth)], 0, own, count, width)
+        add_product(
+            gradient[starts[layer] :], xs[layer], ONE, own, d_z, grid[int(layer == depth)], ZERO, own, count, width
+        )
         if layer:
             first = starts[layer + 1] - (size + 1) * width
             for s in range(size):
                 for u in range(width):
                     put(transposed, u * narrow + s, element(weights, first + s * width + u))
             d_h[: count * narrow] = 0
-            add_product(d_h, d_z, width, 1, transposed, grid[0], 0, count, width, narrow)
+            add_product(d_h, d_z, width, ONE, transposed, grid[0], ZERO, count, width, narrow)
 
 
 @compiled
@@ -164,7 +168,8 @@ def predict(logits, weights, head, buffers, rows, batch):
     """Fill the logits (N, C) of one candidate for feature rows (N, D), without dropout; see `train_steps`."""
     starts, inputs, _, activations = head
     (samples, classes), width = logits.shape, (starts[-1] - starts[-2]) // inputs[-1]
-    flat_rows, flat_logits, none = rows.ravel(), logits.ravel(), (np.uint32(0), np.float32(1), 0, 0, np.uint64(0))
+    flat_rows, flat_logits = rows.ravel(), logits.ravel()
+    none = (np.uint32(0), np.float32(1), ZERO, ZERO, np.uint64(0))
     for first in range(0, samples, batch):
         count = min(batch, samples - first)
         forward(weights, head, buffers, flat_rows, rows.shape[1], first, count, none)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from models.fusion import FusionNetwork
 from models.lenet import LeNet
 from utils.candidates.fused.lanes import LANES, copy, element, put
-from utils.candidates.fused.operations import ROWS, add_product, compiled
+from utils.candidates.fused.operations import ONE, ROWS, add_product, compiled
 
 
 @compiled
@@ -53,7 +53,7 @@ def block(maps, kernel, shifts, size):
             line = lines[y % 2]
             for c in range(out):
                 line[c * wide : (c + 1) * wide] = shifts[c]
-            add_product(line, weights, inner, 1, around, starts, y * across, rows, inner, wide)
+            add_product(line, weights, inner, ONE, around, starts, y * across, rows, inner, wide)
             for i in range(out * wide):
                 line[i] = max(line[i], np.float32(0))
                 totals[i] += line[i]

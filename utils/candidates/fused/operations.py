@@ -21,6 +21,7 @@ from utils.candidates.fused.lanes import LANES, add_scaled, element, float_of_bi
 from utils.training.adam import BETA1, BETA2, EPSILON
 
 RELU, SIGMOID, LEAKY_RELU, GELU = range(4)  # see `models.fusion.ACTIVATIONS`
+ZERO, ONE = np.int64(0), np.int64(1)  # a function is compiled anew for each literal number in its calls
 ROWS = 4  # of a product, whose sums fit into the registers of a processor with AVX2
 
 
