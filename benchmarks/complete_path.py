@@ -3,7 +3,8 @@
     python benchmarks/complete_path.py --mnist_dir MNIST --fsdd_dir FSDD --esc50_dir ESC50 --out runs/path
     python benchmarks/complete_path.py ... --schedule constant --found_epochs 12        # as published, hours
 
-Runs the project's scripts one after the other, for each seed. Steps that an earlier run of this command finished are
+Runs the project's scripts one after the other, for each seed; other flags than those below go to the training of the
+found network, such as --no-baselines. Steps that an earlier run of this command finished are
 kept, so it can be interrupted; the time of a step is that of the process which finished it. Writes path.json.
 """
 
@@ -20,7 +21,7 @@ from utils.files import write_json
 from utils.reading import at_least_0, read_json
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args() -> tuple[argparse.Namespace, list[str]]:
     parser = cli.make_parser(__doc__)
     group = parser.add_argument_group("data")
     for name in ("mnist_dir", "fsdd_dir", "esc50_dir"):
@@ -36,7 +37,7 @@ def parse_args() -> argparse.Namespace:
     group.add_argument("--seeds", type=cli.SEED, nargs="+", default=[0], help="each for networks, search and training")
     group.add_argument("--out", type=Path, required=True, help="folder of data, checkpoints, runs and path.json")
     cli.add_verbosity(parser)
-    return parser.parse_args()
+    return parser.parse_known_args()
 
 
 def step(home: Path, name: str, script: str, flags: Sequence[object], verbose: bool) -> float:
@@ -51,8 +52,12 @@ def step(home: Path, name: str, script: str, flags: Sequence[object], verbose: b
     return read_json(record, {"seconds": at_least_0})["seconds"]
 
 
-def path(args: argparse.Namespace, seed: int) -> dict:
-    """Train both networks, search, and train the best configuration; return accuracies and seconds by step."""
+def path(args: argparse.Namespace, seed: int, more: Sequence[str]) -> dict:
+    """Train both networks, search, and train the best configuration; return accuracies and seconds by step.
+
+    Args:
+        more: flags of the found network's training.
+    """
     home, data = args.out / f"seed-{seed}", args.out / "data"
     home.mkdir(parents=True, exist_ok=True)
     both = ["--datadir", data, "--checkpointdir", home / "checkpoints", "--seed", seed]
@@ -68,7 +73,7 @@ def path(args: argparse.Namespace, seed: int) -> dict:
         flags = [*both, "--run_dir", home / "search"]
         seconds["search"] = step(home, "search", "main_searchable_avmnist.py", flags, args.verbose)
     cycle = cycle or ["--Ti", max(1, args.found_epochs // 3)]  # cosine cycles that end with the training
-    flags = [*both, *cycle, "--epochs", args.found_epochs, "--conf", args.conf or home / "search" / "best.json"]
+    flags = [*both, *cycle, "--epochs", args.found_epochs, "--conf", args.conf or home / "search" / "best.json", *more]
     seconds["found"] = step(home, "found", "main_found_avmnist.py", [*flags, "--run_dir", home / "found"], args.verbose)
     for row in read_json(home / "found" / "results.json")["rows"]:
         accuracies[row["name"]] = {"dev": row["dev"], "test": row["test"]}
@@ -93,14 +98,14 @@ def print_table(paths: Sequence[dict], generation: float) -> None:
 
 
 def main() -> None:
-    args = parse_args()
+    args, more = parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     sources = [x for name in ("mnist_dir", "fsdd_dir", "esc50_dir") for x in (f"--{name}", getattr(args, name))]
     flags = [*sources, "--preset", args.preset, "--datadir", args.out / "data"]
     generation = step(args.out, "generation", "avmnist_gen.py", flags, args.verbose)
     paths = []
     for seed in args.seeds:
-        paths.append(path(args, seed))
+        paths.append(path(args, seed, more))
         write_json(args.out / "path.json", {"schedule": args.schedule, "generation": generation, "seeds": paths})
     print_table(paths, generation)
 
