@@ -71,7 +71,7 @@ DATA = {
     "digits, three views": digits_views,
     "digits, quarters": digits_quarters,
     "breast cancer": breast_cancer,
-    "digits, noisy views": noisy_views,  # for benchmarks/tabulate.py
+    "digits, noisy views": noisy_views,  # for benchmarks/make_table.py
 }
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import measure  # noqa: F401 - finds the project
 import numpy as np
-from tabulated import Task, add_task_flags, open_task
+from task import Task, add_task_flags, open_task
 
 from utils import cli
 from utils.files import write_json
@@ -64,7 +64,7 @@ def parse_args() -> argparse.Namespace:
     parser = cli.make_parser(__doc__)
     add_task_flags(parser)
     group = parser.add_argument_group("sample")
-    group.add_argument("--table", type=Path, required=True, help="a table of benchmarks/tabulate.py")
+    group.add_argument("--table", type=Path, required=True, help="a table of benchmarks/make_table.py")
     group.add_argument("--count", type=cli.integer(TENTHS, 100_000), default=200, help="configurations")
     group.add_argument("--to_the_end", type=cli.integer(TENTHS, 100_000), default=60, help="of these, to the end")
     group.add_argument("--end_epochs", type=cli.EPOCHS, default=5, help="of the training to the end")

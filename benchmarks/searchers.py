@@ -234,7 +234,7 @@ def one_run(path: Path, name: str, run: int, trainings: int) -> tuple[list[float
 
 def parse_args() -> argparse.Namespace:
     parser = cli.make_parser(__doc__)
-    parser.add_argument("--table", type=Path, required=True, help="a table of benchmarks/tabulate.py")
+    parser.add_argument("--table", type=Path, required=True, help="a table of benchmarks/make_table.py")
     parser.add_argument("--searchers", nargs="+", choices=SEARCHERS, default=list(SEARCHERS), help="algorithms")
     parser.add_argument("--runs", type=cli.COUNT, default=100, help="runs of each algorithm")
     parser.add_argument("--trainings", type=cli.COUNT, default=150, help="candidates of each run")

@@ -35,7 +35,7 @@ def folder(tmp_path_factory, script_runner):
         labels = torch.randint(3, (count,))
         arrays = {name: (torch.randn(count, width) + labels[:, None]).numpy() for name, width in WIDTHS.items()}
         np.savez(folder / "data" / f"{split}.npz", label=labels.numpy(), **arrays)
-    script_runner(folder, "benchmarks/tabulate.py", *FLAGS, "--seeds", 2, 1, "--sample", 5)
+    script_runner(folder, "benchmarks/make_table.py", *FLAGS, "--seeds", 2, 1, "--sample", 5)
     return folder
 
 
@@ -147,7 +147,7 @@ def test_an_interrupted_table_continues(table, folder, script_runner):
     assert parts == ["1-0-0.npz", "1-1-0.npz", "2-0-0.npz", "3-0-0.npz"]
     (folder / "table.parts/2-0-0.npz").unlink()
     kept = (folder / "table.parts/1-0-0.npz").stat()
-    script_runner(folder, "benchmarks/tabulate.py", *FLAGS, "--seeds", 2, 1, "--sample", 5)
+    script_runner(folder, "benchmarks/make_table.py", *FLAGS, "--seeds", 2, 1, "--sample", 5)
     again = read_table(folder / "table.npz")
     assert (folder / "table.parts/1-0-0.npz").stat().st_mtime_ns == kept.st_mtime_ns
     for layers, values in table.correct.items():
@@ -155,6 +155,6 @@ def test_an_interrupted_table_continues(table, folder, script_runner):
 
 
 def test_trained_alone_a_configuration_has_the_accuracy_of_the_table(folder, script_runner):
-    done = script_runner(folder, "benchmarks/tabulate.py", *FLAGS, "--check", 4)
+    done = script_runner(folder, "benchmarks/make_table.py", *FLAGS, "--check", 4)
     assert "largest difference: 0 of 40 dev samples" in done.stdout
     assert "gives the same journal" in done.stdout

@@ -1,6 +1,6 @@
 """A table of every configuration's dev accuracy, on which a search costs nothing (docs/benchmark.md).
 
-benchmarks/tabulate.py makes such tables. Searches run on them as on a feature bank:
+benchmarks/make_table.py makes such tables. Searches run on them as on a feature bank:
 
     table = read_table("docs/results/avmnist-paper.npz")
     accuracy, seconds = table(((3, 2, 0), (4, 2, 0)), epoch=3, seed=0)
@@ -133,7 +133,7 @@ class AccuracyTable:
 
 
 def read_table(path: str | Path) -> AccuracyTable:
-    """Read a table that benchmarks/tabulate.py wrote.
+    """Read a table that benchmarks/make_table.py wrote.
 
     Raises:
         UsageError: the file is not such a table.

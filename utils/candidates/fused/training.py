@@ -38,7 +38,8 @@ class FusedHeads(nn.Module):
         self.register_buffer("flat", torch.zeros(sum(self.sizes)))
         for head, part in zip(heads, self.split(self.flat), strict=True):
             _flatten(head, part)
-        self.pool = ThreadPoolExecutor(torch.get_num_threads())
+        # Moments of weights without a gradient decay to denormal numbers, with which Intel's processors are far slower.
+        self.pool = ThreadPoolExecutor(torch.get_num_threads(), initializer=torch.set_flush_denormal, initargs=(True,))
         shape = (self.settings.inner_size, layout.num_outputs)
         self.described = [
             describe(_spans(head, layout), np.array([row[-1] for row in head.configuration]), *shape) for head in heads

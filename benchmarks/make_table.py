@@ -1,8 +1,8 @@
 """Train every configuration of a space and write the table of their dev accuracies (docs/benchmark.md).
 
-    python benchmarks/tabulate.py --datadir data/avmnist --checkpointdir checkpoints/avmnist --out runs/paper.npz
-    python benchmarks/tabulate.py --features --datadir D --seeds 3 3 --sample 0 --out runs/views.npz
-    python benchmarks/tabulate.py ... --check 30     # train 30 random configurations again, alone, and compare
+    python benchmarks/make_table.py --datadir data/avmnist --checkpointdir checkpoints/avmnist --out runs/paper.npz
+    python benchmarks/make_table.py --features --datadir D --seeds 3 3 --sample 0 --out runs/views.npz
+    python benchmarks/make_table.py ... --check 30     # train 30 random configurations again, alone, and compare
 
 Networks, features and training are those of main_searchable_avmnist.py (or, with --features, of
 main_searchable_features.py) with default flags. Every block of trainings is stored in OUT.parts, so the command can be
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import measure  # noqa: F401 - finds the project
 import numpy as np
-from tabulated import Task, add_task_flags, open_task
+from task import Task, add_task_flags, open_task
 
 from utils import cli
 from utils.arrays import read_arrays
