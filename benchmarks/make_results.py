@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import measure  # noqa: F401 - finds the project
+import measure
 import numpy as np
 from matplotlib.figure import Figure
 from scipy import stats
@@ -136,10 +136,8 @@ def noise(results: Results) -> str:
                 top = values[:, values.mean(0) >= np.quantile(values.mean(0), 0.95)]
                 within, share = _noise(values)
                 deviation, top_share = _noise(top)
-                rows.append(
-                    [TASKS[name], str(layers), f"{100 * within:.2f}", f"{100 * share:.0f} %"]
-                    + [f"{100 * deviation:.2f}", f"{100 * top_share:.0f} %" if top.shape[1] > 2 else "-"]
-                )
+                best = [f"{100 * deviation:.2f}", f"{100 * top_share:.0f} %"] if top.shape[1] > 2 else ["-", "-"]
+                rows.append([TASKS[name], str(layers), f"{100 * within:.2f}", f"{100 * share:.0f} %", *best])
     head = ["table", "layers", "deviation over seeds, points", "share of the variance"]
     return markdown([*head, "the same in the best 5 %", "share"], rows)
 
@@ -183,10 +181,9 @@ def longer(results: Results) -> str:
         upper = own >= np.median(own)
         among = stats.spearmanr(own[upper], values[upper]).statistic
         best = values[np.argsort(-own)[: len(own) // 10]].mean()
-        rows.append(
-            [names[name], str(len(values)), f"{stats.spearmanr(own, values).statistic:.3f}", f"{among:.2f}"]
-            + [percent(best), percent(np.median(values)), percent(values.max())]
-        )
+        ranks = [f"{stats.spearmanr(own, values).statistic:.3f}", f"{among:.2f}"]
+        levels = [percent(level) for level in (best, np.median(values), values.max())]
+        rows.append([names[name], str(len(values)), *ranks, *levels])
     head = ["training", "configurations", "Spearman", "in the better half", "best tenth by score, mean"]
     return markdown([*head, "median", "highest"], rows)
 
