@@ -192,7 +192,7 @@ class Truth:
     @functools.cached_property
     def means(self) -> dict[int, np.ndarray]:
         """Mean over the seeds, by number of layers and rank."""
-        return {n: self._best_epochs(n).mean(0) for n in range(1, self.table.depth + 1)}
+        return {n: self._best_epochs(n).mean(0, dtype=float) for n in range(1, self.table.depth + 1)}
 
     def best_mean(self) -> float:
         return max(means.max() for means in self.means.values())
@@ -200,13 +200,13 @@ class Truth:
     def best(self, seed: int) -> float:
         """Best accuracy with the trainings of a seed."""
         depths = range(1, self.table.depth + 1)
-        return max(self._best_epochs(n)[seed % self.table.seeds(n)].max() for n in depths)
+        return float(max(self._best_epochs(n)[seed % self.table.seeds(n)].max() for n in depths))
 
     def mean(self, configuration: Configuration) -> float:
         return self.means[len(configuration)][self.table.rank(configuration)]
 
     def _best_epochs(self, layers: int) -> np.ndarray:
-        return self.table.correct[layers].max(2) / self.table.dev_samples
+        return self.table.correct[layers].max(2) / np.float32(self.table.dev_samples)  # rounded as in a training
 
 
 @functools.cache

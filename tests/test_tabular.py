@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.conftest import ROOT
 from utils.errors import UsageError
 from utils.search.loop import SearchSettings, random_search, sequential_search
 from utils.search.space import Space
@@ -158,3 +159,67 @@ def test_trained_alone_a_configuration_has_the_accuracy_of_the_table(folder, scr
     done = script_runner(folder, "benchmarks/make_table.py", *FLAGS, "--check", 4)
     assert "largest difference: 0 of 40 dev samples" in done.stdout
     assert "gives the same journal" in done.stdout
+
+
+def test_all_algorithms_search_the_table_and_record_their_regret(folder, script_runner):
+    flags = ["--table", "table.npz", "--runs", 3, "--trainings", 12, "--processes", 1, "--no-verbose"]
+    script_runner(folder, "benchmarks/searchers.py", *flags, "--searchers", *ALGORITHMS, "--out", "results/regret.npz")
+    arrays = np.load(folder / "results/regret.npz")
+    assert arrays["names"].tolist() == ALGORITHMS
+    for name in ALGORITHMS:
+        validation, true, seconds = (arrays[f"{name}/{kind}"] for kind in ("validation", "true", "seconds"))
+        assert validation.shape == true.shape == seconds.shape == (3, 12)
+        assert (validation >= 0).all()
+        assert (true > -1e-6).all()
+        assert (np.diff(validation) <= 0).all()  # the best so far
+        assert (np.diff(seconds) > 0).all()
+    assert (arrays["local search/validation"][:, -1] < arrays["local search/validation"][:, 0]).any()
+
+
+ALGORITHMS = [
+    "published search",
+    "random search",
+    "improved search",
+    "regularized evolution",
+    "local search",
+    "greedy by level",
+    "published, without surrogate",
+    "published, perfect surrogate",
+    "published, K = 5",
+]
+
+
+def test_a_sample_trains_longer_and_wider_in_pieces(folder, script_runner):
+    flags = ["--features", "--datadir", "data", "--epochs", 3, "--table", "table.npz", "--out", "ranking.json"]
+    flags += ["--count", 10, "--to_the_end", 10, "--end_epochs", 2, "--no-verbose"]
+    script_runner(folder, "benchmarks/ranking.py", *flags)
+    figures = json.loads((folder / "ranking.json").read_text())
+    assert len({json.dumps(c) for c in figures["configurations"]}) == 10
+    assert list(figures["accuracies"]) == ["search", "ten epochs", "64 units", "to the end"]
+    assert all(len(values) == 10 for values in figures["accuracies"].values())
+    assert all(0 < value <= 1 for values in figures["accuracies"].values() for value in values)
+    whole = dict(figures["accuracies"])
+    figures["accuracies"] |= {"64 units": [], "to the end": []}
+    (folder / "ranking.json").write_text(json.dumps(figures))
+    script_runner(folder, "benchmarks/ranking.py", *flags)
+    assert json.loads((folder / "ranking.json").read_text())["accuracies"] == whole
+
+
+def test_the_document_is_filled_from_the_results(folder, script_runner, tmp_path):
+    results = tmp_path / "results"
+    results.mkdir()
+    (results / "noisy-views.npz").write_bytes((folder / "table.npz").read_bytes())
+    (tmp_path / "page.md").write_text((ROOT / "docs/benchmark.md").read_text())
+    flags = ["--results", "results", "--document", "page.md"]
+    script_runner(tmp_path, "benchmarks/make_results.py", *flags)
+    text = (tmp_path / "page.md").read_text()
+    assert "| digits, noisy views (`noisy-views.npz`) | 2 x 1 x 2 | 96 + 40 |" in text
+    assert (results / "space.png").read_bytes().startswith(b"\x89PNG")
+    script_runner(tmp_path, "benchmarks/make_results.py", *flags, "--check")
+    (tmp_path / "page.md").write_text(text.replace("96 + 40", "96 + 41"))
+    done = script_runner(tmp_path, "benchmarks/make_results.py", *flags, "--check", code=2)
+    assert "page.md is not what the results give" in done.stderr
+
+
+def test_the_document_shows_the_results_as_they_are(script_runner, tmp_path):
+    script_runner(tmp_path, "benchmarks/make_results.py", "--check")

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from utils.search.loop import Candidate, Evaluator, SearchSettings, Step, rank_correlation, without_failed
 from utils.search.space import Configuration, Row, Space, random_configuration
@@ -83,6 +84,21 @@ class GaussianProcess:
         return self.mean + self.deviation * (self.weights @ across), self.deviation**2 * covariance
 
 
+    def draw(
+        self, pool: Sequence[Configuration], count: int, rng: np.random.Generator
+    ) -> tuple[list[int], list[float]]:
+        """Places of `count` configurations, each the best of the others' in a draw of its own, and their means."""
+        mean, covariance = self.posterior(pool)
+        jitter = 1e-6 * np.trace(covariance) / len(pool)
+        root = np.linalg.cholesky(covariance + jitter * np.eye(len(pool)))
+        places = list[int]()
+        while len(places) < count:
+            drawn = mean + root @ rng.standard_normal(len(pool))
+            drawn[places] = -np.inf
+            places.append(int(drawn.argmax()))
+        return places, mean[places].tolist()
+
+
 SCALES, NOISES = (2.0, 5.0, 10.0, 20.0, 50.0, 100.0), (0.01, 0.03, 0.1, 0.3)
 
 
@@ -115,15 +131,10 @@ def improved_search(space: Space, evaluate: Evaluator, settings: SearchSettings)
         # Choose: at random first, then the best in one draw from the posterior each
         chosen = pool[:count]
         if known:
-            process.fit(list(known), list(known.values()))
-            mean, covariance = process.posterior(pool)
-            root = np.linalg.cholesky(covariance + 1e-6 * np.trace(covariance) / len(pool) * np.eye(len(pool)))
-            places = list[int]()
-            while len(places) < count:
-                draw = mean + root @ rng.standard_normal(len(pool))
-                draw[places] = -np.inf
-                places.append(int(draw.argmax()))
-            chosen, predicted = [pool[i] for i in places], mean[places].tolist()
+            with threadpool_limits(1, "blas"):  # the same digits with any number of threads
+                process.fit(list(known), list(known.values()))
+                places, predicted = process.draw(pool, count, rng)
+            chosen = [pool[i] for i in places]
         before_training = time.perf_counter()
 
         # Train
