@@ -72,13 +72,12 @@ class Plan:
         return np.sort(rng.choice(self.rows ** (len(self.seeds) + 1), self.sample, replace=False))
 
     def blocks(self) -> Iterator[Block]:
-        """All blocks, the most useful first: one seed of every depth, then the sample, then the other seeds."""
+        """All blocks, the most useful first: one seed of every depth, then the other seeds, then the sample."""
         for seed in range(max(self.seeds)):
             for layers, seeds in enumerate(self.seeds, start=1):
                 if seed < seeds:
                     yield from _cut(layers, seed, np.arange(self.rows**layers))
-            if seed == 0 and self.sample:
-                yield from _cut(len(self.seeds) + 1, 0, self.sampled())
+        yield from _cut(len(self.seeds) + 1, 0, self.sampled())
 
 
 def _cut(layers: int, seed: int, ranks: np.ndarray) -> Iterator[Block]:
