@@ -9,7 +9,7 @@ Notation: n configurations trained so far with accuracies y, a pool of m to choo
 
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -18,22 +18,27 @@ from utils.search.loop import Candidate, Evaluator, SearchSettings, Step, rank_c
 from utils.search.space import Configuration, Row, Space, random_configuration
 from utils.seeds import derive_seed
 
-EDITED = 5  # best configurations whose neighbours are in the pool
+EDITED, EDITS = 5, 400  # best configurations whose neighbours are in the pool, and most neighbours of each
 AT_RANDOM = 100  # random configurations in the pool
+SCALES, NOISES = (2.0, 5.0, 10.0, 20.0, 50.0, 100.0), (0.01, 0.03, 0.1, 0.3)  # of the Gaussian process
 
 
 def neighbours(space: Space, max_fusions: int, configuration: Configuration) -> list[Configuration]:
     """Return all configurations that differ in one edit: an entry of a row changed, a row inserted, or one dropped."""
     rows, layers = space.rows(), len(configuration)
+    known = set(rows)
     found = dict[Configuration, None]()
 
     def add(start: int, end: int, new: Sequence[Row]) -> None:
         found[(*configuration[:start], *new, *configuration[end:])] = None
 
+    choices = [sorted({row[column] for row in rows}) for column in range(len(rows[0]))]
     for layer, own in enumerate(configuration):
-        for row in rows:
-            if sum(a != b for a, b in zip(row, own, strict=True)) == 1:
-                add(layer, layer + 1, [row])
+        for column, values in enumerate(choices):
+            for value in values:
+                row = (*own[:column], value, *own[column + 1 :])
+                if row in known:
+                    add(layer, layer + 1, [row])
         if layers > 1:
             add(layer, layer + 1, [])
     if layers < max_fusions:
@@ -83,7 +88,6 @@ class GaussianProcess:
         covariance = np.exp(-_squared(x, x) / self.scale) - across.T @ across
         return self.mean + self.deviation * (self.weights @ across), self.deviation**2 * covariance
 
-
     def draw(
         self, pool: Sequence[Configuration], count: int, rng: np.random.Generator
     ) -> tuple[list[int], list[float]]:
@@ -99,36 +103,24 @@ class GaussianProcess:
         return places, mean[places].tolist()
 
 
-SCALES, NOISES = (2.0, 5.0, 10.0, 20.0, 50.0, 100.0), (0.01, 0.03, 0.1, 0.3)
-
-
 def _squared(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (a * a).sum(1)[:, None] + (b * b).sum(1) - 2 * a @ b.T
 
 
 def improved_search(space: Space, evaluate: Evaluator, settings: SearchSettings) -> Iterator[Step]:
-    """Train as many configurations as the published search, each once."""
+    """Train as many configurations as the published search, each of them once."""
     rng = np.random.default_rng(derive_seed(settings.seed, "sampling"))
-    depth, known = settings.max_fusions, dict[Configuration, float]()
-    seen = set[Configuration]()
-    existing = sum(len(space.rows()) ** (n + 1) for n in range(depth))
-    remaining = min(settings.trainings(space), existing)
-    process = GaussianProcess(space, depth)
+    known, seen = dict[Configuration, float](), set[Configuration]()  # accuracies; failed ones are seen, too
+    process = GaussianProcess(space, settings.max_fusions)
+    remaining = min(settings.trainings(space), space.configurations(settings.max_fusions))
     for index in itertools.count():
-        if remaining <= 0:
+        count, predicted = min(settings.num_samples, remaining), None
+        if not count:
             return
         started = time.perf_counter()
-        count, predicted = min(settings.num_samples, remaining), None
 
-        # Pool: random configurations, and the neighbours of the best so far
-        best = sorted(known, key=lambda c: -known[c])[:EDITED]
-        pool = list(itertools.chain.from_iterable(neighbours(space, depth, c) for c in best))
-        pool += [random_configuration(space, depth, rng) for _ in range(AT_RANDOM)]
-        pool = [c for c in dict.fromkeys(pool) if c not in seen]
-        while len(pool) < count:
-            pool = list(dict.fromkeys([*pool, *({random_configuration(space, depth, rng)} - seen)]))
-
-        # Choose: at random first, then the best in one draw from the posterior each
+        # Choose: at random first, then by draws from the process
+        pool = _pool(space, settings.max_fusions, known, seen, count, rng)
         chosen = pool[:count]
         if known:
             with threadpool_limits(1, "blas"):  # the same digits with any number of threads
@@ -150,3 +142,25 @@ def improved_search(space: Space, evaluate: Evaluator, settings: SearchSettings)
             surrogate_seconds=before_training - started,
         )
         remaining -= count
+
+
+def _pool(
+    space: Space,
+    max_fusions: int,
+    known: Mapping[Configuration, float],
+    seen: Set[Configuration],
+    count: int,
+    rng: np.random.Generator,
+) -> list[Configuration]:
+    """Return untrained configurations, at least `count`: neighbours of the best, and random ones."""
+    pool = dict[Configuration, None]()
+    for configuration in sorted(known, key=lambda c: -known[c])[:EDITED]:
+        around = neighbours(space, max_fusions, configuration)
+        kept = range(len(around)) if len(around) <= EDITS else rng.choice(len(around), EDITS, replace=False)
+        pool |= dict.fromkeys(around[i] for i in kept if around[i] not in seen)
+    drawn = 0
+    while drawn < AT_RANDOM or len(pool) < count:
+        configuration, drawn = random_configuration(space, max_fusions, rng), drawn + 1
+        if configuration not in seen:
+            pool[configuration] = None
+    return list(pool)

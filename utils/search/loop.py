@@ -150,8 +150,8 @@ def sequential_search(
 def random_search(space: Space, evaluate: Evaluator, settings: SearchSettings) -> Iterator[Step]:
     """Train as many configurations as the sequential search, drawn at random without repetition."""
     rng = np.random.default_rng(derive_seed(settings.seed, "sampling"))
-    existing = sum(len(space.rows()) ** (n + 1) for n in range(settings.max_fusions))
-    remaining, seen, index = min(settings.trainings(space), existing), set[Configuration](), 0
+    remaining, index = min(settings.trainings(space), space.configurations(settings.max_fusions)), 0
+    seen = set[Configuration]()
     while remaining:
         started = time.perf_counter()
         chosen: list[Configuration] = []

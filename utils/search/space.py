@@ -4,6 +4,7 @@ A configuration is a tuple of rows; a row is (one feature index per modality, ac
 """
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Iterable, Sequence
@@ -37,8 +38,16 @@ class Space:
 
     def rows(self) -> list[Row]:
         """Return every possible row, last index fastest."""
+        return list(self._rows)
+
+    @functools.cached_property
+    def _rows(self) -> list[Row]:
         rows = itertools.product(*(range(self._first, n) for n in self.sizes), self.activations)
         return [row for row in rows if max(row[:-1]) != SKIP]
+
+    def configurations(self, max_fusions: int) -> int:
+        """Number of configurations of 1 to `max_fusions` layers."""
+        return sum(len(self._rows) ** layers for layers in range(1, max_fusions + 1))
 
     def check(self, configuration: Configuration, legal_activations: int) -> None:
         """Raise UsageError unless every row has one existing feature per modality and an existing activation.

@@ -8,6 +8,7 @@ benchmarks/make_table.py makes such tables. Searches run on them as on a feature
 """
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -127,9 +128,9 @@ class AccuracyTable:
         results = [self(configuration, epoch, own) for epoch in range(1, self.epochs + 1)]
         return Evaluation([accuracy for accuracy, _ in results], results[-1][1])
 
-    @property
+    @functools.cached_property
     def _places(self) -> dict[Row, int]:
-        return self.__dict__.setdefault("_row_places", {row: i for i, row in enumerate(self.space.rows())})
+        return {row: place for place, row in enumerate(self.space.rows())}
 
 
 def read_table(path: str | Path) -> AccuracyTable:
