@@ -221,6 +221,16 @@ PHILOX = [
 ]
 
 
+def test_denormal_numbers_which_slow_a_processor_down_count_as_zero():
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor cannot flush denormal numbers")
+    torch.set_flush_denormal(False)
+    tiny = torch.full((100,), 1e-40)
+    assert (tiny * 1).count_nonzero() == 100
+    pool = FusedHeads(build_heads(HeadSettings(10)), LAYOUT).pool
+    assert pool.submit(lambda: (tiny * 1).count_nonzero()).result() == 0
+
+
 @pytest.mark.parametrize(("counter", "key", "answer"), PHILOX)
 def test_philox_gives_the_known_answers(counter, key, answer):
     words = dropout.philox([torch.tensor(word) for word in counter], key)
