@@ -5,6 +5,7 @@ import csv
 import importlib
 import json
 import re
+import shlex
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -371,7 +372,10 @@ def test_a_search_ends_at_so_many_candidates_and_goes_on_as_if_it_had_not(whole,
         assert ", where the budget ran out; the best on dev:" in printed
         assert read_journal(home / "runs/part") == read_journal(home / "runs/notes")[:number]
         assert len((home / "runs/part/results.csv").read_text().splitlines()) == number + 1
-    run_here(SEARCH, *BUDGET, "--resume", "runs/part", "--max_candidates", 1000)
+    run_here(SEARCH, "--resume", "runs/part", "--max_candidates", 1000)  # all other flags are those of the run
+    command = shlex.split(read(home / "runs/part/args.json")["command"])
+    assert command[-4:] == ["--max_candidates", "1000", "--run_dir", "runs/part"]
+    assert "best on dev" in run_here(*command[1:])  # the recorded command resumes it, too
     for kind in ("header", "candidate", "step"):
         assert read_journal(home / "runs/part", kind) == read_journal(home / "runs/notes", kind)
     ours, theirs = (read(home / "runs" / name / "best.json") for name in ("part", "notes"))

@@ -318,7 +318,11 @@ def test_features_of_networks_are_standardized_if_asked(run, home, search):
         ("main_searchable_avmnist.py", ("--run_dir", "runs/train_image.py"), "holds a run of train_image.py"),
         ("main_found_avmnist.py", ("--eta_min", "1"), "eta_min <= eta_max must hold"),
         ("main_searchable_avmnist.py", ("--datadir", "nowhere"), "avmnist_gen.py --datadir nowhere"),
-        ("main_searchable_avmnist.py", ("--checkpointdir", "nowhere"), "audio_model.pkl does not exist"),
+        (
+            "main_searchable_avmnist.py",
+            ("--checkpointdir", "nowhere"),
+            "audio_model.pkl does not exist; train_audio.py makes it",
+        ),
         ("main_searchable_avmnist.py", ("--channels", "4"), "--channels"),
         ("main_searchable_avmnist.py", ("--drpt", "1"), "0 <= p < 1"),
         ("main_searchable_avmnist.py", ("--num_outputs", "5"), "labels must lie in 0..4"),

@@ -2,22 +2,22 @@
 
 import argparse
 import contextlib
+import difflib
 import errno
-import io
 import os
 import re
-import select
+import shlex
 import sys
 import traceback
 from collections.abc import Callable
-from typing import ClassVar, NoReturn, TextIO
+from pathlib import Path
+from typing import ClassVar, NoReturn
 
 from utils import interrupts
-from utils.errors import ProjectError, UsageError, one_line, printable
-from utils.progress import UP
+from utils.errors import ProjectError, UsageError, one_line
+from utils.output import STDOUT, Output, open_output
+from utils.reading import read_json
 
-PATIENCE = 3.0  # seconds that a message waits for a reader of standard error before it is dropped
-STDOUT = "standard output"
 MEMORY_FLAGS = (
     "--batchsize",
     "--inner_representation_size",
@@ -36,13 +36,45 @@ class Parser(argparse.ArgumentParser):
     """A parser whose errors are the project's own: one line."""
 
     flags: ClassVar[set[str]] = set()  # of all parsers of this process
+    arguments: ClassVar[list[str]] = []  # the last command line parsed, those of a run to resume first
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; --help lists all flags")
 
-    def parse_known_args(self, *args, **kwargs):
+    def parse_args(self, args=None, namespace=None):
+        """Parse the command line; with `--resume RUN_DIR`, on top of the command that started the run."""
+        given = sys.argv[1:] if args is None else list(args)
+        Parser.arguments = [*self._recorded(given), *given]
+        parsed, unknown = self.parse_known_args(Parser.arguments, namespace)
+        if unknown:
+            flag = unknown[0].partition("=")[0]
+            near = difflib.get_close_matches(flag, self._option_string_actions, 1)
+            self.error(f"unrecognized argument {flag}" + (f"; did you mean {near[0]}?" if near else ""))
+        return parsed
+
+    def parse_known_args(self, args=None, namespace=None):
         Parser.flags |= self._option_string_actions.keys()
-        return super().parse_known_args(*args, **kwargs)
+        return super().parse_known_args(args, namespace)
+
+    def _recorded(self, given: list[str]) -> list[str]:
+        """Flags of the command that started the run to resume; none if there is no such run of this script."""
+        folder = take_flag("--resume", given)[0] if "--resume" in self._option_string_actions else None
+        if folder is None:
+            return []
+        try:
+            about = read_json(Path(folder) / "args.json", {"script": str, "command": str})
+            command = shlex.split(about["command"])[2:]
+        except (OSError, ValueError, UsageError):
+            return []  # opening the run says what is wrong
+        return take_flag("--run_dir", command)[1] if about["script"] == Path(sys.argv[0]).name else []
+
+
+def take_flag(flag: str, arguments: list[str]) -> tuple[str | None, list[str]]:
+    """Take a flag out of a command line: return its value, None if it is missing, and all other arguments."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument(flag, dest="value", nargs="?")
+    taken, others = parser.parse_known_args(arguments)
+    return taken.value, others
 
 
 def make_parser(docstring: str) -> argparse.ArgumentParser:
@@ -103,6 +135,14 @@ def probability(text: str) -> float:
     return value
 
 
+def folder(text: str) -> Path:
+    """A type of flags: a folder, which need not exist."""
+    path = Path(text)
+    if path.is_file():
+        raise argparse.ArgumentTypeError(f"{path} is a file; give its folder, {path.parent}")
+    return path
+
+
 def duration(text: str) -> float:
     """An argparse type: a time such as 90s, 30m, 2h or 1d, in seconds."""
     unit = {"s": 1, "m": 60, "h": 3600, "d": 86400}.get(text[-1:], float("nan"))
@@ -150,75 +190,13 @@ def boolean(text: str) -> bool:
     return text.lower() == "true"
 
 
-class Output(io.TextIOBase):
-    """Standard output or error: shows names of any characters as printable text, whatever the locale.
-
-    Standard error never fails or holds a run up: text that nobody reads is dropped.
-    """
-
-    def __init__(self, stream: TextIO, required: bool) -> None:
-        self._stream, self._required = stream, required  # the stream is kept, because libraries may hold it, too
-        self._descriptor, self._waiting, self._patience = stream.fileno(), "", PATIENCE
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]
-        return self._stream.encoding
-
-    def fileno(self) -> int:
-        return self._descriptor
-
-    def isatty(self) -> bool:
-        return self._stream.isatty()
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, text: str) -> int:
-        self._waiting += text
-        if not self._required or "\n" in text:  # a log file shows each line at once
-            self.flush()
-        return len(text)
-
-    def flush(self) -> None:
-        text, self._waiting = self._waiting, ""
-        parts = text.split(UP) if self.isatty() else [text]  # a progress bar moves the cursor
-        data = UP.join(printable(part, "\n\t\r") for part in parts).encode(self.encoding, "backslashreplace")
-        try:
-            while data and self._has_reader():
-                data = data[os.write(self._descriptor, data[: select.PIPE_BUF]) :]
-        except OSError as error:
-            if self._required:
-                raise OSError(error.errno, error.strerror, STDOUT) from None
-
-    def _has_reader(self) -> bool:
-        poll = select.poll()
-        poll.register(self._descriptor, select.POLLOUT)
-        with interrupts.waiting():
-            ready = bool(poll.poll(None if self._required else 1000 * self._patience))
-        self._patience = PATIENCE if ready else 0
-        return ready
-
-
-def _open_output() -> None:
-    """Replace standard output and error by `Output`; those closed by the caller lead to /dev/null."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, so that no file of the run gets it
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name) or open(os.devnull, "w")  # noqa: SIM115 - open until the end
-        if type(stream) is io.TextIOWrapper:  # not a test's
-            setattr(sys, name, Output(stream, required=name == "stdout"))
-
-
 def run(main: Callable[[], None]) -> None:
     """Run a script's `main`; a user's mistake, a failing disk or a lack of memory ends it with one line.
 
     Exit codes: 0, 1 (the work failed), 2 (invalid usage), 70 (a bug in this project, EX_SOFTWARE of sysexits.h, which
     a scheduler can tell from a run that may be resumed), 130 and 143 (stopped by SIGINT, SIGTERM).
     """
-    _open_output()
+    open_output()
     try:
         interrupts.install(sys.stderr.fileno() if isinstance(sys.stderr, Output) else 2)  # a signal may be waiting
         main()

@@ -20,7 +20,7 @@ WORKERS = cli.integer(0, 1024)
 def add_avmnist_data(parser: argparse.ArgumentParser) -> None:
     """Folders of AV-MNIST and its checkpoints, and how many samples to use."""
     group = parser.add_argument_group("data")
-    group.add_argument("--datadir", type=Path, default=Path("data/avmnist"), help="folder made by avmnist_gen.py")
+    group.add_argument("--datadir", type=cli.folder, default=Path("data/avmnist"), help="folder made by avmnist_gen.py")
     group.add_argument("--checkpointdir", type=Path, default=Path("checkpoints/avmnist"), help="folder of checkpoints")
     group.add_argument("--num_outputs", type=cli.integer(1, 100_000), default=10, help="number of classes")
     group.add_argument("--channels", type=cli.integer(1, 1024), default=3, help="channels of the first convolution")
@@ -53,7 +53,7 @@ def add_ntu_data(parser: argparse.ArgumentParser) -> None:
     """Folders of NTU RGB+D and its checkpoints, how samples are read, and how many to use."""
     group = parser.add_argument_group("data")
     group.add_argument(
-        "--datadir", type=Path, default=Path("data/ntu"), help="folder of nturgbd_rgb and nturgbd_skeletons"
+        "--datadir", type=cli.folder, default=Path("data/ntu"), help="folder of nturgbd_rgb and nturgbd_skeletons"
     )
     group.add_argument("--checkpointdir", type=Path, default=Path("checkpoints/ntu"), help="folder of checkpoints")
     group.add_argument("--num_outputs", type=cli.integer(1, 100_000), default=60, help="number of classes")
@@ -129,7 +129,7 @@ def ntu_checkpoints(args: argparse.Namespace, skeleton: str, rgb: str) -> list[P
 def add_feature_data(parser: argparse.ArgumentParser) -> None:
     """Folders of feature tables and checkpoints, and how many samples to use."""
     group = parser.add_argument_group("data")
-    group.add_argument("--datadir", type=Path, required=True, help="folder of train.npz, dev.npz and test.npz")
+    group.add_argument("--datadir", type=cli.folder, required=True, help="folder of train.npz, dev.npz and test.npz")
     group.add_argument("--checkpointdir", type=Path, default=Path("checkpoints/features"), help="folder of checkpoints")
     group.add_argument(
         "--multi_label",

@@ -1,6 +1,5 @@
 """The run folder: it belongs to one command, which one process at a time starts or resumes."""
 
-import argparse
 import contextlib
 import dataclasses
 import itertools
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 
 from utils import interrupts
+from utils.cli import Parser, take_flag
 from utils.errors import UsageError
 from utils.files import locked, sweep, write_json
 from utils.reading import parse_json, read_json
@@ -150,10 +150,9 @@ def _check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -
 
 
 def _command(script: str) -> str:
-    """The command without `--resume RUN_DIR`, which needs an existing run."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--resume")
-    return shlex.join(["python", script, *parser.parse_known_args()[1]])
+    """The command with `--run_dir RUN_DIR` for `--resume RUN_DIR`, which needs an existing run."""
+    folder, arguments = take_flag("--resume", Parser.arguments)
+    return shlex.join(["python", script, *arguments, *(["--run_dir", folder] if folder else [])])
 
 
 @contextlib.contextmanager
@@ -161,5 +160,5 @@ def _advise_to_resume(run_dir: Path) -> Iterator[None]:
     try:
         yield
     except interrupts.Interrupted as stop:
-        stop.args = (f"{stop}; to resume, give the same command with --resume {run_dir}",)
+        stop.args = (f"{stop}; to resume: python {sys.argv[0]} --resume {run_dir}",)
         raise

@@ -18,6 +18,7 @@ from utils.reading import MOST_NESTED, read_bytes, sha256, shown
 from utils.training.mismatch import flags_that_fit
 
 SUFFIX = ".checkpoint"
+MADE_BY = {"audio_model.pkl": "train_audio.py", "image_model.pkl": "train_image.py"}  # default names
 SEAL = b"sha256:"  # prefix of the comment of our archives, which readers of zip files, such as torch, ignore
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -73,7 +74,8 @@ def read_checkpoint(path: Path) -> tuple[object, str]:
     try:
         content = read_bytes(path)
     except FileNotFoundError:
-        raise UsageError(f"checkpoint {path} does not exist") from None
+        made = f"; {MADE_BY[path.name]} makes it" if path.name in MADE_BY else ""
+        raise UsageError(f"checkpoint {path} does not exist{made}") from None
     _check_whole(path, content)
     try:
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True), sha256(content)
