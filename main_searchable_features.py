@@ -2,6 +2,7 @@
 
     python main_searchable_features.py --datadir D --run_dir runs/own
     python main_searchable_features.py --datadir D --activations relu gelu --allow_skip     # a larger space
+    python main_searchable_features.py --datadir D --search published
 
 D holds train.npz and dev.npz with arrays NAME.INDEX (samples x width) for two to five modalities, and label. A
 configuration row is one feature index for each modality, in the order of the file, and the activation's index. The run
@@ -66,7 +67,7 @@ def main() -> None:
             bank, head, training, run.device, args.weightsharing, search.folder, verbose=run.verbose
         )
 
-        # Search: unfold, predict, sample, train, update the surrogate, cool down
+        # Search: propose candidates, train them, learn from the results
         completed = search.carry_out(evaluator, search_flags.budget(args))
 
         # Best network, baselines and report

@@ -3,8 +3,8 @@
     python benchmarks/complete_path.py --mnist_dir MNIST --fsdd_dir FSDD --esc50_dir ESC50 --out runs/path
     python benchmarks/complete_path.py ... --schedule constant --found_epochs 12        # as published, hours
 
-Runs the project's scripts one after the other, for each seed; other flags than those below go to the training of the
-found network, such as --no-baselines. Steps that an earlier run of this command finished are
+Runs the project's scripts one after the other, for each seed; flags that are not listed below, such as --no-baselines,
+are passed to main_found_avmnist.py. Steps that an earlier run of this command finished are
 kept, so it can be interrupted; the time of a step is that of the process which finished it. Writes path.json.
 """
 
@@ -19,6 +19,7 @@ from measure import run_script
 from utils import cli
 from utils.files import write_json
 from utils.reading import at_least_0, read_json
+from utils.study import check_flags
 
 
 def parse_args() -> tuple[argparse.Namespace, list[str]]:
@@ -99,6 +100,7 @@ def print_table(paths: Sequence[dict], generation: float) -> None:
 
 def main() -> None:
     args, more = parse_args()
+    check_flags("main_found_avmnist.py", more)
     args.out.mkdir(parents=True, exist_ok=True)
     sources = [x for name in ("mnist_dir", "fsdd_dir", "esc50_dir") for x in (f"--{name}", getattr(args, name))]
     flags = [*sources, "--preset", args.preset, "--datadir", args.out / "data"]

@@ -22,6 +22,7 @@ from utils import cli
 from utils.arrays import read_arrays
 from utils.errors import UsageError
 from utils.files import whole_file, write_text
+from utils.reading import sha256
 from utils.search.space import Configuration, as_configuration
 from utils.search.table import AccuracyTable, read_table, unranked
 
@@ -59,16 +60,21 @@ class Results:
 
     @functools.cached_property
     def regrets(self) -> dict[str, dict[str, dict[str, np.ndarray]]]:
-        """By task, algorithm, and kind (validation, true, seconds): (runs, trainings)."""
+        """By task, algorithm, and kind (validation, true, seconds): (runs, trainings).
+
+        Raises:
+            UsageError: the runs used another table.
+        """
         found = {}
         for name in self.tables:
             path = self.folder / f"regret-{name}.npz"
             if path.exists():
                 arrays, _ = read_arrays(path)
-                found[name] = {
-                    str(own): {kind: arrays[f"{own}/{kind}"] for kind in ("validation", "true", "seconds")}
-                    for own in arrays["names"]
-                }
+                if str(arrays["table"]) != sha256(self.folder / f"{name}.npz"):
+                    raise UsageError(f"{path} is of another {name}.npz; run benchmarks/searchers.py again")
+                runs = {name: values for name, values in arrays.items() if values.ndim == 3}
+                kinds = ("validation", "true", "seconds")
+                found[name] = {own: dict(zip(kinds, x.swapaxes(0, 1), strict=True)) for own, x in runs.items()}
         return found
 
     @functools.cached_property
@@ -110,20 +116,23 @@ def _configuration(table: AccuracyTable, layers: int, place: int) -> Configurati
 
 
 def choices(results: Results) -> str:
-    """Median accuracy of the configurations of the deepest whole level that make a choice in their last layer."""
+    """Median accuracy of the deepest whole level by each choice in its last layer, and the range of these medians by
+    layer.
+    """
     rows = []
     for name, table in results.tables.items():
-        layers, own = table.depth, table.space.rows()
+        layers, own = table.depth, np.array(table.space.rows())
         means = best_epochs(table, layers).mean(0)
-        last = np.array(own)[np.arange(len(means)) % len(own)]  # (configurations, row size)
-        columns = [*table.facts["modalities"], "activation"]
-        for column, modality in enumerate(columns):
-            medians = [
-                f"{value}: {percent(np.median(means[last[:, column] == value]))}"
-                for value in sorted(set(last[:, column].tolist()))
-            ]
-            rows.append([TASKS[name], modality, ", ".join(medians)])
-    return markdown(["table", "choice in the last layer", "median dev accuracy, %"], rows)
+        for column, entry in enumerate([*table.facts["modalities"], "activation"]):
+            medians = []
+            for layer in range(layers):
+                values = own[np.arange(len(means)) // len(own) ** (layers - 1 - layer) % len(own), column]
+                medians.append({v: np.median(means[values == v]) for v in sorted(set(values.tolist()))})
+            ranges = [percent(max(m.values()) - min(m.values())) for m in medians]
+            last = ", ".join(f"{value}: {percent(median)}" for value, median in medians[-1].items())
+            rows.append([TASKS[name], entry, last, " / ".join(ranges)])
+    head = ["table", "entry", "median by its value in the last layer, %", "range of the medians, first to last layer"]
+    return markdown(head, rows)
 
 
 def noise(results: Results) -> str:
@@ -139,7 +148,7 @@ def noise(results: Results) -> str:
                 best = [f"{100 * deviation:.2f}", f"{100 * top_share:.0f} %"] if top.shape[1] > 2 else ["-", "-"]
                 rows.append([TASKS[name], str(layers), f"{100 * within:.2f}", f"{100 * share:.0f} %", *best])
     head = ["table", "layers", "deviation over seeds, points", "share of the variance"]
-    return markdown([*head, "the same in the best 5 %", "share"], rows)
+    return markdown([*head, "deviation, best 5 %", "share of variance, best 5 %"], rows)
 
 
 def _noise(values: np.ndarray) -> tuple[float, float]:
@@ -154,22 +163,23 @@ def epochs(results: Results) -> str:
     for name, table in results.tables.items():
         for layers, correct in table.correct.items():
             own = best_epochs(table, layers)
-            early = stats.spearmanr(correct[0, :, 0], own[0]).statistic
+            first, last = correct[0, :, 0], correct[0, :, -1]
+            early = stats.spearmanr(first, last).statistic
             best = np.argsort(-own[0], kind="stable")[: max(5, len(own[0]) // 20)]
-            among = stats.spearmanr(correct[0, best, 0], own[0, best]).statistic
+            among = stats.spearmanr(first[best], last[best]).statistic
             seeds = f"{stats.spearmanr(own[0], own[1]).statistic:.3f}" if len(own) > 1 else "-"
             rows.append([TASKS[name], str(layers), f"{early:.3f}", f"{among:.2f}", seeds])
-    head = ["table", "layers", "first third and whole training", "the same among the best 5 %", "two seeds"]
+    head = ["table", "layers", "first and last third of the training", "the same among the best 5 %", "two seeds"]
     return markdown(head, rows)
 
 
 def longer(results: Results) -> str:
-    """Rank correlations of the tabulated score with other trainings of a stratified sample."""
+    """Rank correlations of a single score in the table with other trainings of a stratified sample."""
     if not results.ranking:
         return ""
     table, rows = results.tables[MAIN], []
     configurations = [as_configuration(c) for c in results.ranking["configurations"]]
-    scores = np.array([best_epochs(table, len(c))[:, table.rank(c)].mean() for c in configurations])
+    scores = np.array([best_epochs(table, len(c))[0, table.rank(c)] for c in configurations])
     names = {
         "search": "the same training, another seed",
         "ten epochs": "ten epochs",
@@ -202,10 +212,12 @@ def regret(results: Results, kind: str) -> str:
         rows = []
         for algorithm, arrays in algorithms.items():
             values = 100 * arrays[kind]
+            if np.isnan(values).any():  # no other seeds
+                break
             cells = [interquartile_mean(values[:, n - 1]) for n in TRAININGS]
             rows.append([algorithm, *(f"{mean:.2f} ({low:.2f} to {high:.2f})" for mean, low, high in cells)])
         head = [TASKS[name], *(f"{n} trainings" for n in TRAININGS)]
-        sections.append(markdown(head, rows))
+        sections += [markdown(head, rows)] if rows else []
     return "\n\n".join(sections)
 
 
@@ -219,7 +231,7 @@ def draw_regrets(results: Results, path: Path) -> None:
         title = TASKS[name].replace("`", "")
         for axes, kind, over in zip(row, ("validation", "true", "true"), (None, None, "seconds"), strict=True):
             for algorithm, color in zip(SHOWN, COLORS, strict=True):
-                if algorithm in algorithms:
+                if algorithm in algorithms and not np.isnan(algorithms[algorithm][kind]).any():
                     _draw(axes, algorithms[algorithm], kind, over, color, algorithm)
             axes.set(title=f"{title}: {kind} regret", yscale="log")
             axes.set_xlabel("seconds of training" if over else "trainings")
@@ -272,7 +284,7 @@ BLOCKS: dict[str, Callable[[Results], str]] = {
 
 
 def filled(text: str, results: Results) -> str:
-    """The document with its tables made anew."""
+    """Return the document with its tables regenerated."""
     for name, block in BLOCKS.items():
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         if not pattern.search(text):

@@ -6,14 +6,17 @@
 
 Networks, features and training are those of main_searchable_avmnist.py (or, with --features, of
 main_searchable_features.py) with default flags. Every block of trainings is stored in OUT.parts, so the command can be
-interrupted and repeated; what is finished makes the table, smallest depths first.
+interrupted and repeated, and a finished table can be extended to more seeds. The table holds the depths finished so
+far, shallowest first.
 """
 
 import argparse
 import dataclasses
 import io
 import itertools
-from collections.abc import Iterator, Sequence
+import json
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import measure  # noqa: F401 - finds the project
@@ -23,12 +26,13 @@ from task import Task, add_task_flags, open_task
 from utils import cli
 from utils.arrays import read_arrays
 from utils.errors import UsageError
-from utils.files import whole_file
+from utils.files import whole_file, write_json
 from utils.progress import Progress
+from utils.reading import read_json
 from utils.search.loop import Evaluation, Evaluator, SearchSettings, sequential_search
 from utils.search.space import Configuration
 from utils.search.surrogate import AccuracyPredictor
-from utils.search.table import BLOCK, AccuracyTable, place_of, read_table, unranked, write_arrays
+from utils.search.table import BLOCK, AccuracyTable, as_arrays, place_of, read_table, unranked
 from utils.seeds import derive_seed
 
 THIRDS = 3  # of a training, whose epochs are the three of a search on AV-MNIST
@@ -50,7 +54,7 @@ class Block:
 
     @property
     def name(self) -> str:
-        return f"{self.layers}-{self.seed}-{self.first}.npz"
+        return f"{self.layers}-{self.seed}-{self.first}-{zlib.crc32(self.ranks.tobytes()):08x}.npz"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,13 +96,13 @@ def train(task: Task, block: Block) -> list[Evaluation]:
 
 
 def counts(task: Task, evaluations: Sequence[Evaluation]) -> np.ndarray:
-    """Number of correctly classified dev samples (N, 3): the most in each third of the epochs; 0 after a failure."""
+    """Number of correctly classified dev samples (N, 3): the most in each third of the epochs; 0 if it failed."""
     correct = np.zeros((len(evaluations), THIRDS), np.uint16)
     ends = np.array_split(np.arange(task.training.epochs), THIRDS)
     for own, evaluation in zip(correct, evaluations, strict=True):
-        reached = np.zeros(task.training.epochs)
-        reached[: len(evaluation.accuracies)] = evaluation.accuracies
-        own[:] = [round(max(reached[epochs]) * task.dev_samples) for epochs in ends]
+        if not evaluation.failed:
+            reached = np.array(evaluation.accuracies)
+            own[:] = [round(max(reached[epochs]) * task.dev_samples) for epochs in ends]
     return correct
 
 
@@ -114,16 +118,20 @@ def store(task: Task, block: Block, parts: Path) -> None:
         file.write(content.getbuffer())
 
 
-def assemble(task: Task, plan: Plan, parts: Path) -> AccuracyTable | None:
-    """The table of what is finished, None if nothing is: whole depths only, none before the depths below it."""
+def assemble(task: Task, plan: Plan, parts: Path, before: AccuracyTable | None) -> AccuracyTable | None:
+    """Return the table of what is finished, None if nothing is: whole depths only, none before those below it."""
     correct, seconds = dict[int, list[np.ndarray]](), dict[int, list[np.ndarray]]()
-    grouped = itertools.groupby(plan.blocks(), lambda block: (block.layers, block.seed))
-    for (layers, _), blocks in grouped:
-        stored = [parts / block.name for block in blocks]
-        if layers - 1 in {0, *correct} and all(path.exists() for path in stored):
-            arrays = [read_arrays(path)[0] for path in stored]
-            correct.setdefault(layers, []).append(np.concatenate([part["correct"] for part in arrays]))
-            seconds.setdefault(layers, []).append(np.concatenate([part["seconds"] for part in arrays]))
+    for (layers, seed), blocks in itertools.groupby(plan.blocks(), lambda block: (block.layers, block.seed)):
+        if layers - 1 not in {0, *correct} or len(correct.get(layers, ())) < seed:
+            continue
+        if before and is_in(before, layers, seed):
+            whole = [{"correct": before.correct[layers][seed], "seconds": before.seconds[layers][seed]}]
+        else:
+            stored = [parts / block.name for block in blocks]
+            whole = [read_arrays(path)[0] for path in stored] if all(path.exists() for path in stored) else []
+        if whole:
+            correct.setdefault(layers, []).append(np.concatenate([part["correct"] for part in whole]))
+            seconds.setdefault(layers, []).append(np.concatenate([part["seconds"] for part in whole]))
     if not correct:
         return None
     sampled = plan.sampled() if len(plan.seeds) + 1 in correct else np.zeros(0, int)
@@ -131,8 +139,20 @@ def assemble(task: Task, plan: Plan, parts: Path) -> AccuracyTable | None:
     return AccuracyTable(task.space, task.dev_samples, *stacked, sampled, task.facts)
 
 
+def is_in(table: AccuracyTable, layers: int, seed: int) -> bool:
+    return layers in table.correct and seed < table.seeds(layers)
+
+
+def check_same(known: Mapping[str, object], task: Task, path: Path) -> None:
+    """Raise UsageError if stored trainings have other data, checkpoints or settings."""
+    facts = json.loads(json.dumps(task.facts))
+    for name, value in facts.items():
+        if known.get(name) != value:
+            raise UsageError(f"{path} holds trainings with {name} {known.get(name)}, not {value}; name another --out")
+
+
 def check(task: Task, table: AccuracyTable, count: int) -> None:
-    """Train random configurations again, alone, and run the published search on the table and on the feature bank.
+    """Train random configurations again, alone, and compare; if they are equal, run the published search both ways.
 
     Raises:
         UsageError: an accuracy differs by more than a dev sample, the difference that another processor may make.
@@ -148,6 +168,8 @@ def check(task: Task, table: AccuracyTable, count: int) -> None:
     print(f"largest difference: {worst} of {table.dev_samples} dev samples")
     if worst > 1:
         raise UsageError("the table is not that of these data and checkpoints, or of this version")
+    if worst:
+        return
     first, second = (search(table, evaluator) for evaluator in (table.evaluator(0), bank_evaluator(task, table)))
     if first != second:
         raise UsageError("the published search on the table differs from that on the feature bank")
@@ -201,19 +223,28 @@ def main() -> None:
     if args.check:
         check(task, read_table(args.out), args.check)
         return
-    parts = args.out.with_suffix(".parts")
+    if task.training.epochs < THIRDS:
+        raise UsageError(f"--epochs must be at least {THIRDS}, but is {task.training.epochs}")
+    parts, before = args.out.with_suffix(".parts"), read_table(args.out) if args.out.exists() else None
     parts.mkdir(parents=True, exist_ok=True)
     plan = Plan(len(task.space.rows()), args.seeds, args.sample)
-    blocks = list(plan.blocks())
+    if before:
+        check_same(before.facts, task, args.out)
+    if before and len(before.sampled) and not np.array_equal(before.sampled, plan.sampled()):
+        raise UsageError(f"{args.out} holds a sample of {len(before.sampled)}, not {args.sample}; name another --out")
+    if (parts / "facts.json").exists():
+        check_same(read_json(parts / "facts.json"), task, parts)
+    write_json(parts / "facts.json", task.facts)
+    blocks = [b for b in plan.blocks() if not (before and is_in(before, b.layers, b.seed))]
     with Progress(total=sum(len(block.ranks) for block in blocks), desc="trainings", verbose=args.verbose) as bar:
         for block in blocks:
             store(task, block, parts)
             bar.update(len(block.ranks))
             if block.first % (20 * BLOCK) == 0 or block is blocks[-1]:
-                table = assemble(task, plan, parts)
+                table = assemble(task, plan, parts, before)
                 if table is not None:
                     with whole_file(args.out) as file:
-                        np.savez_compressed(file, **write_arrays(table))
+                        np.savez_compressed(file, **as_arrays(table))
 
 
 if __name__ == "__main__":

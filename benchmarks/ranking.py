@@ -1,4 +1,4 @@
-"""Does a candidate's score predict what it reaches with longer trainings? Train a stratified sample of a table anew.
+"""Retrain a stratified sample of a table for longer, to see how well the search score predicts the result.
 
     python benchmarks/ranking.py --datadir data/avmnist --checkpointdir checkpoints/avmnist \
         --table docs/results/avmnist-paper.npz --out docs/results/ranking-avmnist-paper.json
@@ -11,6 +11,7 @@ and repeated.
 
 import argparse
 import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,9 +20,10 @@ import numpy as np
 from task import Task, add_task_flags, open_task
 
 from utils import cli
+from utils.errors import UsageError
 from utils.files import write_json
 from utils.progress import Progress
-from utils.reading import read_json
+from utils.reading import read_json, sha256
 from utils.search.space import Configuration, as_configuration
 from utils.search.table import AccuracyTable, read_table, unranked
 from utils.seeds import derive_seed
@@ -51,6 +53,8 @@ def stratified(table: AccuracyTable, count: int) -> list[Configuration]:
     places = [(layers, rank) for layers in depths for rank in range(len(rows) ** layers)]
     accuracies = np.concatenate([table.correct[layers][0].max(1) for layers in depths])
     tenths = np.array_split(np.argsort(accuracies, kind="stable"), TENTHS)
+    if count > TENTHS * len(tenths[-1]):
+        raise UsageError(f"--count must be at most {TENTHS * len(tenths[-1])} with this table, but is {count}")
     chosen = np.concatenate([rng.choice(tenth, count // TENTHS, replace=False) for tenth in tenths])
     return [unranked(rank, rows, layers) for layers, rank in (places[i] for i in chosen)]
 
@@ -76,6 +80,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     task, table = open_task(args), read_table(args.table)
+    about = json.loads(json.dumps({**task.facts, "table": sha256(args.table), "end_epochs": args.end_epochs}))
     sample = stratified(table, args.count)
     spread = np.argsort(np.arange(len(sample)) % (len(sample) // TENTHS), kind="stable")  # any start has all tenths
     sample = [sample[i] for i in spread]
@@ -83,9 +88,11 @@ def main() -> None:
         figures = read_json(args.out)
         sample = [as_configuration(configuration) for configuration in figures["configurations"]]
     else:
-        figures = {"configurations": sample, "accuracies": {}}
+        figures = {"about": about, "configurations": sample, "accuracies": {}}
+    if figures["about"] != about:
+        raise UsageError(f"{args.out} holds a sample of other trainings: {figures['about']}; name another --out")
     works = variants(task, args.end_epochs)
-    ends = {name: args.to_the_end if name == "to the end" else len(sample) for name in works}
+    ends = {name: min(args.to_the_end, len(sample)) if name == "to the end" else len(sample) for name in works}
     with Progress(total=sum(ends.values()), desc="trainings", verbose=args.verbose) as bar:
         for name, work in works.items():
             reached = figures["accuracies"].setdefault(name, [])

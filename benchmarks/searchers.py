@@ -2,17 +2,19 @@
 
     python benchmarks/searchers.py --table docs/results/avmnist-paper.npz --out docs/results/regret-avmnist-paper.npz
 
-Every algorithm trains `--trainings` candidates in each of `--runs` runs. Run r looks its candidates up as they were
-trained with seed r (modulo the number of seeds in the table). After every training the best candidate so far is
-recorded: its validation regret, which is the best accuracy in the table with these seeds minus its own; its true
-regret, the same for means over all seeds; and the seconds of all trainings until then. TPE needs Optuna
-(benchmarks/requirements.txt).
+Every algorithm trains `--trainings` candidates in each of `--runs` runs; a search that ends earlier keeps its best.
+Run r uses the results of trainings with seed r (modulo the number of seeds in the table). After every training, the
+best candidate so far is recorded: its validation regret, which is the best accuracy with these seeds minus its own; its
+true regret, the same for the mean accuracy with all other seeds; and the seconds of all trainings until then. OUT keeps
+finished algorithms. TPE needs Optuna (benchmarks/requirements.txt).
 """
 
 import argparse
 import dataclasses
 import functools
+import importlib.util
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -22,8 +24,11 @@ import numpy as np
 import torch
 
 from utils import cli
+from utils.arrays import read_arrays
+from utils.errors import UsageError
 from utils.files import whole_file
 from utils.progress import Progress
+from utils.reading import sha256
 from utils.search.improved import improved_search, neighbours
 from utils.search.loop import Evaluation, Evaluator, SearchSettings, random_search, sequential_search
 from utils.search.space import Configuration, random_configuration
@@ -38,13 +43,6 @@ def settings(table: AccuracyTable, run: int, **changes: float) -> SearchSettings
     return dataclasses.replace(SearchSettings(max_fusions=table.depth, seed=run), **changes)
 
 
-def published(table: AccuracyTable, evaluate: Evaluator, run: int, **changes: float) -> Iterator[Configuration]:
-    """The published search, with as many search iterations as the trainings need."""
-    own = settings(table, run, **{"search_iterations": 100, **changes})
-    surrogate = AccuracyPredictor(len(table.space.sizes) + 1, run, own.lr_surrogate, own.epochs_surrogate)
-    yield from _configurations(sequential_search(table.space, evaluate, surrogate, own))
-
-
 def _configurations(steps) -> Iterator[Configuration]:
     for step in steps:
         for candidate in step.candidates:
@@ -53,6 +51,9 @@ def _configurations(steps) -> Iterator[Configuration]:
 
 class NoPredictor:
     """A surrogate that knows nothing: every configuration is as good as any other."""
+
+    def __init__(self, table: AccuracyTable, run: int) -> None:
+        self.table, self.run = table, run
 
     def predict(self, configurations: Sequence[Configuration]) -> np.ndarray:
         return np.full(len(configurations), 0.5)
@@ -64,21 +65,22 @@ class NoPredictor:
 class PerfectPredictor(NoPredictor):
     """A surrogate that knows the accuracies."""
 
-    def __init__(self, table: AccuracyTable, run: int) -> None:
-        self.table, self.run = table, run
-
     def predict(self, configurations: Sequence[Configuration]) -> np.ndarray:
         return np.array([self.table.evaluation(configuration, self.run).accuracy for configuration in configurations])
 
 
-def without_surrogate(table: AccuracyTable, evaluate: Evaluator, run: int) -> Iterator[Configuration]:
-    own = settings(table, run, search_iterations=100)
-    yield from _configurations(sequential_search(table.space, evaluate, NoPredictor(), own))
-
-
-def perfect_surrogate(table: AccuracyTable, evaluate: Evaluator, run: int) -> Iterator[Configuration]:
-    own = settings(table, run, search_iterations=100)
-    yield from _configurations(sequential_search(table.space, evaluate, PerfectPredictor(table, run), own))
+def published(
+    table: AccuracyTable,
+    evaluate: Evaluator,
+    run: int,
+    predictor: Callable[[AccuracyTable, int], NoPredictor] | None = None,
+    **changes: float,
+) -> Iterator[Configuration]:
+    """The published search to its end, with another predictor or settings if given."""
+    own = settings(table, run, **changes)
+    lstm = AccuracyPredictor(len(table.space.sizes) + 1, run, own.lr_surrogate, own.epochs_surrogate)
+    surrogate = predictor(table, run) if predictor else lstm
+    yield from _configurations(sequential_search(table.space, evaluate, surrogate, own))
 
 
 def at_random(table: AccuracyTable, evaluate: Evaluator, run: int) -> Iterator[Configuration]:
@@ -113,7 +115,7 @@ def evolution(table: AccuracyTable, evaluate: Evaluator, run: int) -> Iterator[C
 def local_search(table: AccuracyTable, evaluate: Evaluator, run: int) -> Iterator[Configuration]:
     """Move to the first better neighbour; restart at random at a local optimum (White et al., 2021)."""
     rng, seen = _rng(run), set[Configuration]()
-    while True:
+    while len(seen) < table.space.configurations(table.depth):
         current = random_configuration(table.space, table.depth, rng)
         if current in seen:
             continue
@@ -174,8 +176,8 @@ SEARCHERS: dict[str, Searcher] = {
     "local search": local_search,
     "TPE": tpe,
     "greedy by level": greedy,
-    "published, without surrogate": without_surrogate,
-    "published, perfect surrogate": perfect_surrogate,
+    "published, without surrogate": functools.partial(published, predictor=NoPredictor),
+    "published, perfect surrogate": functools.partial(published, predictor=PerfectPredictor),
     "published, temperature 1 to 0.2": functools.partial(published, initial_temperature=1.0),
     "published, temperature 0.2": functools.partial(published, initial_temperature=0.2),
     "published, K = 5": functools.partial(published, num_samples=5),
@@ -185,51 +187,63 @@ SEARCHERS: dict[str, Searcher] = {
 
 @dataclasses.dataclass(frozen=True)
 class Truth:
-    """Accuracies of all configurations of a table, by number of layers."""
+    """Accuracies of all configurations of a table, in the trainings of one run and in all others."""
 
     table: AccuracyTable
+    run: int
+
+    def best(self) -> float:
+        """Best accuracy in the trainings of the run."""
+        return float(max(self._reached(n)[self.run % self.table.seeds(n)].max() for n in self._depths))
+
+    def best_other(self) -> float:
+        return max(means.max() for means in self._others.values())
+
+    def other(self, configuration: Configuration) -> float:
+        """Mean accuracy of a configuration in the trainings with other seeds; NaN if there are none."""
+        return self._others[len(configuration)][self.table.rank(configuration)]
 
     @functools.cached_property
-    def means(self) -> dict[int, np.ndarray]:
-        """Mean over the seeds, by number of layers and rank."""
-        return {n: self._best_epochs(n).mean(0, dtype=float) for n in range(1, self.table.depth + 1)}
+    def _others(self) -> dict[int, np.ndarray]:
+        means = {}
+        for n in self._depths:
+            others = np.delete(self._reached(n), self.run % self.table.seeds(n), axis=0)
+            means[n] = others.mean(0, dtype=float) if len(others) else np.full(others.shape[1], np.nan)
+        return means
 
-    def best_mean(self) -> float:
-        return max(means.max() for means in self.means.values())
+    @property
+    def _depths(self) -> range:
+        return range(1, self.table.depth + 1)
 
-    def best(self, seed: int) -> float:
-        """Best accuracy with the trainings of a seed."""
-        depths = range(1, self.table.depth + 1)
-        return float(max(self._best_epochs(n)[seed % self.table.seeds(n)].max() for n in depths))
-
-    def mean(self, configuration: Configuration) -> float:
-        return self.means[len(configuration)][self.table.rank(configuration)]
-
-    def _best_epochs(self, layers: int) -> np.ndarray:
+    def _reached(self, layers: int) -> np.ndarray:
+        """Accuracy of the best epoch, (seeds, configurations)."""
         return self.table.correct[layers].max(2) / np.float32(self.table.dev_samples)  # rounded as in a training
 
 
 @functools.cache
-def _truth(path: Path) -> Truth:
-    return Truth(read_table(path))
+def _table(path: Path) -> AccuracyTable:
+    return read_table(path)
 
 
-def one_run(path: Path, name: str, run: int, trainings: int) -> tuple[list[float], list[float], list[float]]:
-    """Validation regret, true regret and seconds after each training."""
+@functools.cache
+def _truth(path: Path, run: int) -> Truth:
+    return Truth(_table(path), run)
+
+
+def one_run(path: Path, name: str, run: int, trainings: int) -> np.ndarray:
+    """Validation regret, true regret and seconds after each training, (3, trainings)."""
     torch.set_num_threads(1)
-    truth = _truth(path)
-    table, best, best_mean = truth.table, truth.best(run), truth.best_mean()
-    validation, true, seconds = list[float](), list[float](), list[float]()
+    table = _table(path)
+    truth = _truth(path, run % math.lcm(*(table.seeds(n) for n in range(1, table.depth + 1))))
+    best, best_other, rows = truth.best(), truth.best_other(), list[tuple[float, float, float]]()
     reached, chosen, spent = -1.0, Configuration(), 0.0
     for configuration in itertools.islice(SEARCHERS[name](table, table.evaluator(run), run), trainings):
         evaluation: Evaluation = table.evaluation(configuration, run)
         spent += evaluation.seconds
         if evaluation.accuracy > reached:
             reached, chosen = evaluation.accuracy, configuration
-        validation.append(best - reached)
-        true.append(best_mean - truth.mean(chosen))
-        seconds.append(spent)
-    return validation, true, seconds
+        rows.append((best - reached, best_other - truth.other(chosen), spent))
+    return np.array(rows + [rows[-1]] * (trainings - len(rows)), np.float32).T
 
 
 def parse_args() -> argparse.Namespace:
@@ -246,20 +260,25 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    arrays: dict[str, np.ndarray] = {"names": np.array(args.searchers)}
-    total = len(args.searchers) * args.runs
+    if "TPE" in args.searchers and not importlib.util.find_spec("optuna"):
+        raise UsageError("TPE needs one more package: pip install -r benchmarks/requirements.txt")
+    digest = sha256(args.table)
+    known = read_arrays(args.out)[0] if args.out.exists() else {}
+    if known and (str(known["table"]), known["trainings"]) != (digest, args.trainings):
+        raise UsageError(f"{args.out} holds runs on another table or of another length; name another --out")
+    arrays = {"table": np.array(digest), "trainings": np.array(args.trainings), **known}
+    missing = [name for name in args.searchers if len(known.get(name, ())) != args.runs]
+    total = len(missing) * args.runs
     with ProcessPoolExecutor(args.processes) as pool, Progress(total=total, desc="runs", verbose=args.verbose) as bar:
-        for name in args.searchers:
+        for name in missing:
             calls = [pool.submit(one_run, args.table, name, run, args.trainings) for run in range(args.runs)]
             results = []
             for call in calls:
                 results.append(call.result())
                 bar.update()
-            regrets = np.array(results, np.float32)  # (runs, 3, trainings)
-            for kind, values in zip(("validation", "true", "seconds"), regrets.transpose(1, 0, 2), strict=True):
-                arrays[f"{name}/{kind}"] = values
-    with whole_file(args.out) as file:
-        np.savez_compressed(file, **arrays)
+            arrays[name] = np.array(results)  # (runs, 3, trainings)
+            with whole_file(args.out) as file:
+                np.savez_compressed(file, **arrays)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from models.lenet import AudioLeNet, ImageLeNet
 from utils import cli
 from utils.candidates.evaluators import CachedEvaluator
 from utils.candidates.feature_bank import FeatureBank, bank_of_features, feature_splits, open_bank
+from utils.errors import UsageError
 from utils.runs import flags
 from utils.search.space import Space
 from utils.training.batches import CPU, ArraySplit
@@ -71,6 +72,8 @@ def _avmnist(datadir: Path, checkpointdir: Path) -> Task:
 
 def _features(datadir: Path) -> Task:
     data = load_features(datadir, ("train", "dev"), {})
+    if data.multi_label:
+        raise UsageError(f"{datadir} has several labels for a sample; a table counts correctly classified samples")
     splits = feature_splits(data.rows, data.labels)
     epochs = flags.scaled_epochs(len(data.labels["train"]), TrainingSettings.batchsize, TrainingSettings.epochs)
     training = TrainingSettings(epochs=epochs, Ti=epochs / TrainingSettings.epochs)

@@ -60,7 +60,11 @@ class SearchRun:
         """Run the search, or the rest of it, and journal every step; return False if the budget ran out."""
         settings, space, journal = self.settings, self.space, self.journal
         ended = {line["step"] for line in journal.of_kind("step")}
-        total, name = settings.trainings(space), "candidates at random" if self.method == "random" else "candidates"
+        total, steps_in_all = settings.trainings(space), len(settings.steps())
+        if self.method != "sequential":
+            total = min(total, space.configurations(settings.max_fusions))
+            steps_in_all = -(-total // settings.num_samples)
+        name = "candidates at random" if self.method == "random" else "candidates"
         with Progress(total=total, desc=name, verbose=self.run.verbose) as bar:
             evaluate = JournaledEvaluator(evaluator, journal, bar, budget)
             steps = self._steps(evaluate)
@@ -72,9 +76,7 @@ class SearchRun:
                     if self.run.tensorboard:
                         write_search(self.folder)
                     if step.index == 0 and self.run.verbose:
-                        steps_like_it = (
-                            len(settings.steps()) if evaluator.together > 1 else total / len(step.candidates)
-                        )
+                        steps_like_it = steps_in_all if evaluator.together > 1 else total / len(step.candidates)
                         about = f"{step.seconds:.1f} s, so all may take about {steps_like_it * step.seconds:.0f} s"
                         bar.write(f"the first step took {about}")
             except BudgetSpent:

@@ -9,6 +9,7 @@ from utils.runs import flags
 from utils.search.evaluate import Budget
 from utils.search.loop import SearchSettings
 
+PUBLISHED = ("initial_temperature", "final_temperature", "temperature_decay", "lr_surrogate", "epochs_surrogate")
 TEMPERATURE = cli.number(0, 1_000_000, above=True)
 
 
@@ -80,8 +81,11 @@ def search_settings(args: argparse.Namespace) -> SearchSettings:
     """Settings of the search.
 
     Raises:
-        UsageError: `--with_random` is given to a random search.
+        UsageError: `--with_random` is given to a random search, or a setting of the published search to the improved.
     """
+    for name in PUBLISHED if search_method(args) == "improved" else ():
+        if getattr(args, name) != getattr(SearchSettings, name):
+            raise UsageError(f"--{name} is a setting of the published search; give --search published, or leave it out")
     if search_method(args) == "random" and args.with_random:
         raise UsageError("this is a random search already; leave out --with_random")
     return SearchSettings(**{field.name: getattr(args, field.name) for field in dataclasses.fields(SearchSettings)})

@@ -78,7 +78,7 @@ class Candidate:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One step of a search; a random search has neither levels nor a surrogate."""
+    """One step of a search; only the published search has levels, and a random one has no predictions."""
 
     index: int
     candidates: list[Candidate]
@@ -151,7 +151,7 @@ def random_search(space: Space, evaluate: Evaluator, settings: SearchSettings) -
     """Train as many configurations as the sequential search, drawn at random without repetition."""
     rng = np.random.default_rng(derive_seed(settings.seed, "sampling"))
     remaining, index = min(settings.trainings(space), space.configurations(settings.max_fusions)), 0
-    seen = set[Configuration]()
+    seen, worked = set[Configuration](), False
     while remaining:
         started = time.perf_counter()
         chosen: list[Configuration] = []
@@ -161,7 +161,7 @@ def random_search(space: Space, evaluate: Evaluator, settings: SearchSettings) -
                 seen.add(configuration)
                 chosen.append(configuration)
         evaluations = evaluate(chosen, index, None)
-        without_failed(chosen, evaluations, index)
+        worked = worked or bool(without_failed(chosen, evaluations, index))
         candidates = list(map(Candidate, chosen, evaluations, itertools.repeat(None)))
         yield Step(index, candidates, time.perf_counter() - started)
         remaining, index = remaining - len(chosen), index + 1

@@ -1,4 +1,4 @@
-"""A table of every configuration's dev accuracy, on which a search costs nothing (docs/benchmark.md).
+"""Dev accuracies of every configuration of a space, so that searches run without training (docs/benchmark.md).
 
 benchmarks/make_table.py makes such tables. Searches run on them as on a feature bank:
 
@@ -28,7 +28,7 @@ BLOCK = 256  # configurations that train together
 
 
 def place_of(index: int, layers: int) -> tuple[int, int]:
-    """Step and place in it from which all that is random about a tabulated training derives.
+    """Return the (step, place in it) that seeds a tabulated training.
 
     Configurations of one layer train as in a search's first step, others in blocks that no search reaches.
 
@@ -39,7 +39,7 @@ def place_of(index: int, layers: int) -> tuple[int, int]:
 
 
 def unranked(rank: int, rows: Sequence[Row], layers: int) -> Configuration:
-    """Configuration of a rank among all of so many layers, which are ordered with the last layer's row fastest."""
+    """Return the configuration with this rank among all with `layers` layers; the last layer's row varies fastest."""
     digits = []
     for _ in range(layers):
         rank, digit = divmod(rank, len(rows))
@@ -68,7 +68,7 @@ class AccuracyTable:
 
     @property
     def depth(self) -> int:
-        """Most layers of which every configuration is in the table."""
+        """Largest depth at which the table holds every configuration."""
         return max(self.correct) - bool(len(self.sampled))
 
     @property
@@ -158,13 +158,10 @@ def read_table(path: str | Path) -> AccuracyTable:
     return AccuracyTable(space, facts["dev_samples"], correct, seconds, arrays["sampled"], facts)
 
 
-def write_arrays(table: AccuracyTable) -> dict[str, np.ndarray]:
-    """The arrays of the table's file, for `numpy.savez_compressed`."""
-    facts = {
-        **table.facts,
-        **{"format": FORMAT, "sizes": table.space.sizes, "activations": table.space.activations},
-        "dev_samples": table.dev_samples,
-    }
+def as_arrays(table: AccuracyTable) -> dict[str, np.ndarray]:
+    """Return the arrays of the table's file, for `numpy.savez_compressed`."""
+    space = {"sizes": table.space.sizes, "activations": table.space.activations}
+    facts = {**table.facts, **space, "format": FORMAT, "dev_samples": table.dev_samples}
     arrays = {"facts": np.array(json.dumps(facts)), "sampled": table.sampled}
     for layers, correct in table.correct.items():
         arrays |= {f"correct_{layers}": correct, f"seconds_{layers}": table.seconds[layers]}
