@@ -482,6 +482,7 @@ def test_a_best_json_of_other_features_is_refused(home, small, run):
     [
         (SEARCH, ("--datadir", "data"), "train.npz is missing; docs/own_data.md describes the file"),
         (SEARCH, (*DIGITS, "--search", "random", "--with_random"), "is a random search already"),
+        (SEARCH, (*DIGITS, "--epochs_surrogate", 9), "is a setting of the published search; give --search published"),
         (FOUND, (*DIGITS, "--conf", "[[-1,-1,-1,0]]"), "to skip (not all), but got [-1, -1, -1, 0]"),
     ],
     ids=lambda value: str(value)[-20:],

@@ -1,6 +1,7 @@
 """The table of a space: made by the benchmark's command line on small features, read back, and searched."""
 
 import json
+import re
 import shutil
 import sys
 
@@ -259,6 +260,14 @@ def test_the_document_is_filled_from_the_results(folder, script_runner, tmp_path
     (tmp_path / "page.md").write_text(text.replace("96 + 40", "96 + 41"))
     done = script_runner(tmp_path, "benchmarks/make_results.py", *flags, "--check", code=2)
     assert "page.md is not what the results give" in done.stderr
+
+
+def test_the_example_compares_two_searches(monkeypatch, capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/benchmark.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(ROOT)
+    exec(compile(code, "docs/benchmark.md", "exec"), {})
+    random, mutations = (float(line.split()[1]) for line in capsys.readouterr().out.splitlines())
+    assert 0.5 < random < mutations < 1
 
 
 def test_the_document_shows_the_results_as_they_are(script_runner, tmp_path):
