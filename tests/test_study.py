@@ -292,7 +292,7 @@ def home(tmp_path_factory) -> Path:
 
 
 STUDY = ("features", "--out", "studies/tiny", "--datadir", "data", "--no-verbose")
-SEARCH = "--epochs 1 --search_iterations 1 --max_fusions 1 --epochs_surrogate 1"
+SEARCH = "--epochs 1 --search_iterations 1 --max_fusions 1"
 FLAGS = (*STUDY, "--search_flags", SEARCH, "--found_flags", "--epochs 3")
 
 

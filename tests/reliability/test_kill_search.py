@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability.commands import JOURNAL, LIVE, SEARCH, STATE
+from tests.reliability.commands import IMPROVED, JOURNAL, LIVE, SEARCH, STATE
 from tests.reliability.compare import without_times
 from tests.reliability.harness import Command, Server, cut, differences, flip, read_whole_lines, resuming, survive
 from tests.reliability.strikes import AtOperation, WhenGrown, strikes
@@ -45,6 +45,7 @@ def test_live_search(server, new_home, tally, seed):
 
 VARIANTS = {
     "random": (SEARCH, "--randsearch"),
+    "improved": (IMPROVED,),
     "shared weights": (SEARCH, "--weightsharing", "--batchnorm"),
     "alphas": (SEARCH, "--alphas", "--multitask", "--drpt", 0),
     "tensorboard": (SEARCH, "--tensorboard"),
