@@ -35,6 +35,7 @@ from utils.search.surrogate import AccuracyPredictor
 from utils.search.table import BLOCK, AccuracyTable, as_arrays, place_of, read_table, unranked
 from utils.seeds import derive_seed
 
+DIFFERENCE = 0.005  # share of the dev samples by which most trainings may differ on another processor
 THIRDS = 3  # of a training, whose epochs are the three of a search on AV-MNIST
 
 
@@ -152,28 +153,28 @@ def check_same(known: Mapping[str, object], task: Task, path: Path) -> None:
 
 
 def check(task: Task, table: AccuracyTable, count: int) -> None:
-    """Train random configurations again, alone, and compare; if they are equal, run the published search both ways.
+    """Train random configurations again, alone, and compare; if all are equal, run the published search both ways.
 
     Raises:
-        UsageError: an accuracy differs by more than a dev sample, the difference that another processor may make.
+        UsageError: most accuracies differ by more than another processor explains.
     """
-    rng = np.random.default_rng()
-    rows, worst = task.space.rows(), 0
+    rng, rows = np.random.default_rng(), task.space.rows()
+    differences = []
     for _ in range(count):
         layers = int(rng.integers(1, table.depth + 1))
         seed, rank = int(rng.integers(table.seeds(layers))), int(rng.integers(len(rows) ** layers))
         stored, again = table.correct[layers][seed, rank].astype(int), alone(task, layers, seed, rank)
-        worst = max(worst, int(np.abs(stored - again).max()))
+        differences.append(int(np.abs(stored - again).max()))
         print(f"{unranked(rank, rows, layers)}, seed {seed}: {stored} in the table, {again} alone")
-    print(f"largest difference: {worst} of {table.dev_samples} dev samples")
-    if worst > 1:
+    equal = differences.count(0)
+    print(f"{equal} of {count} equal; largest difference: {max(differences)} of {table.dev_samples} dev samples")
+    if np.median(differences) > DIFFERENCE * table.dev_samples:
         raise UsageError("the table is not that of these data and checkpoints, or of this version")
-    if worst:
-        return
-    first, second = (search(table, evaluator) for evaluator in (table.evaluator(0), bank_evaluator(task, table)))
-    if first != second:
-        raise UsageError("the published search on the table differs from that on the feature bank")
-    print("the published search on the table and on the feature bank gives the same journal")
+    if equal == count:
+        first, second = (search(table, evaluator) for evaluator in (table.evaluator(0), bank_evaluator(task, table)))
+        if first != second:
+            raise UsageError("the published search on the table differs from that on the feature bank")
+        print("the published search on the table and on the feature bank gives the same journal")
 
 
 def alone(task: Task, layers: int, seed: int, rank: int) -> np.ndarray:
