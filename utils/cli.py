@@ -139,7 +139,7 @@ def folder(text: str) -> Path:
     """A type of flags: a folder, which need not exist."""
     path = Path(text)
     if path.is_file():
-        raise argparse.ArgumentTypeError(f"{path} is a file; give its folder, {path.parent}")
+        raise argparse.ArgumentTypeError(f"{path} is not a folder; did you mean {path.parent}?")
     return path
 
 

@@ -470,7 +470,7 @@ FLAGS = {
         f"--datadir {IMAGE}",
         None,
         2,
-        f"{IMAGE} is a file; give its folder, {IMAGE.parent}",
+        f"{IMAGE} is not a folder; did you mean {IMAGE.parent}?",
     ),
     "unknown flag": (IMG, "--epoches 3", None, 2, "unrecognized argument --epoches; did you mean --epochs?"),
     "no CUDA": (FIND, "--device cuda", None, 2, "--device cuda needs a CUDA device"),
