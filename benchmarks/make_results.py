@@ -36,9 +36,12 @@ TRAININGS = (30, 50, 75, 100, 150)
 SHOWN = ("published search", "random search", "improved search", "regularized evolution", "local search", "TPE")
 COLORS = ("#b3470f", "#6e7781", "#1b5fa8", "#2a7f3f", "#8250df", "#bf8700")
 RESAMPLES = 2000
+NOTHING = "Not measured yet."
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    if not rows:
+        return NOTHING
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -176,7 +179,7 @@ def epochs(results: Results) -> str:
 def longer(results: Results) -> str:
     """Rank correlations of a single score in the table with other trainings of a stratified sample."""
     if not results.ranking:
-        return ""
+        return NOTHING
     table, rows = results.tables[MAIN], []
     configurations = [as_configuration(c) for c in results.ranking["configurations"]]
     scores = np.array([best_epochs(table, len(c))[0, table.rank(c)] for c in configurations])
@@ -218,7 +221,7 @@ def regret(results: Results, kind: str) -> str:
             rows.append([algorithm, *(f"{mean:.2f} ({low:.2f} to {high:.2f})" for mean, low, high in cells)])
         head = [TASKS[name], *(f"{n} trainings" for n in TRAININGS)]
         sections += [markdown(head, rows)] if rows else []
-    return "\n\n".join(sections)
+    return "\n\n".join(sections) or NOTHING
 
 
 def draw_regrets(results: Results, path: Path) -> None:
