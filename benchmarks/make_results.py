@@ -17,6 +17,7 @@ import measure
 import numpy as np
 from matplotlib.figure import Figure
 from scipy import stats
+from searchers import EVERY, SEARCHERS
 
 from utils import cli
 from utils.arrays import read_arrays
@@ -63,7 +64,7 @@ class Results:
 
     @functools.cached_property
     def regrets(self) -> dict[str, dict[str, dict[str, np.ndarray]]]:
-        """By task, algorithm, and kind (validation, true, seconds): (runs, trainings).
+        """By task, algorithm, and kind (validation, true, seconds): (runs, trainings // 5).
 
         Raises:
             UsageError: the runs used another table.
@@ -77,7 +78,8 @@ class Results:
                     raise UsageError(f"{path} is of another {name}.npz; run benchmarks/searchers.py again")
                 runs = {name: values for name, values in arrays.items() if values.ndim == 3}
                 kinds = ("validation", "true", "seconds")
-                found[name] = {own: dict(zip(kinds, x.swapaxes(0, 1), strict=True)) for own, x in runs.items()}
+                known = [algorithm for algorithm in SEARCHERS if algorithm in runs]
+                found[name] = {own: dict(zip(kinds, runs[own].swapaxes(0, 1), strict=True)) for own in known}
         return found
 
     @functools.cached_property
@@ -217,7 +219,7 @@ def regret(results: Results, kind: str) -> str:
             values = 100 * arrays[kind]
             if np.isnan(values).any():  # no other seeds
                 break
-            cells = [interquartile_mean(values[:, n - 1]) for n in TRAININGS]
+            cells = [interquartile_mean(values[:, n // EVERY - 1]) for n in TRAININGS]
             rows.append([algorithm, *(f"{mean:.2f} ({low:.2f} to {high:.2f})" for mean, low, high in cells)])
         head = [TASKS[name], *(f"{n} trainings" for n in TRAININGS)]
         sections += [markdown(head, rows)] if rows else []
@@ -247,9 +249,8 @@ def draw_regrets(results: Results, path: Path) -> None:
 
 def _draw(axes, arrays: Mapping[str, np.ndarray], kind: str, over: str | None, color: str, name: str) -> None:
     values = 100 * arrays[kind]
-    places = np.arange(14, values.shape[1], 5)
-    cells = np.array([interquartile_mean(values[:, place]) for place in places])
-    x = np.median(arrays[over], axis=0)[places] if over else places + 1
+    cells = np.array([interquartile_mean(own) for own in values.T])
+    x = np.median(arrays[over], axis=0) if over else EVERY * np.arange(1, len(cells) + 1)
     floor = 0.01  # a regret of zero has no place on a logarithmic axis
     axes.plot(x, np.maximum(cells[:, 0], floor), color=color, label=name, linewidth=1.6)
     axes.fill_between(x, *np.maximum(cells[:, 1:], floor).T, color=color, alpha=0.18, linewidth=0)

@@ -3,10 +3,10 @@
     python benchmarks/searchers.py --table docs/results/avmnist-paper.npz --out docs/results/regret-avmnist-paper.npz
 
 Every algorithm trains `--trainings` candidates in each of `--runs` runs; a search that ends earlier keeps its best.
-Run r uses the results of trainings with seed r (modulo the number of seeds in the table). After every training, the
-best candidate so far is recorded: its validation regret, which is the best accuracy with these seeds minus its own; its
-true regret, the same for the mean accuracy with all other seeds; and the seconds of all trainings until then. OUT keeps
-finished algorithms. TPE needs Optuna (benchmarks/requirements.txt).
+Run r uses the results of trainings with seed r (modulo the number of seeds in the table). After every fifth training,
+three figures of the best candidate so far are recorded: its validation regret, which is the best accuracy with these
+seeds minus its own; its true regret, the same for the mean accuracy with all other seeds; and the seconds of all
+trainings until then. OUT keeps finished algorithms. TPE needs Optuna (benchmarks/requirements.txt).
 """
 
 import argparse
@@ -36,6 +36,7 @@ from utils.search.surrogate import AccuracyPredictor
 from utils.search.table import AccuracyTable, read_table
 from utils.seeds import derive_seed
 
+EVERY = 5  # trainings between two records
 Searcher = Callable[[AccuracyTable, Evaluator, int], Iterator[Configuration]]  # table, its evaluator and the run
 
 
@@ -231,7 +232,7 @@ def _truth(path: Path, run: int) -> Truth:
 
 
 def one_run(path: Path, name: str, run: int, trainings: int) -> np.ndarray:
-    """Validation regret, true regret and seconds after each training, (3, trainings)."""
+    """Validation regret, true regret and seconds after every fifth training, (3, trainings // 5)."""
     torch.set_num_threads(1)
     table = _table(path)
     truth = _truth(path, run % math.lcm(*(table.seeds(n) for n in range(1, table.depth + 1))))
@@ -243,7 +244,7 @@ def one_run(path: Path, name: str, run: int, trainings: int) -> np.ndarray:
         if evaluation.accuracy > reached:
             reached, chosen = evaluation.accuracy, configuration
         rows.append((best - reached, best_other - truth.other(chosen), spent))
-    return np.array(rows + [rows[-1]] * (trainings - len(rows)), np.float32).T
+    return np.array(rows + [rows[-1]] * (trainings - len(rows)), np.float32).T[:, EVERY - 1 :: EVERY]
 
 
 def parse_args() -> argparse.Namespace:
@@ -276,7 +277,7 @@ def main() -> None:
             for call in calls:
                 results.append(call.result())
                 bar.update()
-            arrays[name] = np.array(results)  # (runs, 3, trainings)
+            arrays[name] = np.array(results)  # (runs, 3, trainings // EVERY)
             with whole_file(args.out) as file:
                 np.savez_compressed(file, **arrays)
 

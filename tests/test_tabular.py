@@ -188,7 +188,7 @@ def test_all_algorithms_search_the_table_and_record_their_regret(folder, script_
     arrays = np.load(folder / "results/regret.npz")
     for name in ALGORITHMS:
         validation, true, seconds = arrays[name].swapaxes(0, 1)
-        assert validation.shape == true.shape == seconds.shape == (3, 12)
+        assert validation.shape == true.shape == seconds.shape == (3, 2)
         assert (validation >= 0).all()
         assert np.isnan(true).any()  # with two layers, there is one seed
         assert (np.diff(validation) <= 0).all()  # the best so far
