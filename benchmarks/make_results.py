@@ -16,6 +16,7 @@ from pathlib import Path
 import measure
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator
 from scipy import stats
 from searchers import EVERY, SEARCHERS
 
@@ -37,6 +38,7 @@ TRAININGS = (30, 50, 75, 100, 150)
 SHOWN = ("published search", "random search", "improved search", "regularized evolution", "local search", "TPE")
 COLORS = ("#b3470f", "#6e7781", "#1b5fa8", "#2a7f3f", "#8250df", "#bf8700")
 RESAMPLES = 2000
+TICKS = [10.0**n * digit for n in range(-2, 2) for digit in (1, 2, 5)]  # of regrets
 NOTHING = "Not measured yet."
 
 
@@ -227,18 +229,27 @@ def regret(results: Results, kind: str) -> str:
 
 
 def draw_regrets(results: Results, path: Path) -> None:
-    """Draw regret against trainings and against seconds: one row of panels for each table."""
+    """Draw validation regret against trainings and seconds, and true regret: one row of panels for each table."""
     if not results.regrets:
         return
     figure = Figure(figsize=(11, 3.6 * len(results.regrets)), layout="constrained")
     panels = figure.subplots(len(results.regrets), 3, squeeze=False)
     for (name, algorithms), row in zip(results.regrets.items(), panels, strict=True):
         title = TASKS[name].replace("`", "")
-        for axes, kind, over in zip(row, ("validation", "true", "true"), (None, None, "seconds"), strict=True):
+        for axes, kind, over in zip(row, ("validation", "validation", "true"), (None, "seconds", None), strict=True):
+            axes.set_title(f"{title}: {kind} regret")
+            if any(np.isnan(arrays[kind]).any() for arrays in algorithms.values()):
+                axes.text(0.5, 0.5, "needs trainings with a second seed", ha="center", transform=axes.transAxes)
+                axes.set_axis_off()
+                continue
             for algorithm, color in zip(SHOWN, COLORS, strict=True):
-                if algorithm in algorithms and not np.isnan(algorithms[algorithm][kind]).any():
+                if algorithm in algorithms:
                     _draw(axes, algorithms[algorithm], kind, over, color, algorithm)
-            axes.set(title=f"{title}: {kind} regret", yscale="log")
+            if kind == "validation":
+                axes.set_yscale("log")
+                axes.yaxis.set_major_locator(FixedLocator(TICKS))
+                axes.yaxis.set_major_formatter("{x:g}")
+                axes.yaxis.set_minor_locator(NullLocator())
             axes.set_xlabel("seconds of training" if over else "trainings")
             axes.grid(alpha=0.25)
         row[0].set_ylabel("points below the best")
