@@ -48,8 +48,9 @@ class Parser(argparse.ArgumentParser):
         parsed, unknown = self.parse_known_args(Parser.arguments, namespace)
         if unknown:
             flag = unknown[0].partition("=")[0]
-            near = difflib.get_close_matches(flag, self._option_string_actions, 1)
-            self.error(f"unrecognized argument {flag}" + (f"; did you mean {near[0]}?" if near else ""))
+            for near in difflib.get_close_matches(flag, self._option_string_actions, 1):
+                raise UsageError(f"unrecognized argument {flag}; did you mean {near}?")
+            self.error(f"unrecognized argument {flag}")
         return parsed
 
     def parse_known_args(self, args=None, namespace=None):
