@@ -4,8 +4,8 @@
     python benchmarks/complete_path.py ... --schedule constant --found_epochs 12        # as published, hours
 
 Runs the project's scripts one after the other, for each seed; flags that are not listed below, such as --no-baselines,
-are passed to main_found_avmnist.py. Steps that an earlier run of this command finished are
-kept, so it can be interrupted; the time of a step is that of the process which finished it. Writes path.json.
+are passed to main_found_avmnist.py. Steps that an earlier run of this command finished are kept, so it can be
+interrupted; the time of a step is that of the process which finished it. Writes path.json.
 """
 
 import argparse

@@ -7,38 +7,25 @@ A table of the document stands between `<!-- NAME -->` and `<!-- end -->`. Resul
 """
 
 import argparse
-import functools
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import measure
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator
+from raw_results import MAIN, TASKS, Results, best_epochs, interquartile_mean
+from result_plots import draw_regrets, draw_space
 from scipy import stats
-from searchers import EVERY, SEARCHERS
+from searchers import EVERY
 
 from utils import cli
-from utils.arrays import read_arrays
 from utils.errors import UsageError
-from utils.files import whole_file, write_text
-from utils.reading import sha256
+from utils.files import write_text
 from utils.search.space import Configuration, as_configuration
-from utils.search.table import AccuracyTable, read_table, unranked
+from utils.search.table import AccuracyTable, unranked
 
-TASKS = {  # by file name: title
-    "avmnist-paper": "AV-MNIST, `paper`",
-    "avmnist-multibench": "AV-MNIST, `multibench`",
-    "noisy-views": "digits, noisy views",
-}
-MAIN = "avmnist-paper"
 TRAININGS = (30, 50, 75, 100, 150)
-SHOWN = ("published search", "random search", "improved search", "regularized evolution", "local search", "TPE")
-COLORS = ("#b3470f", "#6e7781", "#1b5fa8", "#2a7f3f", "#8250df", "#bf8700")
-RESAMPLES = 2000
-TICKS = [10.0**n * digit for n in range(-2, 2) for digit in (1, 2, 5)]  # of regrets
 NOTHING = "Not measured yet."
 
 
@@ -51,48 +38,6 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def percent(share: float) -> str:
     return f"{100 * share:.1f}"
-
-
-class Results:
-    """The raw results in a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    @functools.cached_property
-    def tables(self) -> dict[str, AccuracyTable]:
-        paths = {name: self.folder / f"{name}.npz" for name in TASKS}
-        return {name: read_table(path) for name, path in paths.items() if path.exists()}
-
-    @functools.cached_property
-    def regrets(self) -> dict[str, dict[str, dict[str, np.ndarray]]]:
-        """By task, algorithm, and kind (validation, true, seconds): (runs, trainings // 5).
-
-        Raises:
-            UsageError: the runs used another table.
-        """
-        found = {}
-        for name in self.tables:
-            path = self.folder / f"regret-{name}.npz"
-            if path.exists():
-                arrays, _ = read_arrays(path)
-                if str(arrays["table"]) != sha256(self.folder / f"{name}.npz"):
-                    raise UsageError(f"{path} is of another {name}.npz; run benchmarks/searchers.py again")
-                runs = {name: values for name, values in arrays.items() if values.ndim == 3}
-                kinds = ("validation", "true", "seconds")
-                known = [algorithm for algorithm in SEARCHERS if algorithm in runs]
-                found[name] = {own: dict(zip(kinds, runs[own].swapaxes(0, 1), strict=True)) for own in known}
-        return found
-
-    @functools.cached_property
-    def ranking(self) -> dict:
-        path = self.folder / f"ranking-{MAIN}.json"
-        return json.loads(path.read_text()) if path.exists() else {}
-
-
-def best_epochs(table: AccuracyTable, layers: int) -> np.ndarray:
-    """Accuracy of the best epoch, (seeds, configurations)."""
-    return table.correct[layers].max(2) / table.dev_samples
 
 
 def tasks(results: Results) -> str:
@@ -205,14 +150,6 @@ def longer(results: Results) -> str:
     return markdown([*head, "median", "highest"], rows)
 
 
-def interquartile_mean(values: np.ndarray) -> tuple[float, float, float]:
-    """Interquartile mean over the runs, and its 95 % bootstrap interval."""
-    rng = np.random.default_rng(0)
-    resampled = values[rng.integers(len(values), size=(RESAMPLES, len(values)))]
-    low, high = np.quantile(stats.trim_mean(resampled, 0.25, axis=1), [0.025, 0.975])
-    return float(stats.trim_mean(values, 0.25)), float(low), float(high)
-
-
 def regret(results: Results, kind: str) -> str:
     sections = []
     for name, algorithms in results.regrets.items():
@@ -226,64 +163,6 @@ def regret(results: Results, kind: str) -> str:
         head = [TASKS[name], *(f"{n} trainings" for n in TRAININGS)]
         sections += [markdown(head, rows)] if rows else []
     return "\n\n".join(sections) or NOTHING
-
-
-def draw_regrets(results: Results, path: Path) -> None:
-    """Draw validation regret against trainings and seconds, and true regret: one row of panels for each table."""
-    if not results.regrets:
-        return
-    figure = Figure(figsize=(11, 3.6 * len(results.regrets)), layout="constrained")
-    panels = figure.subplots(len(results.regrets), 3, squeeze=False)
-    for (name, algorithms), row in zip(results.regrets.items(), panels, strict=True):
-        title = TASKS[name].replace("`", "")
-        for axes, kind, over in zip(row, ("validation", "validation", "true"), (None, "seconds", None), strict=True):
-            axes.set_title(f"{title}: {kind} regret")
-            if any(np.isnan(arrays[kind]).any() for arrays in algorithms.values()):
-                axes.text(0.5, 0.5, "needs trainings with a second seed", ha="center", transform=axes.transAxes)
-                axes.set_axis_off()
-                continue
-            for algorithm, color in zip(SHOWN, COLORS, strict=True):
-                if algorithm in algorithms:
-                    _draw(axes, algorithms[algorithm], kind, over, color, algorithm)
-            if kind == "validation":
-                axes.set_yscale("log")
-                axes.yaxis.set_major_locator(FixedLocator(TICKS))
-                axes.yaxis.set_major_formatter("{x:g}")
-                axes.yaxis.set_minor_locator(NullLocator())
-            axes.set_xlabel("seconds of training" if over else "trainings")
-            axes.grid(alpha=0.25)
-        row[0].set_ylabel("points below the best")
-    panels[0, 0].legend(fontsize=8, frameon=False)
-    with whole_file(path) as file:
-        figure.savefig(file, dpi=110, format="png", metadata={"Software": None})
-
-
-def _draw(axes, arrays: Mapping[str, np.ndarray], kind: str, over: str | None, color: str, name: str) -> None:
-    values = 100 * arrays[kind]
-    cells = np.array([interquartile_mean(own) for own in values.T])
-    x = np.median(arrays[over], axis=0) if over else EVERY * np.arange(1, len(cells) + 1)
-    floor = 0.01  # a regret of zero has no place on a logarithmic axis
-    axes.plot(x, np.maximum(cells[:, 0], floor), color=color, label=name, linewidth=1.6)
-    axes.fill_between(x, *np.maximum(cells[:, 1:], floor).T, color=color, alpha=0.18, linewidth=0)
-
-
-def draw_space(results: Results, path: Path) -> None:
-    """Draw the distribution of accuracies by number of layers: one panel for each table."""
-    if not results.tables:
-        return
-    figure = Figure(figsize=(11, 3.2), layout="constrained")
-    panels = figure.subplots(1, len(results.tables), squeeze=False)[0]
-    for axes, (name, table) in zip(panels, results.tables.items(), strict=True):
-        for layers, color in zip(table.correct, COLORS, strict=False):
-            means = 100 * np.sort(best_epochs(table, layers).mean(0))
-            label = f"{layers} layer{'s' * (layers > 1)}{' (sample)' * (layers > table.depth)}"
-            axes.plot(means, np.linspace(0, 1, len(means)), color=color, label=label)
-        axes.set(title=TASKS[name].replace("`", ""), xlabel="dev accuracy, %")
-        axes.grid(alpha=0.25)
-        axes.legend(fontsize=8, frameon=False)
-    panels[0].set_ylabel("share of configurations below")
-    with whole_file(path) as file:
-        figure.savefig(file, dpi=110, format="png", metadata={"Software": None})
 
 
 BLOCKS: dict[str, Callable[[Results], str]] = {

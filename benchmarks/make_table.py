@@ -60,7 +60,7 @@ class Block:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What is to be trained.
+    """The trainings of a table.
 
     Attributes:
         seeds: number of seeds for configurations of 1, 2, ... layers.
@@ -152,6 +152,19 @@ def check_same(known: Mapping[str, object], task: Task, path: Path) -> None:
             raise UsageError(f"{path} holds trainings with {name} {known.get(name)}, not {value}; name another --out")
 
 
+def check_covered(before: AccuracyTable, plan: Plan, path: Path) -> None:
+    """Raise UsageError if the plan leaves out trainings of the existing table, which it would lose."""
+    for layers in range(1, before.depth + 1):
+        asked = plan.seeds[layers - 1] if layers <= len(plan.seeds) else 0
+        if asked < before.seeds(layers):
+            raise UsageError(
+                f"{path} holds {before.seeds(layers)} seeds of {layers} layers, but --seeds asks for {asked}; "
+                "ask for as many, or name another --out"
+            )
+    if len(before.sampled) and not np.array_equal(before.sampled, plan.sampled()):
+        raise UsageError(f"{path} holds a sample of {len(before.sampled)}, not {plan.sample}; name another --out")
+
+
 def check(task: Task, table: AccuracyTable, count: int) -> None:
     """Train random configurations again, alone, and compare; if all are equal, run the published search both ways.
 
@@ -231,8 +244,7 @@ def main() -> None:
     plan = Plan(len(task.space.rows()), args.seeds, args.sample)
     if before:
         check_same(before.facts, task, args.out)
-    if before and len(before.sampled) and not np.array_equal(before.sampled, plan.sampled()):
-        raise UsageError(f"{args.out} holds a sample of {len(before.sampled)}, not {args.sample}; name another --out")
+        check_covered(before, plan, args.out)
     if (parts / "facts.json").exists():
         check_same(read_json(parts / "facts.json"), task, parts)
     write_json(parts / "facts.json", task.facts)

@@ -174,6 +174,10 @@ def test_a_finished_table_is_extended(table, folder, script_runner, tmp_path):
     flags[flags.index("--epochs") + 1] = 4
     done = script_runner(tmp_path, "benchmarks/make_table.py", *flags, code=2)
     assert "table.npz holds trainings with training" in done.stderr
+    done = script_runner(tmp_path, "benchmarks/make_table.py", *FLAGS, "--seeds", 1, 2, "--sample", 5, code=2)
+    assert "holds 2 seeds of 1 layers, but --seeds asks for 1" in done.stderr
+    done = script_runner(tmp_path, "benchmarks/make_table.py", *FLAGS, "--seeds", 2, 2, "--sample", 6, code=2)
+    assert "holds a sample of 5, not 6" in done.stderr
 
 
 def test_trained_alone_a_configuration_has_the_accuracy_of_the_table(folder, script_runner):

@@ -52,8 +52,8 @@ class AccuracyTable:
     """Results of trainings on one feature bank.
 
     Attributes:
-        correct: number of correctly classified dev samples after each epoch, by number of layers: (seeds,
-            configurations, epochs), configurations in the order of their ranks.
+        correct: number of correctly classified dev samples after each epoch (the most in each third of longer
+            trainings), by number of layers: (seeds, configurations, 3), configurations in the order of their ranks.
         seconds: of each training, by number of layers: (seeds, configurations).
         sampled: ranks of a random sample of deeper configurations, with results in `correct[depth + 1]`; may be empty.
         facts: the metadata: settings, widths of the features, fingerprints of data and checkpoints.
