@@ -1,5 +1,6 @@
 """The table of a space: made by the benchmark's command line on small features, read back, and searched."""
 
+import importlib.util
 import json
 import re
 import shutil
@@ -202,8 +203,20 @@ def test_all_algorithms_search_the_table_and_record_their_regret(folder, script_
     script_runner(folder, "benchmarks/searchers.py", *flags, "--searchers", *ALGORITHMS, "--out", "results/regret.npz")
     assert (folder / "results/regret.npz").stat().st_mtime_ns == before.st_mtime_ns  # nothing was missing
     flags[flags.index(12)] = 13
+    flags += ["--searchers", *ALGORITHMS]
     done = script_runner(folder, "benchmarks/searchers.py", *flags, "--out", "results/regret.npz", code=2)
     assert "holds runs on another table or of another length" in done.stderr
+
+
+def test_tpe_needs_optuna_and_says_so(folder, script_runner):
+    flags = ["--table", "table.npz", "--runs", 1, "--trainings", 5, "--processes", 1, "--no-verbose"]
+    flags += ["--searchers", "TPE", "--out", "results/tpe.npz"]
+    if importlib.util.find_spec("optuna"):
+        script_runner(folder, "benchmarks/searchers.py", *flags)
+        assert np.load(folder / "results/tpe.npz")["TPE"].shape == (1, 3, 1)
+    else:
+        done = script_runner(folder, "benchmarks/searchers.py", *flags, code=2)
+        assert "pip install -r benchmarks/requirements.txt" in done.stderr
 
 
 def test_the_published_search_cools_as_in_its_script():
