@@ -10,15 +10,14 @@ interrupted; the time of a step is that of the process which finished it. Writes
 
 import argparse
 import statistics
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from measure import run_script
+from measure import step
 
 from utils import cli
 from utils.files import write_json
-from utils.reading import at_least_0, read_json
+from utils.reading import read_json
 from utils.study import check_flags
 
 
@@ -39,18 +38,6 @@ def parse_args() -> tuple[argparse.Namespace, list[str]]:
     group.add_argument("--out", type=Path, required=True, help="folder of data, checkpoints, runs and path.json")
     cli.add_verbosity(parser)
     return parser.parse_known_args()
-
-
-def step(home: Path, name: str, script: str, flags: Sequence[object], verbose: bool) -> float:
-    """Run a script unless it has finished before; return the seconds of its process."""
-    record = home / f"{name}.seconds.json"
-    if not record.exists():
-        if verbose:
-            print(f"{home / name}: {script}", flush=True)
-        started = time.perf_counter()
-        run_script(script, flags)
-        write_json(record, {"seconds": time.perf_counter() - started})
-    return read_json(record, {"seconds": at_least_0})["seconds"]
 
 
 def path(args: argparse.Namespace, seed: int, more: Sequence[str]) -> dict:

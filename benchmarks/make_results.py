@@ -1,15 +1,15 @@
-"""Rebuild every table and plot of docs/benchmark.md from the raw results in docs/results.
+"""Rebuild the tables and plots of docs/benchmark.md and docs/results.md from the raw results in docs/results.
 
-    python benchmarks/make_results.py            # rewrites docs/benchmark.md and docs/results/*.png
-    python benchmarks/make_results.py --check    # fails if docs/benchmark.md is not what the results give
+    python benchmarks/make_results.py            # rewrites both documents and docs/results/*.png
+    python benchmarks/make_results.py --check    # fails if the documents are not what the results give
 
-A table of the document stands between `<!-- NAME -->` and `<!-- end -->`. Results that do not exist are left out.
+A table of a document stands between `<!-- NAME -->` and `<!-- end -->`. Results that do not exist are left out.
 """
 
 import argparse
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import measure
@@ -22,11 +22,15 @@ from searchers import EVERY
 from utils import cli
 from utils.errors import UsageError
 from utils.files import write_text
+from utils.results.over_seeds import Method, SeedResult, Spread, in_points, summarize
+from utils.results.statistics import signed
 from utils.search.space import Configuration, as_configuration
 from utils.search.table import AccuracyTable, unranked
 
 TRAININGS = (30, 50, 75, 100, 150)
 NOTHING = "Not measured yet."
+IMPROVED = "best of the improved search"
+Blocks = Mapping[str, Callable[[Results], str]]  # tables of a document by name
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -165,7 +169,40 @@ def regret(results: Results, kind: str) -> str:
     return "\n\n".join(sections) or NOTHING
 
 
-BLOCKS: dict[str, Callable[[Results], str]] = {
+def methods(results: Results, task: str) -> str:
+    """Mean and deviation over the seeds of everything trained to completion, and the leads of two searches over it."""
+    seeds = list(results.methods.get(task, {}).values())
+    rows = []
+    leads = {m.name: _lead(m) for m in summarize(_last(seeds, IMPROVED))}
+    for method in summarize(seeds):
+        scores = [_score(score) for score in (method.dev, method.test)]
+        rows.append([method.name, *scores, _lead(method), leads[method.name]])
+    return markdown(["", "dev, %", "test, %", "published search leads by", "improved search leads by"], rows)
+
+
+def _last(seeds: Sequence[SeedResult], name: str) -> list[SeedResult]:
+    """Results with the row of this name moved to the end."""
+    moved = []
+    for rows, correct in seeds:
+        order = sorted(range(len(rows)), key=lambda i: rows[i]["name"] == name)
+        moved.append(SeedResult([rows[i] for i in order], None if correct is None else correct[order]))
+    return moved
+
+
+def _score(score: Spread | None) -> str:
+    if score is None:
+        return "-"
+    return percent(score.mean) + (f" ({100 * score.deviation:.1f})" if score.deviation is not None else "")
+
+
+def _lead(method: Method) -> str:
+    if method.lead is None:
+        return ""
+    ends = in_points(method.sampled)
+    return signed(100 * method.lead.mean) + (f" ({ends})" if ends else "")
+
+
+BENCHMARK: Blocks = {
     "tables": tasks,
     "depths": depths,
     "choices": choices,
@@ -175,11 +212,16 @@ BLOCKS: dict[str, Callable[[Results], str]] = {
     "validation regret": lambda results: regret(results, "validation"),
     "true regret": lambda results: regret(results, "true"),
 }
+RESULTS: Blocks = {
+    "methods, paper": lambda results: methods(results, "avmnist-paper"),
+    "methods, multibench": lambda results: methods(results, "avmnist-multibench"),
+}
+DOCUMENTS = {"benchmark.md": BENCHMARK, "results.md": RESULTS}
 
 
-def filled(text: str, results: Results) -> str:
-    """Return the document with its tables regenerated."""
-    for name, block in BLOCKS.items():
+def filled(text: str, blocks: Blocks, results: Results) -> str:
+    """Return a document with its tables regenerated."""
+    for name, block in blocks.items():
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         if not pattern.search(text):
             raise UsageError(f"the document has no place for <!-- {name} -->")
@@ -190,23 +232,24 @@ def filled(text: str, results: Results) -> str:
 
 def parse_args() -> argparse.Namespace:
     parser = cli.make_parser(__doc__)
-    parser.add_argument("--results", type=Path, default=measure.ROOT / "docs/results", help="folder of raw results")
-    parser.add_argument("--document", type=Path, default=measure.ROOT / "docs/benchmark.md", help="document to fill")
+    parser.add_argument("--docs", type=Path, default=measure.ROOT / "docs", help="folder of documents and results")
     parser.add_argument("--check", action="store_true", help="compare, and write nothing")
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
-    results, before = Results(args.results), args.document.read_text()
-    text = filled(before, results)
-    if args.check:
-        if text != before:
-            raise UsageError(f"{args.document} is not what the results give; run benchmarks/make_results.py")
-        return
-    write_text(args.document, text)
-    draw_regrets(results, args.results / "regret.png")
-    draw_space(results, args.results / "space.png")
+    results = Results(args.docs / "results")
+    for name, blocks in DOCUMENTS.items():
+        before = (args.docs / name).read_text()
+        text = filled(before, blocks, results)
+        if not args.check:
+            write_text(args.docs / name, text)
+        elif text != before:
+            raise UsageError(f"{args.docs / name} is not what the results give; run benchmarks/make_results.py")
+    if not args.check:
+        draw_regrets(results, results.folder / "regret.png")
+        draw_space(results, results.folder / "space.png")
 
 
 if __name__ == "__main__":

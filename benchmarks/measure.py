@@ -1,4 +1,6 @@
-"""Shared by the benchmarks: repeated timings, networks in plain PyTorch, random configurations, and a timed split."""
+"""Shared by the benchmarks: repeated timings, runs of scripts, networks in plain PyTorch, random configurations, and a
+timed split.
+"""
 
 import dataclasses
 import statistics
@@ -17,6 +19,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # also for the scripts, whic
 
 from models.lenet import LeNet
 from utils.errors import UsageError
+from utils.files import write_json
+from utils.reading import at_least_0, read_json
 from utils.search.space import Configuration, Space
 from utils.training.batches import CPU, ArraySplit, Batches
 
@@ -62,6 +66,18 @@ def run_script(script: str, flags: Sequence[object], through: Sequence[object] =
     command = [sys.executable, *through, path, *flags]
     if subprocess.run(list(map(str, command)), stdout=subprocess.DEVNULL).returncode:
         raise UsageError(f"{path} failed; see above")
+
+
+def step(home: Path, name: str, script: str, flags: Sequence[object], verbose: bool) -> float:
+    """Run a script unless it has finished before; return the seconds of its process."""
+    record = home / f"{name}.seconds.json"
+    if not record.exists():
+        if verbose:
+            print(f"{home / name}: {script}", flush=True)
+        started = time.perf_counter()
+        run_script(script, flags)
+        write_json(record, {"seconds": time.perf_counter() - started})
+    return read_json(record, {"seconds": at_least_0})["seconds"]
 
 
 def plain_pooled(net: LeNet, x: Tensor) -> tuple[list[Tensor], Tensor]:

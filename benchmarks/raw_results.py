@@ -1,4 +1,4 @@
-"""Shared by the tables and plots of docs/benchmark.md: the raw results in docs/results, and their summaries."""
+"""The raw results in docs/results and their summaries, for the tables and plots of docs/benchmark.md and results.md."""
 
 import functools
 import json
@@ -12,6 +12,7 @@ from searchers import SEARCHERS
 from utils.arrays import read_arrays
 from utils.errors import UsageError
 from utils.reading import sha256
+from utils.results.over_seeds import SeedResult
 from utils.search.table import AccuracyTable, read_table
 
 TASKS = {  # by file name: title
@@ -58,6 +59,20 @@ class Results:
     def ranking(self) -> dict:
         path = self.folder / f"ranking-{MAIN}.json"
         return json.loads(path.read_text()) if path.exists() else {}
+
+    @functools.cached_property
+    def methods(self) -> dict[str, dict[int, SeedResult]]:
+        """By task and seed: whatever was trained to completion, that of the published search last."""
+        found = {}
+        for name in TASKS:
+            path = self.folder / f"methods-{name}.npz"
+            if path.exists():
+                arrays, _ = read_arrays(path)
+                seeds = sorted(int(key.removeprefix("rows_")) for key in arrays if key.startswith("rows_"))
+                found[name] = {
+                    s: SeedResult(json.loads(str(arrays[f"rows_{s}"])), arrays[f"correct_{s}"]) for s in seeds
+                }
+        return found
 
 
 def best_epochs(table: AccuracyTable, layers: int) -> np.ndarray:

@@ -32,7 +32,7 @@ def write_idx(path: Path, array: np.ndarray, magic: bytes | None = None) -> None
 
 @pytest.fixture(scope="session")
 def originals(tmp_path_factory) -> Path:
-    """Small originals in the publishers' layout: noise on a black frame for digits, tones for takes, noise for noise."""
+    """Small originals in the publishers' layout: framed noise for digits, tones for takes, noise for noise."""
     folder = tmp_path_factory.mktemp("originals")
     rng = np.random.default_rng(0)
     (folder / "mnist").mkdir()

@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -178,3 +179,27 @@ def test_the_complete_path_is_timed_and_resumed(run_script, originals, tmp_path)
     assert "minutes: generation 0." in done.stdout
     run_script("benchmarks/complete_path.py", *flags)  # every step is kept, with its time
     assert (tmp_path / "path/path.json").read_text() == first
+
+
+def test_every_method_is_trained_once_for_each_seed(run_script, originals, tmp_path):  # noqa: F811
+    sources = [x for name in ("mnist", "fsdd", "esc50") for x in (f"--{name}_dir", originals / name)]
+    epochs = [x for name in ("image", "audio", "found") for x in (f"--{name}_epochs", 1)]
+    flags = [*sources, *epochs, "--preset", "fork", "--random", 1, "--work", "work", "--out", "out.npz", "--no-verbose"]
+    run_script("benchmarks/methods.py", *flags, "--seeds", 3)
+    arrays = np.load(tmp_path / "out.npz")
+    rows = json.loads(str(arrays["rows_3"]))
+    names = [row["name"] for row in rows]
+    assert len(set(names)) == len(names)
+    assert {"image only", "late fusion, fine-tuned", "random configuration", "published configuration 4"} <= set(names)
+    assert names[-2:] == ["best of the improved search", "best of the published search"]
+    assert (
+        rows[-1]["configuration"]
+        == json.loads((tmp_path / "work/seed-3/search/best.json").read_text())["configurations"][0]["configuration"]
+    )
+    assert arrays["correct_3"].shape == (len(rows), 20)
+    assert [row["test"] for row in rows] == pytest.approx(arrays["correct_3"].mean(1).tolist())
+    (tmp_path / "work").rename(tmp_path / "elsewhere")  # finished seeds need no work
+    run_script("benchmarks/methods.py", *flags, "--seeds", 3)
+    flags[flags.index("--random") + 1] = 2
+    done = run_script("benchmarks/methods.py", *flags, code=2)
+    assert "out.npz holds trainings with other settings" in done.stderr

@@ -263,20 +263,32 @@ def test_a_sample_trains_longer_and_wider_in_pieces(folder, script_runner):
     assert json.loads((folder / "ranking.json").read_text())["accuracies"] == whole
 
 
-def test_the_document_is_filled_from_the_results(folder, script_runner, tmp_path):
-    results = tmp_path / "results"
-    results.mkdir()
+def test_the_documents_are_filled_from_the_results(folder, script_runner, tmp_path):
+    results = tmp_path / "docs/results"
+    results.mkdir(parents=True)
     (results / "noisy-views.npz").write_bytes((folder / "table.npz").read_bytes())
-    (tmp_path / "page.md").write_text((ROOT / "docs/benchmark.md").read_text())
-    flags = ["--results", "results", "--document", "page.md"]
-    script_runner(tmp_path, "benchmarks/make_results.py", *flags)
-    text = (tmp_path / "page.md").read_text()
+    arrays = {}
+    for seed, right in enumerate(([0, 1, 1, 1], [1, 1, 0, 1])):
+        correct = np.array([[1, 0, 0, 0], [1, 1, 1, 1], right], bool)
+        names = ("audio only", "best of the improved search", "best of the published search")
+        rows = [{"name": name, "dev": 0.5, "test": c.mean()} for name, c in zip(names, correct, strict=True)]
+        arrays |= {f"rows_{seed}": json.dumps(rows), f"correct_{seed}": correct}
+    np.savez(results / "methods-avmnist-paper.npz", **arrays)
+    for name in ("benchmark.md", "results.md"):
+        (tmp_path / "docs" / name).write_text((ROOT / "docs" / name).read_text())
+    script_runner(tmp_path, "benchmarks/make_results.py", "--docs", "docs")
+    text = (tmp_path / "docs/benchmark.md").read_text()
     assert "| digits, noisy views (`noisy-views.npz`) | 2 x 1 x 2 | 96 + 40 |" in text
     assert (results / "space.png").read_bytes().startswith(b"\x89PNG")
-    script_runner(tmp_path, "benchmarks/make_results.py", *flags, "--check")
-    (tmp_path / "page.md").write_text(text.replace("96 + 40", "96 + 41"))
-    done = script_runner(tmp_path, "benchmarks/make_results.py", *flags, "--check", code=2)
-    assert "page.md is not what the results give" in done.stderr
+    cells = [line.split(" | ") for line in (tmp_path / "docs/results.md").read_text().splitlines()]
+    (row,) = (row for row in cells if row[:3] == ["| audio only", "50.0 (0.0)", "25.0 (0.0)"])
+    assert [cell.split(" ")[0] for cell in row[3:]] == ["+50.0", "+75.0"]  # leads of the published and improved search
+    (row,) = (row for row in cells if row[:3] == ["| best of the improved search", "50.0 (0.0)", "100.0 (0.0)"])
+    assert row[3].split(" ")[0] == "-25.0"
+    script_runner(tmp_path, "benchmarks/make_results.py", "--docs", "docs", "--check")
+    (tmp_path / "docs/benchmark.md").write_text(text.replace("96 + 40", "96 + 41"))
+    done = script_runner(tmp_path, "benchmarks/make_results.py", "--docs", "docs", "--check", code=2)
+    assert "benchmark.md is not what the results give" in done.stderr
 
 
 def test_the_example_compares_two_searches(monkeypatch, capsys):
