@@ -29,7 +29,7 @@ from utils.errors import UsageError
 from utils.files import whole_file
 from utils.progress import Progress
 from utils.reading import sha256
-from utils.search.improved import improved_search, neighbours
+from utils.search.improved import GaussianProcess, improved_search, neighbours
 from utils.search.loop import Evaluation, Evaluator, SearchSettings, random_search, sequential_search
 from utils.search.space import Configuration, random_configuration
 from utils.search.surrogate import AccuracyPredictor
@@ -88,8 +88,34 @@ def at_random(table: AccuracyTable, evaluate: Evaluator, run: int) -> Iterator[C
     yield from _configurations(random_search(table.space, evaluate, settings(table, run, search_iterations=100)))
 
 
-def improved(table: AccuracyTable, evaluate: Evaluator, run: int) -> Iterator[Configuration]:
-    yield from _configurations(improved_search(table.space, evaluate, settings(table, run, search_iterations=100)))
+class BestMeans(GaussianProcess):
+    """Choose the configurations of the highest posterior means instead of drawing."""
+
+    def draw(
+        self, pool: Sequence[Configuration], count: int, rng: np.random.Generator
+    ) -> tuple[list[int], list[float]]:
+        mean, _ = self.posterior(pool)
+        best = np.argsort(-mean, kind="stable")[:count]
+        return best.tolist(), mean[best].tolist()
+
+
+class LayersApart(GaussianProcess):
+    """Compare configurations layer by layer only, not by what they have in any layer."""
+
+    def encode(self, configurations: Sequence[Configuration]) -> np.ndarray:
+        encoded = super().encode(configurations)
+        return encoded[:, : encoded.shape[1] * self.depth // (self.depth + 1)]
+
+
+def improved(
+    table: AccuracyTable,
+    evaluate: Evaluator,
+    run: int,
+    process: type[GaussianProcess] = GaussianProcess,
+    **changes: float,
+) -> Iterator[Configuration]:
+    own = settings(table, run, **{"search_iterations": 100, **changes})
+    yield from _configurations(improved_search(table.space, evaluate, process(table.space, table.depth), own))
 
 
 def accuracy(evaluate: Evaluator, configuration: Configuration) -> float:
@@ -183,6 +209,10 @@ SEARCHERS: dict[str, Searcher] = {
     "published, temperature 0.2": functools.partial(published, initial_temperature=0.2),
     "published, K = 5": functools.partial(published, num_samples=5),
     "published, K = 45": functools.partial(published, num_samples=45),
+    "improved, highest means": functools.partial(improved, process=BestMeans),
+    "improved, layers compared apart": functools.partial(improved, process=LayersApart),
+    "improved, K = 5": functools.partial(improved, num_samples=5, search_iterations=300),
+    "improved, K = 45": functools.partial(improved, num_samples=45),
 }
 
 

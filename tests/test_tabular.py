@@ -244,6 +244,8 @@ ALGORITHMS = [
     "published, without surrogate",
     "published, perfect surrogate",
     "published, K = 5",
+    "improved, highest means",
+    "improved, layers compared apart",
 ]
 
 

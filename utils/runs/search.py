@@ -19,7 +19,7 @@ from utils.report.board import write_search
 from utils.results.baselines import advice, difference, read_correct, search_baselines
 from utils.runs.folder import RunSettings, open_run
 from utils.search.evaluate import Budget, BudgetSpent, JournaledEvaluator
-from utils.search.improved import improved_search
+from utils.search.improved import GaussianProcess, improved_search
 from utils.search.journal import Journal, best_of, write_csv
 from utils.search.loop import Evaluator, SearchError, SearchSettings, Step, random_search, sequential_search
 from utils.search.space import Space, format_configuration
@@ -91,7 +91,7 @@ class SearchRun:
         if self.method == "random":
             return random_search(space, evaluate, settings)
         if self.method == "improved":
-            return improved_search(space, evaluate, settings)
+            return improved_search(space, evaluate, GaussianProcess(space, settings.max_fusions), settings)
         row_size = len(space.sizes) + 1
         surrogate = AccuracyPredictor(row_size, settings.seed, settings.lr_surrogate, settings.epochs_surrogate)
         return sequential_search(space, evaluate, surrogate, settings)

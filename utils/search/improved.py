@@ -117,11 +117,12 @@ def _squared(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (a * a).sum(1)[:, None] + (b * b).sum(1) - 2 * a @ b.T
 
 
-def improved_search(space: Space, evaluate: Evaluator, settings: SearchSettings) -> Iterator[Step]:
+def improved_search(
+    space: Space, evaluate: Evaluator, process: GaussianProcess, settings: SearchSettings
+) -> Iterator[Step]:
     """Train as many configurations as the published search, each of them once."""
     rng = np.random.default_rng(derive_seed(settings.seed, "sampling"))
     known, seen = dict[Configuration, float](), set[Configuration]()  # accuracies; failed ones are seen, too
-    process = GaussianProcess(space, settings.max_fusions)
     remaining = min(settings.trainings(space), space.configurations(settings.max_fusions))
     index = 0
     while remaining:
