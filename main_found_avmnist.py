@@ -62,7 +62,7 @@ def main() -> None:
     data = load_avmnist(args.datadir, args.num_outputs, data_flags.limits(args), args.dev_samples)
     splits = {name: ArraySplit((s.images, s.spectrograms), s.labels) for name, s in data.items()}
     if tested is None:
-        flags.check_batches(head, args.batchsize, len(splits["train"]), run.compute.gpus)
+        flags.check_batches(head, args.batchsize, len(splits["train"]), run.compute.replicas)
 
     # Network: the configuration's central weights over both trained networks, or the checkpoint to be tested
     checkpoints = [tested] if tested else [args.checkpointdir / args.audio_cp, args.checkpointdir / args.rgb_cp]

@@ -60,7 +60,7 @@ def main() -> None:
     names = ("test",) if tested else ("train", "dev", "test")
     splits, fingerprints, facts = data_flags.read_ntu(args, names, ("rgb", "skeleton"))
     if tested is None:
-        flags.check_batches(head, args.batchsize, len(splits["train"]), run.compute.gpus)
+        flags.check_batches(head, args.batchsize, len(splits["train"]), run.compute.replicas)
 
     # Network: the configuration's central weights over both trained networks, or the checkpoint to be tested
     checkpoints = [tested] if tested else data_flags.ntu_checkpoints(args, SKELETON, RGB)

@@ -15,6 +15,7 @@ BASE = [
     "utils.seeds",
     "utils.progress",
     "utils.interrupts",
+    "utils.distributed",
     "utils.output",
 ]
 ORDER = [  # each may import only what comes before it

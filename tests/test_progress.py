@@ -104,7 +104,7 @@ def test_only_passes_that_take_long_show_their_batches(tmp_path, monkeypatch, se
     monkeypatch.setattr(Progress, "monitor_interval", 0)
     with path.open("w") as errors, monkeypatch.context() as patch:
         patch.setattr(sys, "stderr", errors)
-        bar = show_batches(range(300), verbose=True)
+        bar = show_batches(range(300), verbose=True, total=300)
         bar._time, bar.start_t, bar.last_print_t = lambda: clock[0], 0.0, 0.0
         for _ in bar:
             clock[0] += seconds

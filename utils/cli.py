@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar, NoReturn
 
-from utils import interrupts
+from utils import distributed, interrupts
 from utils.errors import ProjectError, UsageError, one_line
 from utils.output import STDOUT, Output, open_output
 from utils.reading import read_json
@@ -198,6 +198,8 @@ def run(main: Callable[[], None]) -> None:
     a scheduler can tell from a run that may be resumed), 130 and 143 (stopped by SIGINT, SIGTERM).
     """
     open_output()
+    if distributed.rank():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - open until the end; process 0 says what there is to say
     try:
         interrupts.install(sys.stderr.fileno() if isinstance(sys.stderr, Output) else 2)  # a signal may be waiting
         main()
@@ -207,6 +209,7 @@ def run(main: Callable[[], None]) -> None:
         print(message, end="", file=sys.stderr)
         sys.exit(code)
     finally:
+        distributed.leave()
         with contextlib.suppress(OSError):
             sys.stdout.flush()
 
@@ -217,6 +220,8 @@ def _explain(error: BaseException) -> tuple[str, int]:
         return one_line(error) + "\n", error.exit_code
     if isinstance(error, BrokenPipeError) and error.filename == STDOUT:  # the reader of our output is gone
         return "", 1
+    if isinstance(error, distributed.QuietError):
+        return "", error.exit_code
     if isinstance(error, ProjectError):
         return f"error: {one_line(error)}\n", error.exit_code
     if _is_memory(error):

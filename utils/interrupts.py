@@ -98,6 +98,11 @@ def gently() -> Iterator[None]:
         _State.gentle, _State.received = False, None
 
 
+def received() -> int | None:
+    """Return the signal whose effect is delayed, if any."""
+    return _State.received
+
+
 def check() -> None:
     """Mark a safe point, where all completed work is saved; raise Interrupted if a signal was received."""
     if _State.received is not None:

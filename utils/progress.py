@@ -27,9 +27,10 @@ class Progress(tqdm):
         super().set_postfix_str(s, refresh)
 
 
-def show_batches(batches: Iterable, verbose: bool) -> Progress:
+def show_batches(batches: Iterable, verbose: bool, total: int) -> Progress:
     """Iterate over the batches of one pass; progress is shown if the pass takes longer than a few seconds."""
-    return Progress(batches, desc="batches of this epoch", leave=False, delay=PLAIN_EVERY, verbose=verbose)
+    desc = "batches of this epoch"
+    return Progress(batches, desc=desc, total=total, leave=False, delay=PLAIN_EVERY, verbose=verbose)
 
 
 class _Lines:

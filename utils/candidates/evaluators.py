@@ -9,6 +9,7 @@ import copy
 import dataclasses
 import itertools
 import math
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -18,11 +19,12 @@ from torch import Tensor, nn
 
 from models.fusion import FeatureLayout, FusionHead, HeadSettings
 from models.population import Population
-from utils import interrupts
+from utils import distributed, interrupts
 from utils.candidates import fused
 from utils.candidates.feature_bank import FeatureBank
 from utils.candidates.population_training import PopulationTraining
 from utils.candidates.sharing import SharedWeights
+from utils.errors import UsageError
 from utils.search.loop import Evaluation
 from utils.search.space import Configuration
 from utils.seeds import derive_seed
@@ -111,8 +113,14 @@ class PopulationEvaluator(abc.ABC):
         self._open(folder, share_weights)
 
     def _open(self, folder: Path | None, share_weights: bool) -> None:
-        """Load the saved state, if any."""
-        self.saved = SavedTraining(folder)
+        """Load the saved state, if any; each process of the run saves its own."""
+        if share_weights and distributed.world() > 1:
+            raise UsageError("--weightsharing trains one candidate after the other, which several processes cannot do")
+        self.folder = folder
+        own = folder / f"process-{distributed.rank()}" if folder and distributed.rank() else folder
+        if own and own != folder:
+            own.mkdir(parents=True, exist_ok=True)
+        self.saved = SavedTraining(own)
         self.last_unit: tuple[int, int] | None = self.saved.values.get("unit")
         self.shared = SharedWeights() if share_weights else None
         if self.shared and self.saved.values:
@@ -141,7 +149,30 @@ class PopulationEvaluator(abc.ABC):
         """Evaluate the candidates of a step, except for the first `known`."""
         for place, group in self._groups(configurations):
             if known < place + len(group):
-                yield from self.train(group, step, place)[max(0, known - place) :]
+                yield from self._spread(group, step, place)[max(0, known - place) :]
+
+    def _spread(self, configurations: Sequence[Configuration], step: int, place: int) -> list[Evaluation]:
+        """Train a group of candidates on all processes of the run."""
+        work = distributed.from_first(lambda: (self.folder, list(configurations), step, place))
+        return list(itertools.chain(*distributed.gather(self._share(*work[1:]))))
+
+    def _share(self, configurations: Sequence[Configuration], step: int, place: int) -> list[Evaluation]:
+        """Train those candidates of a group that this process has to."""
+        first, end = (
+            len(configurations) * n // distributed.world() for n in (distributed.rank(), distributed.rank() + 1)
+        )
+        return self.train(configurations[first:end], step, place + first) if end > first else []
+
+    def serve(self) -> None:
+        """Train a share of every group that process 0 spreads, until it ends the search."""
+        evaluators = {self.folder: self}
+        while work := distributed.from_first(lambda: None):
+            folder, *group = work
+            evaluators[folder] = evaluators.get(folder) or self.beside(folder)
+            distributed.gather(evaluators[folder]._share(*group))
+        for evaluator in evaluators.values():
+            if evaluator.saved.folder:
+                shutil.rmtree(evaluator.saved.folder)
 
     def restore_shared(self, configurations: Sequence[Configuration], step: int, known: int) -> None:
         """Restore shared weights after the first `known` candidates of a step, which are already in the journal.

@@ -2,8 +2,9 @@
 
 import io
 import os
+import shutil
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -14,9 +15,9 @@ from torch import Tensor
 
 from models.fusion import FusionNetwork
 from models.lenet import LeNet
-from utils import interrupts
+from utils import distributed, interrupts
 from utils.candidates import fused
-from utils.files import write_text
+from utils.files import whole_file, write_text
 from utils.progress import Progress
 from utils.reading import sha256
 from utils.training.batches import Batch, Split
@@ -24,6 +25,7 @@ from utils.training.devices import autocast, threads
 
 EXTRACTION_BATCH = 32  # small enough for the feature maps of a batch to stay in cache
 CHECKSUM = ".sha256"  # suffix of the file with the checksum of a table
+PIECE = 16  # batches that one of several processes computes and writes as a whole
 SYNC_EVERY = 1 << 22  # bytes of a table between two syncs to disk
 MOST_CHECKED = 4 << 30  # bytes of a table that its checksum covers; in a larger one, blocks at equal distances
 
@@ -40,26 +42,33 @@ def extract_table(
     """Write the table of a split, computed in order with the unimodal networks in eval mode.
 
     Batches are appended to a partial file beside `path`, whose length shows how many an earlier extraction finished.
+    Several processes first compute pieces of the table, which process 0 then appends.
     """
     network.eval()
     batch = min(EXTRACTION_BATCH, split.evaluation_batch)
-    partial = path.with_suffix(".partial")
+    source = _compiled(network) if device.type == "cpu" and not bfloat16 else network
+    side_by_side = split.small and device.type == "cpu"
     path.parent.mkdir(parents=True, exist_ok=True)
+    partial, pieces, count = path.with_suffix(".partial"), path.with_suffix(".pieces"), -(-len(split) // batch)
+    done = distributed.from_first(lambda: _finished_batches(partial, (len(split), width), batch))
+
+    def compute(numbers: Sequence[int], done: int = 0) -> Iterator[bytes]:
+        parts = [slice(n * batch, (n + 1) * batch) for n in numbers]
+        desc, total = f"features of {path.stem}", done + len(parts)
+        progress = Progress(split.read(parts), desc=desc, total=total, initial=done, verbose=verbose)
+        return (rows.tobytes() for rows in _computed(source, progress, device, bfloat16, side_by_side))
+
+    if distributed.world() > 1:
+        _write_pieces(pieces, done, count, compute)
+        distributed.gather(None)  # until all are there
+    if distributed.rank():
+        return
     with open(partial, "ab") as file:
-        done = _finished_batches(file, (len(split), width), batch)
-        parts = [slice(start, start + batch) for start in range(done * batch, len(split), batch)]
-        progress = Progress(
-            split.read(parts),
-            desc=f"features of {path.stem}",
-            total=done + len(parts),
-            initial=done,
-            verbose=verbose,
-        )
-        side_by_side = split.small and device.type == "cpu"
         synced = file.tell()
-        source = _compiled(network) if device.type == "cpu" and not bfloat16 else network
-        for rows in _computed(source, progress, device, bfloat16, side_by_side):
-            file.write(rows.tobytes())
+        several = distributed.world() > 1
+        size = 4 * width * batch
+        for rows in _read_pieces(pieces, done, count, size) if several else compute(range(done, count), done):
+            file.write(rows)
             if file.tell() - synced > SYNC_EVERY:
                 synced = file.tell()
                 _sync(file)
@@ -67,20 +76,46 @@ def extract_table(
         _sync(file)
     write_text(path.with_suffix(CHECKSUM), sha256(partial, MOST_CHECKED))
     os.replace(partial, path)
+    shutil.rmtree(pieces, ignore_errors=True)
 
 
-def _finished_batches(file: BinaryIO, shape: tuple[int, int], batch: int) -> int:
+def _finished_batches(path: Path, shape: tuple[int, int], batch: int) -> int:
     """Write the .npy header of a new file, or cut off the incomplete batch of an old one; return its batches."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
-    if file.tell() < header.tell():
-        file.truncate(0)
-        file.write(header.getvalue())
-    size = 4 * shape[1] * batch  # bytes of a batch
-    done = (file.tell() - header.tell()) // size
-    file.truncate(header.tell() + done * size)
-    file.seek(0, os.SEEK_END)
+    with open(path, "ab") as file:
+        if file.tell() < header.tell():
+            file.truncate(0)
+            file.write(header.getvalue())
+            return 0
+        size = 4 * shape[1] * batch  # bytes of a batch
+        done = (file.tell() - header.tell()) // size
+        file.truncate(header.tell() + done * size)
     return done
+
+
+def _piece(folder: Path, number: int) -> Path:
+    """File of a piece, named by its batches, so that it does not matter which process writes it."""
+    return folder / f"{number * PIECE}-{(number + 1) * PIECE}"
+
+
+def _write_pieces(folder: Path, done: int, count: int, compute: Callable[[Sequence[int]], Iterator[bytes]]) -> None:
+    """Compute this process's share of the pieces that are missing after the first `done` of `count` batches."""
+    own = range(done // PIECE + distributed.rank(), -(-count // PIECE), distributed.world())
+    missing = [n for n in own if not _piece(folder, n).exists()]
+    batches = {n: range(n * PIECE, min((n + 1) * PIECE, count)) for n in missing}
+    rows = compute([n for piece in batches.values() for n in piece])
+    for number, piece in batches.items():
+        with whole_file(_piece(folder, number)) as file:
+            for _ in piece:
+                file.write(next(rows))
+                interrupts.check()
+
+
+def _read_pieces(folder: Path, done: int, count: int, size: int) -> Iterator[bytes]:
+    """Read the rows after the first `done` of `count` batches of `size` bytes, piece by piece."""
+    for number in range(done // PIECE, -(-count // PIECE)):
+        yield _piece(folder, number).read_bytes()[max(0, done - number * PIECE) * size :]
 
 
 def _sync(file: BinaryIO) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from models.fusion import FeatureLayout, FusionNetwork
+from utils import distributed
 from utils.arrays import ArrayOnDisk
 from utils.candidates.extraction import CHECKSUM, MOST_CHECKED, extract_table
 from utils.errors import ProjectError, UsageError
@@ -127,15 +128,19 @@ def open_bank(
         return _open_table(home / f"{name}.npy", (len(tables[name]), layout.total), report)
 
     whole = {name: opened(name, report=False) for name in tables}
-    reused = None not in whole.values() and (home / SECONDS).exists()
+    reused = distributed.from_first(lambda: None not in whole.values() and (home / SECONDS).exists())
     if not reused:
         on_device(network, device)
-        with locked(home), _clocked(home / SECONDS):
-            write_json(home / "bank.json", content)
+        with contextlib.ExitStack() as stack:
+            if distributed.rank() == 0:
+                stack.enter_context(locked(home))
+                stack.enter_context(_clocked(home / SECONDS))
+                write_json(home / "bank.json", content)
             for name in tables:
                 whole[name] = whole[name] or opened(name, report=True)
-                if whole[name] is None:
+                if any(distributed.gather(whole[name] is None)):
                     extract_table(network, tables[name], layout.total, device, home / f"{name}.npy", verbose, bfloat16)
+                    distributed.gather(None)  # until process 0 has written it
                     whole[name] = opened(name, report=True)
 
     def banked(name: str) -> ArraySplit:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from models.fusion import HeadSettings
-from utils import cli
+from utils import cli, distributed
 from utils.errors import UsageError
 from utils.runs.folder import RunSettings
 from utils.training.devices import Compute, require_memory, resolve_device, use_bfloat16
@@ -48,6 +48,8 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
 
 def run_settings(args: argparse.Namespace) -> RunSettings:
     """Settings of the run; device and precision are decided here."""
+    if args.use_dataparallel and distributed.world() > 1:
+        raise UsageError("--use_dataparallel is for one process; under torchrun, every process has a GPU of its own")
     device = resolve_device(args.device)
     compute = Compute(device, use_bfloat16(args.amp, device), args.use_dataparallel)
     flags = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
@@ -58,7 +60,7 @@ def run_settings(args: argparse.Namespace) -> RunSettings:
         resume=args.resume,
         seed=args.seed,
         compute=compute,
-        verbose=args.verbose,
+        verbose=args.verbose and not distributed.rank(),
         tensorboard=args.tensorboard,
         deterministic=args.deterministic,
     )

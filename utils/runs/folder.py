@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import shlex
+import socket
 import sys
 import tempfile
 import time
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from utils import interrupts
+from utils import distributed, interrupts
 from utils.cli import Parser, take_flag
 from utils.errors import UsageError
 from utils.files import locked, sweep, write_json
@@ -59,7 +60,8 @@ def open_run(run: RunSettings, inputs: Mapping[str, object]) -> Iterator[Path]:
         UsageError: `--resume` names no run, or the folder holds a run of other settings or inputs.
         LockedError: another process is working in it.
     """
-    folder = _folder(run)
+    folder = distributed.from_first(lambda: _folder(run))
+    distributed.check_same(dict(itertools.chain(*(part.items() for part in _facts(run.flags, inputs).values()))))
     if run.tensorboard:
         check_board([str(folder), *run.flags.values()])
     for path in (folder, run.checkpointdir):  # fail now rather than after hours of training
@@ -69,10 +71,16 @@ def open_run(run: RunSettings, inputs: Mapping[str, object]) -> Iterator[Path]:
     if run.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS
         torch.use_deterministic_algorithms(True, warn_only=True)
+    if distributed.rank():
+        _check_shared(folder)
+        with interrupts.gently():
+            yield folder
+        return
     with locked(folder):
         sweep(run.checkpointdir)
         if _describe(folder, run.flags, inputs) and run.verbose:
             print(f"resuming the run in {folder}")
+        _check_shared(folder)
         with _advise_to_resume(folder), interrupts.gently():
             yield folder
 
@@ -104,12 +112,35 @@ def _fresh(wanted: Path) -> Path:
     raise AssertionError("unreachable")
 
 
+def _check_shared(folder: Path) -> None:
+    """Raise UsageError if a process of the run does not see the folder of process 0."""
+
+    def marked() -> str:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".seen-", delete=False) as file:
+            return Path(file.name).name
+
+    if distributed.world() > 1:
+        mark = folder / distributed.from_first(marked)
+        hosts = [host for host, seen in distributed.gather((socket.gethostname(), mark.exists())) if not seen]
+        if distributed.rank() == 0:
+            mark.unlink()
+        if hosts and distributed.rank():
+            raise distributed.QuietError
+        if hosts:
+            raise UsageError(f"{hosts[0]} does not see {folder}; name a --run_dir that all hosts share")
+
+
+def _facts(flags: Mapping[str, object], inputs: Mapping[str, object]) -> dict[str, Any]:
+    """What the processes of a run have in common, and a resumed run with the one before."""
+    versions = {"python": sys.version.split()[0], "torch": torch.__version__, "numpy": np.__version__}
+    return parse_json(json.dumps({"settings": flags, "inputs": inputs, "versions": versions}))
+
+
 def _describe(run_dir: Path, flags: Mapping[str, object], inputs: Mapping[str, object]) -> bool:
     """Write args.json, or compare with the existing one; return True if there was one."""
     path, script = run_dir / "args.json", Path(sys.argv[0]).name
-    versions = {"python": sys.version.split()[0], "torch": torch.__version__, "numpy": np.__version__}
-    about = {"script": script, "command": _command(script), "settings": flags, "inputs": inputs, "versions": versions}
-    about = parse_json(json.dumps(about))
+    about = {"script": script, "command": _command(script), **_facts(flags, inputs)}
+    versions = about["versions"]
     if not path.exists():
         for name in ("journal.jsonl", "results.json", "best.json"):
             if (run_dir / name).exists():

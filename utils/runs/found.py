@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from models.fusion import FusionNetwork, LateFusion
+from utils import distributed
 from utils.files import sweep, whole_file, write_json
 from utils.report import write_report
 from utils.report.board import write_training
@@ -70,6 +71,8 @@ class FoundRun:
 
     def measure_baselines(self, checkpoints: Sequence[Path]) -> None:
         """Evaluate each unimodal network and late fusion; called before training changes their weights."""
+        if distributed.rank():
+            return
         self.unimodal_seconds = recorded_seconds(checkpoints)
         self.facts["unimodal_time"] = sum_known(self.unimodal_seconds) is not None
         logits = {name: unimodal_outputs(self.network, self.splits[name])[1] for name in ("dev", "test")}
@@ -142,6 +145,8 @@ class FoundRun:
         if backbones := copy.deepcopy(self.start.backbones()):
             late = LateFusion(backbones, self.start.settings).to(self.run.device)
             self._add_trained(Row("late fusion, fine-tuned"), late, "late", training)
+        if distributed.rank():
+            return
         for name, weights, scores, seconds in regressions(self.start, self.splits, training.balanced):
             took = sum_known([seconds], self.unimodal_seconds)
             size = weights + sum(parameters(backbone) for backbone in self.start.backbones())
@@ -165,7 +170,8 @@ class FoundRun:
         """Train one network in a subfolder, and fill in the row's seconds and size."""
         folder = self.folder / place
         folder.mkdir(parents=True, exist_ok=True)
-        sweep(folder)
+        if not distributed.rank():
+            sweep(folder)
         record = NetworkRecord(network, folder)
         if network is self.network:
             self.lines = record.lines
@@ -178,12 +184,17 @@ class FoundRun:
 
     def _scores(self, network: nn.Module) -> dict[str, Tensor]:
         """Scores (N, C) on dev, if it is given, and test."""
-        model = data_parallel(network, self.run.compute.use_dataparallel)
-        return {name: predict(model, self.splits[name]) for name in ("dev", "test") if name in self.splits}
+        model, spread = data_parallel(network, self.run.compute.use_dataparallel), distributed.world() > 1
+        return {name: predict(model, self.splits[name], spread) for name in ("dev", "test") if name in self.splits}
 
     def test(self, missing: bool) -> None:
-        """Compare the network with its baselines on test; `missing` also mutes or disturbs each modality."""
+        """Compare the network with its baselines on test; `missing` also mutes or disturbs each modality.
+
+        From here on, process 0 of a run works alone.
+        """
         scores, labels = self.scores or self._scores(self.network), self.splits["test"].labels
+        if distributed.rank():
+            raise SystemExit
         self.scores = scores
         self.row.judge(scores, self.splits)
         self.facts |= {"f1": f1_scores(scores["test"], labels), **compare(self.row, self.rows, self.run.seed)}
@@ -240,7 +251,8 @@ class FoundRun:
             "epochs": self.lines,
             "best_epoch": best_epoch,
         }
-        write_json(self.folder / "results.json", results)
+        if not distributed.rank():
+            write_json(self.folder / "results.json", results)
         return results
 
 

@@ -7,14 +7,14 @@ from typing import Any
 from torch import nn
 
 from models.fusion import FusionNetwork, LateFusion
-from utils import interrupts
+from utils import distributed
 from utils.errors import UsageError
 from utils.progress import Progress
 from utils.runs.folder import RunSettings
 from utils.training.batches import Split
-from utils.training.devices import data_parallel
 from utils.training.loop import ModelTraining, TrainingSettings, adam, train_and_evaluate
 from utils.training.metrics import balanced_weights
+from utils.training.parallel import replicated
 from utils.training.resume import NetworkRecord
 
 
@@ -35,8 +35,8 @@ def train_network(
         network: on the device; a fusion network, or any other whose weights train in all epochs.
         record: its epochs so far.
     """
-    model, lines, first = data_parallel(network, run.compute.use_dataparallel), record.lines, 0
-    plan = phases(network, training.epochs)
+    lines, first = record.lines, 0
+    plan, spread = phases(network, training.epochs), distributed.world() > 1
     total = sum(epochs for *_, epochs in plan)
     labels, classes = splits["train"].labels, network.settings.num_outputs
     if training.balanced and labels.ndim == 2:
@@ -54,17 +54,25 @@ def train_network(
             network.requires_grad_(False)
             for parameter in parameters:
                 parameter.requires_grad_(True)
-            optimizer = adam(parameters, training)
+            model, optimizer = replicated(network, run.compute.use_dataparallel), adam(parameters, training)
             if done and lines[-1]["phase"] == phase:
                 record.restore(network, optimizer)
             train_pass = ModelTraining(model, optimizer, network.train, run.compute.bfloat16, run.verbose, weights)
             for result in train_and_evaluate(
-                model, splits, schedule, train_pass, ("found", phase), epochs, first_pass=first, done=done
+                network if spread else model,
+                splits,
+                schedule,
+                train_pass,
+                ("found", phase),
+                epochs,
+                first_pass=first,
+                done=done,
+                spread=spread,
             ):
                 line = {"epoch": len(lines), "phase": phase, **result.figures(), "learning_rate": result.rate}
                 record.add(line, optimizer)
                 yield line
-                interrupts.check()
+                distributed.check_interrupts()
                 best = record.best_line["dev_accuracy"]
                 progress.set_postfix_str(f"{phase}, on dev {line['dev_accuracy']:.4f}, best {best:.4f}")
                 progress.update()

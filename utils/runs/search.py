@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import itertools
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 
 from models.fusion import ACTIVATION_NAMES, FusionNetwork
+from utils import distributed
 from utils.candidates.evaluators import PopulationEvaluator
 from utils.candidates.feature_bank import FeatureBank, open_bank
 from utils.files import write_json
@@ -57,7 +59,13 @@ class SearchRun:
         return bank.standardized(self.modalities) if network.settings.standardize else bank
 
     def carry_out(self, evaluator: PopulationEvaluator, budget: Budget) -> bool:
-        """Run the search, or the rest of it, and journal every step; return False if the budget ran out."""
+        """Run the search, or the rest of it, and journal every step; return False if the budget ran out.
+
+        Other processes than process 0 train what it asks for, until their end here.
+        """
+        if distributed.rank():
+            evaluator.serve()
+            raise SystemExit
         settings, space, journal = self.settings, self.space, self.journal
         ended = {line["step"] for line in journal.of_kind("step")}
         total, steps_in_all = settings.trainings(space), len(settings.steps())
@@ -162,8 +170,13 @@ def open_search(
     if run.verbose:
         print(f"searching {len(space.rows())} rows per level of {' and '.join(modalities)} features")
     header = _header(space, modalities, features, method)
-    with open_run(run, inputs) as folder, Journal(folder / "journal.jsonl", header) as journal:
+    with open_run(run, inputs) as folder, contextlib.ExitStack() as stack:
+        home = folder
+        if distributed.rank():  # process 0 keeps the journal; that of any other is thrown away
+            home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        journal = stack.enter_context(Journal(home / "journal.jsonl", header))
         yield SearchRun(run, settings, space, modalities, inputs, folder, journal, method, features)
+        distributed.from_first(lambda: None)  # there is no more to train
 
 
 def _header(space: Space, modalities: Sequence[str], features: Sequence[str], method: str) -> dict[str, object]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from utils import interrupts
+from utils import distributed
 from utils.files import write_json
 from utils.progress import Progress
 from utils.report import write_report
@@ -17,6 +17,7 @@ from utils.runs.folder import RunSettings
 from utils.training.batches import Split
 from utils.training.checkpoints import save_state
 from utils.training.loop import ModelTraining, evaluate, train_and_evaluate
+from utils.training.parallel import replicated
 from utils.training.resume import NetworkRecord
 
 
@@ -65,22 +66,24 @@ def train_unimodal(
     if record.values:
         record.restore(network, optimizer)
     done = len(record.lines)
-    train_pass = ModelTraining(network, optimizer, network.train, run.compute.bfloat16, run.verbose)
-    epochs = train_and_evaluate(network, splits, plan, train_pass, (), plan.epochs, done=done)
+    spread, model = distributed.world() > 1, replicated(network, use_dataparallel=False)
+    train_pass = ModelTraining(model, optimizer, network.train, run.compute.bfloat16, run.verbose)
+    epochs = train_and_evaluate(network, splits, plan, train_pass, (), plan.epochs, done=done, spread=spread)
     progress = Progress(epochs, desc="epochs", total=plan.epochs, initial=done, verbose=run.verbose)
     for epoch, result in enumerate(progress, done):
         line = {"epoch": epoch, **result.figures()}
         if test_every_epoch:
-            line["test_accuracy"] = float(evaluate(network, splits["test"]))
+            line["test_accuracy"] = float(evaluate(network, splits["test"], spread))
         if run.verbose:
             progress.write(
                 "  ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v:3d}" for k, v in line.items())
             )
         record.add(line, optimizer)
-        write_json(folder / "results.json", results | _figures(record))
-        if run.tensorboard:
-            write_training(folder)
-        interrupts.check()
+        if not distributed.rank():
+            write_json(folder / "results.json", results | _figures(record))
+            if run.tensorboard:
+                write_training(folder)
+        distributed.check_interrupts()
     record.load_best()
     return results | _figures(record)
 
@@ -99,7 +102,9 @@ def finish_unimodal(
     Args:
         name: file name of the checkpoint; `{accuracy}` in it becomes the test accuracy in %.
     """
-    results["test_accuracy"] = float(evaluate(network, test))
+    results["test_accuracy"] = float(evaluate(network, test, distributed.world() > 1))
+    if distributed.rank():
+        return
     path = run.checkpointdir / name.format(accuracy=f"{100 * results['test_accuracy']:.2f}")
     save_state(path, network.state_dict())
     for place in (path.with_suffix(".json"), folder / "results.json"):

@@ -68,8 +68,12 @@ class Batches:
         return -(-len(self.split) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
+        return self.split.read(self.parts())
+
+    def parts(self) -> list[Part]:
+        """The samples of each batch."""
         parts = [slice(start, start + self.batch_size) for start in range(0, len(self.split), self.batch_size)]
-        return self.split.read(parts if self.order is None else [self.order[part] for part in parts])
+        return [part if self.order is None else self.order[part] for part in parts]
 
 
 @dataclasses.dataclass(frozen=True)

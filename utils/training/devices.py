@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from models.unimodal import UnimodalNetwork
+from utils import distributed
 from utils.errors import UsageError
 
 
@@ -23,8 +24,10 @@ class Compute:
     use_dataparallel: bool = False
 
     @property
-    def gpus(self) -> int:
-        """Number of GPUs that share a batch of a network's training."""
+    def replicas(self) -> int:
+        """Number of GPUs or processes that share a batch of a network's training."""
+        if distributed.world() > 1:
+            return distributed.world()
         return max(1, torch.cuda.device_count()) if self.use_dataparallel and self.device.type == "cuda" else 1
 
 
@@ -38,6 +41,9 @@ def resolve_device(name: str) -> torch.device:
         raise UsageError("--device cuda needs a CUDA device, but torch sees none; use --device cpu or auto")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and distributed.world() > 1:  # each process of the run has a GPU of its own
+        torch.cuda.set_device(distributed.local_rank())
+        return torch.device("cuda", distributed.local_rank())
     return torch.device(name)
 
 

@@ -12,8 +12,10 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from models.fusion import FusionNetwork
+from utils import distributed
 from utils.errors import ProjectError
 from utils.progress import show_batches
 from utils.seeds import derive_seed
@@ -21,6 +23,7 @@ from utils.training.adam import Optimizer
 from utils.training.batches import Batch, Batches, Split
 from utils.training.devices import autocast
 from utils.training.metrics import correct, losses, scores, weighted_f1
+from utils.training.parallel import evaluated, joined, share, share_statistics, total
 from utils.training.rates import cosine_rates, onecycle_rates
 
 CHECK_EVERY = 64  # batches between two checks of their losses: a check waits for the device
@@ -83,10 +86,14 @@ def train_epoch(
     rates: Iterator[float] | None = None,
     amp: bool = False,
     class_weights: Tensor | None = None,
+    sizes: Sequence[tuple[int, int]] | None = None,
 ) -> EpochResult:
     """Train for one pass, setting the learning rate before every batch from `rates` if given.
 
     The caller chooses the model's mode: the published search trains with frozen backbones in train mode.
+
+    Args:
+        sizes: with several processes, the samples of each batch that count here, and in all of them.
     """
     device = next(model.parameters()).device
     total_loss: Tensor | float = 0.0
@@ -101,16 +108,22 @@ def train_epoch(
             outputs = model(*inputs)
         loss = losses(outputs, labels, class_weights)
         optimizer.zero_grad(set_to_none=True)
-        loss.sum().backward()
+        own, whole = sizes[number] if sizes else (len(labels), len(labels))
+        objective = loss.sum()
+        if sizes:  # the mean of the gradients over the processes is that of the loss over the whole batch
+            objective = objective * (distributed.world() * own / whole)
+        objective.backward()
         optimizer.step()
-        total_loss = total_loss + loss.detach() * len(labels)
-        total_correct = total_correct + correct(scores(outputs).detach(), labels).sum(-1)
-        count += len(labels)
+        total_loss = total_loss + loss.detach() * own
+        total_correct = total_correct + correct(scores(outputs).detach(), labels)[..., :own].sum(-1)
+        count += whole
         seen.append((number, float(optimizer.param_groups[0]["lr"]), loss.detach()))
         if len(seen) == CHECK_EVERY:
             _check_finite(seen)
             seen.clear()
     _check_finite(seen)
+    if sizes:
+        total_loss, total_correct = total(torch.as_tensor(total_loss), torch.as_tensor(total_correct))
     return EpochResult(torch.as_tensor(total_loss / count), torch.as_tensor(total_correct / count), rate=rate)
 
 
@@ -122,27 +135,38 @@ def _check_finite(seen: Sequence[tuple[int, float, Tensor]]) -> None:
 
 
 @torch.no_grad()
-def predict(model: nn.Module, split: Split, batch_size: int | None = None) -> Tensor:
-    """Predict scores (..., N, C) of all samples in order, in eval mode and float32."""
+def predict(model: nn.Module, split: Split, spread: bool = False) -> Tensor:
+    """Predict scores (..., N, C) of all samples in order, in eval mode and float32.
+
+    Args:
+        spread: over the processes of the run, all of which must call this.
+    """
+    batches = split.batches(split.evaluation_batch)
     with eval_mode(model):
-        parts = [scores(model(*inputs)) for inputs, _ in split.batches(batch_size or split.evaluation_batch)]
-    return torch.cat(parts, dim=-2)
+        parts = [scores(model(*inputs)) for inputs, _ in (evaluated(batches) if spread else batches)]
+    return torch.cat(joined(parts, split.labels.device) if spread else parts, dim=-2)
 
 
 @torch.no_grad()
-def judge(model: nn.Module, split: Split, batch_size: int | None = None) -> tuple[Tensor, Tensor]:
+def judge(model: nn.Module, split: Split, batch_size: int | None = None, spread: bool = False) -> tuple[Tensor, Tensor]:
     """Return `accuracy` (...) and `correct` (..., N) on a split.
 
     Computed batch by batch, since the scores of a population may be large.
+
+    Args:
+        spread: over the processes of the run, all of which must call this.
     """
     right, chosen, finite = list[Tensor](), list[Tensor](), list[Tensor]()
+    batches = split.batches(batch_size or split.evaluation_batch)
     with eval_mode(model):
-        for inputs, labels in split.batches(batch_size or split.evaluation_batch):
+        for inputs, labels in evaluated(batches) if spread else batches:
             predicted = scores(model(*inputs))
             finite.append(predicted.isfinite().flatten(-2).all(-1))
             right.append(correct(predicted, labels))
             if labels.ndim == 2:
                 chosen.append(predicted > 0)
+    if spread:
+        right, chosen, finite = (joined(parts, split.labels.device) for parts in (right, chosen, finite))
     whole = torch.cat(right, dim=-1)
     reached = weighted_f1(torch.cat(chosen, dim=-2), split.labels > 0) if chosen else whole.float().mean(-1)
     return reached.where(torch.stack(finite).all(0), torch.nan), whole
@@ -160,9 +184,9 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def evaluate(model: nn.Module, split: Split, batch_size: int | None = None) -> Tensor:
-    """Compute the accuracy on a split, shape () or (K,)."""
-    return judge(model, split, batch_size)[0]
+def evaluate(model: nn.Module, split: Split, spread: bool = False) -> Tensor:
+    """Compute the accuracy on a split, shape () or (K,); see `judge`."""
+    return judge(model, split, spread=spread)[0]
 
 
 @torch.no_grad()
@@ -218,10 +242,15 @@ class ModelTraining:
     class_weights: Tensor | None = None  # of the loss, (C,)
 
     def __call__(self, batches: Batches, rates: Iterator[float], seed: int) -> EpochResult:
+        own: Iterable[Batch] = batches
+        sizes = None
+        if isinstance(self.model, DistributedDataParallel):
+            seed = derive_seed(seed, "process", distributed.rank())
+            own, sizes = share(batches)
         torch.manual_seed(seed)
         self.prepare()
-        shown = show_batches(batches, self.verbose)
-        return train_epoch(self.model, shown, self.optimizer, rates, self.amp, self.class_weights)
+        shown = show_batches(own, self.verbose, len(batches))
+        return train_epoch(self.model, shown, self.optimizer, rates, self.amp, self.class_weights, sizes)
 
 
 class Schedule(Protocol):
@@ -246,6 +275,7 @@ def train_and_evaluate(
     dev_batch: int | None = None,
     first_pass: int = 0,
     done: int = 0,
+    spread: bool = False,
 ) -> Iterator[EpochResult]:
     """Train, evaluating on the dev split after every epoch; yield each epoch's result.
 
@@ -254,6 +284,7 @@ def train_and_evaluate(
         place: place in the run, such as (step,); batches and dropout derive from it, the seed and the epoch.
         first_pass: number of the first epoch's pass over the training split.
         done: epochs trained by an earlier process, whose model and optimizer have been restored.
+        spread: all processes of the run train this one model.
     """
     rates: Iterator[float] | None = None
     for epoch in range(done, epochs):
@@ -262,7 +293,9 @@ def train_and_evaluate(
         rates = rates or itertools.islice(schedule.rates(len(batches)), done * len(batches), None)
         try:
             result = train_pass(batches, rates, derive_seed(schedule.seed, "dropout", *place, epoch))
-            reached, right = judge(model, splits["dev"], dev_batch)
+            if spread:
+                share_statistics(model)
+            reached, right = judge(model, splits["dev"], dev_batch, spread)
             if reached.ndim == 0 and reached.isnan():
                 raise Diverged("dev output", len(batches) - 1, result.rate)
         except Diverged as error:

@@ -15,6 +15,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from utils import distributed
 from utils.errors import UsageError
 from utils.reading import at_least_0, conform
 from utils.training.adam import Optimizer
@@ -48,6 +49,8 @@ class SavedTraining:
 
     The state before the last one is kept as well, in case that one is damaged. Without a folder, nothing is saved.
     """
+
+    only_first = False  # whether process 0 of the run saves for all of them
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
@@ -89,7 +92,7 @@ class SavedTraining:
 
     def save(self, model: nn.Module, optimizer: Optimizer, values: Mapping[str, object]) -> None:
         """Replace the saved state completely or not at all."""
-        if self.folder is None:
+        if self.folder is None or (self.only_first and distributed.rank()):
             return
         path, previous, fresh = (self.folder / f"state{part}.checkpoint" for part in ("", ".previous", ".next"))
         state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "seconds": self.seconds}
@@ -123,6 +126,7 @@ class NetworkRecord(SavedTraining):
     """The epochs of one network's training and the weights of the best dev epoch, also saved as `best.checkpoint`."""
 
     folder: Path
+    only_first = True
 
     def __init__(self, network: nn.Module, folder: Path) -> None:
         super().__init__(folder)
@@ -142,7 +146,8 @@ class NetworkRecord(SavedTraining):
         self.lines.append(line)
         if self.best_line is line:
             self.best = copy.deepcopy(self.network.state_dict())
-            save_state(self.folder / "best.checkpoint", self.best)
+            if not distributed.rank():
+                save_state(self.folder / "best.checkpoint", self.best)
         self.save(self.network, optimizer, {"lines": self.lines, "best": self.best})
 
     def load_best(self) -> None:

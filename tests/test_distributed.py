@@ -1,0 +1,182 @@
+"""Several processes under torchrun: the same search, the same bank, exact training, and refusals in one line."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from models.lenet import ImageLeNet
+from tests.conftest import ROOT
+from utils.training.batches import ArraySplit
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("distributed")]
+
+DATA = ["--datadir", "data", "--checkpointdir", "checkpoints"]
+SEARCH = ["main_searchable_avmnist.py", *DATA, "--max_fusions", 2, "--search_iterations", 1, "--epochs", 1, "--seed", 3]
+
+
+def torchrun(folder: Path, processes: int, script: str | Path, *args: object, code: int = 0, **env: str):
+    """Run a script in several processes of one thread each."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    done = subprocess.run(
+        [*command, ROOT / script, *map(str, args)],
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1", **env},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert (done.returncode == 0) == (code == 0), done.stderr
+    return done
+
+
+def journal(path: Path) -> list[dict]:
+    """Lines without times."""
+    lines = map(json.loads, (path / "journal.jsonl").read_text().splitlines())
+    return [{name: value for name, value in line.items() if "seconds" not in name} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory, script_runner) -> Path:
+    """A folder with the embedded data set, two networks, and a search by one process."""
+    home = tmp_path_factory.mktemp("distributed")
+    limits = ["--limit_train", 600, "--limit_test", 60]
+    script_runner(home, "avmnist_gen.py", "--source", "embedded", "--datadir", "data", *limits)
+    for name in ("image", "audio"):
+        script_runner(home, f"train_{name}.py", *DATA, "--epochs", 1, "--run_dir", name)
+    script_runner(home, *SEARCH, "--run_dir", "one", "--with_random")
+    return home
+
+
+def test_searches_and_banks_of_several_processes_are_those_of_one(home):
+    (bank,) = (home / "checkpoints/feature_bank").iterdir()
+    for processes in (2, 3):
+        shutil.move(bank, home / f"bank-{processes}")
+        torchrun(home, processes, *SEARCH, "--run_dir", f"run-{processes}", "--with_random")
+        for name in (".", "random"):
+            assert journal(home / f"run-{processes}" / name) == journal(home / "one" / name)
+        for name in ("dev.npy", "train-0.npy", "train-0.sha256", "dev.sha256"):
+            assert (bank / name).read_bytes() == (home / f"bank-{processes}" / name).read_bytes()
+        assert {path.name for path in bank.iterdir()} == {path.name for path in (home / f"bank-{processes}").iterdir()}
+    left = {path.name for path in (home / "run-2").iterdir()} - {path.name for path in (home / "one").iterdir()}
+    assert not left
+
+
+EMULATED = """
+import sys, torch
+sys.path.insert(0, sys.argv[1])
+from models.lenet import ImageLeNet
+from utils import distributed
+from utils.training.batches import ArraySplit
+from utils.training.loop import ModelTraining, judge
+from utils.training.parallel import replicated, share_statistics
+
+inputs, labels = torch.load("samples.pt")
+split = ArraySplit((inputs,), labels)
+network = ImageLeNet(channels=2, num_outputs=3)
+network.load_state_dict(torch.load("start.pt"))
+optimizer = torch.optim.SGD(network.parameters(), 0.1)
+training = ModelTraining(replicated(network, False), optimizer, network.train)
+result = training(split.batches(5, (0,)), iter([0.1] * 9), seed=0)
+share_statistics(network)
+accuracy, right = judge(network, split, 4, spread=True)
+if not distributed.rank():
+    torch.save((network.state_dict(), result.loss, result.accuracy, accuracy, right), "end.pt")
+distributed.leave()
+"""
+
+
+def test_training_equals_replicas_in_one_process(tmp_path):
+    """11 samples in batches of 5 over 3 processes: parts of 2, 2 and 1, and a last batch of 1."""
+    torch.manual_seed(0)
+    network = ImageLeNet(channels=2, num_outputs=3)
+    inputs, labels = torch.randn(11, 1, 28, 28), torch.randint(3, (11,))
+    torch.save((inputs, labels), tmp_path / "samples.pt")
+    torch.save(network.state_dict(), tmp_path / "start.pt")
+    (tmp_path / "train.py").write_text(EMULATED)
+    torchrun(tmp_path, 3, tmp_path / "train.py", ROOT)
+    state, loss, accuracy, judged, right = torch.load(tmp_path / "end.pt")
+
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    split = ArraySplit((inputs,), labels)
+    losses, correct = 0.0, 0
+    for (own,), target in split.batches(5, (0,)):
+        optimizer.zero_grad()
+        statistics = None
+        for x, y in zip(own.split(-(-len(own) // 3)), target.split(-(-len(own) // 3)), strict=True):
+            before = [buffer.clone() for buffer in network.buffers()]
+            outputs = network.train()(x)
+            (F.cross_entropy(outputs, y, reduction="sum") / len(target)).backward()
+            losses += float(F.cross_entropy(outputs.detach(), y, reduction="sum"))
+            correct += int((outputs.argmax(1) == y).sum())
+            statistics = statistics or [buffer.clone() for buffer in network.buffers()]  # those of the first part
+            for buffer, value in zip(network.buffers(), before, strict=True):
+                buffer.copy_(value)
+        for buffer, value in zip(network.buffers(), statistics, strict=True):
+            buffer.copy_(value)
+        optimizer.step()
+    assert loss == pytest.approx(losses / 11, rel=1e-5)
+    assert accuracy == pytest.approx(correct / 11)
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(state[name], value, rtol=1e-5, atol=1e-5)
+    expected = network.eval()(inputs).argmax(1) == labels
+    assert right.tolist() == expected.tolist()
+    assert judged == pytest.approx(float(expected.float().mean()))
+
+
+WRONG = {
+    "seed": ("sys.argv[sys.argv.index('--seed') + 1] = '4'", "has another seed (4) than process 0 (3)"),
+    "data": (
+        "sys.argv[sys.argv.index('--datadir') + 1] = 'other'",
+        "has another datadir (other) than process 0 (data)",
+    ),
+    "changed": ("import os; os.chdir('elsewhere')", "has another data than process 0"),
+    "version": ("import torch; torch.__version__ = '1.0'", "has another torch (1.0) than process 0"),
+    "folder": ("import os; os.chdir('copy')", "does not see run; name a --run_dir that all hosts share"),
+}
+
+
+@pytest.fixture(scope="module")
+def mistaken(home) -> Path:
+    """Other data sets, and a program that makes the mistake of `WRONG` in process 1 before it runs the search."""
+    for name in ("elsewhere", "copy"):
+        (home / name).mkdir()
+        shutil.copytree(home / "checkpoints", home / name / "checkpoints")
+        shutil.copytree(home / "data", home / name / "data")
+    shutil.copytree(home / "data", home / "other")
+    labels = np.load(home / "elsewhere/data/train_labels.npy")
+    np.save(home / "elsewhere/data/train_labels.npy", np.roll(labels, 1))
+    return home
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_processes_that_differ_are_refused_in_one_line(case, mistaken):
+    mistake, message = WRONG[case]
+    program = f"""
+import os, runpy, sys
+sys.path.insert(0, {str(ROOT)!r})
+if os.environ["RANK"] == "1":
+    {mistake}
+sys.argv[0] = {str(ROOT / SEARCH[0])!r}
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+    (mistaken / f"{case}.py").write_text(program)
+    done = torchrun(mistaken, 2, mistaken / f"{case}.py", *SEARCH[1:], "--run_dir", "run", code=1)
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert not (mistaken / "run/journal.jsonl").exists()
+    shutil.rmtree(mistaken / "run", ignore_errors=True)
+
+
+def test_what_needs_one_process_is_refused(home):
+    for flag in ("--weightsharing", "--use_dataparallel"):
+        done = torchrun(home, 2, *SEARCH, "--run_dir", "refused", flag, code=1)
+        assert f"error: {flag}" in done.stderr
