@@ -1,10 +1,16 @@
 """Several processes under torchrun: the same search, the same bank, exact training, and refusals in one line."""
 
+import contextlib
 import json
 import os
+import random
+import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -180,3 +186,96 @@ def test_what_needs_one_process_is_refused(home):
     for flag in ("--weightsharing", "--use_dataparallel"):
         done = torchrun(home, 2, *SEARCH, "--run_dir", "refused", flag, code=1)
         assert f"error: {flag}" in done.stderr
+
+
+LONGER = [*SEARCH, "--search_iterations", 4, "--num_samples", 3, "--run_dir", "search"]
+TRAINING = ["train_image.py", *DATA[:2], "--checkpointdir", "own", "--epochs", 20, "--seed", 3, "--run_dir", "training"]
+PROGRESS = {"search": "journal.jsonl", "training": "state.checkpoint"}  # file that grows or changes as a run proceeds
+FAULTS = {"worker": [1], "first": [0], "host": [0, 1]}  # ranks of the processes that are killed
+
+
+def start(home: Path, command: list, errors: Path) -> subprocess.Popen:
+    """Start an agent of two processes."""
+    options = ["--standalone", "--nproc-per-node=2", "--max-restarts=20"]
+    with errors.open("a") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", "torch.distributed.run", *options, ROOT / command[0], *map(str, command[1:])],
+            cwd=home,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=file,
+        )
+
+
+def workers(agent: subprocess.Popen) -> dict[int, int]:
+    """Process IDs of an agent's workers by rank."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+            rank = re.search(rb"\0RANK=(\d+)\0", (path / "environ").read_bytes())
+            if parent == agent.pid and rank:
+                found[int(rank[1])] = int(path.name)
+    return found
+
+
+def until_at_work(path: Path, agent: subprocess.Popen, before: dict[int, int]) -> dict[int, int]:
+    """Wait for two other workers than before and a change of the file; return their process IDs."""
+
+    def wait(condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 120
+        while not condition():
+            assert agent.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    def changed() -> int:
+        return path.stat().st_mtime_ns if path.exists() else 0
+
+    wait(lambda: len(set(workers(agent).values()) - set(before.values())) == 2)
+    running, last = workers(agent), changed()
+    wait(lambda: changed() != last)
+    return running
+
+
+def outcome(name: str, home: Path) -> object:
+    if name == "search":
+        return journal(home / "search"), (home / "search/best_dev.npy").read_bytes()
+    lines = json.loads((home / "training/results.json").read_text())["epochs"]
+    return lines, (home / "own/image_model.pkl").read_bytes()
+
+
+@pytest.mark.parametrize(("name", "command"), [("search", LONGER), ("training", TRAINING)])
+def test_a_run_survives_the_loss_of_processes(name, command, home, tmp_path):
+    torchrun(home, 2, *command)
+    expected = outcome(name, home)
+    for left in (name, "own"):
+        shutil.rmtree(home / left, ignore_errors=True)
+    rng, running = random.Random(name), dict[int, int]()
+    agent = start(home, command, tmp_path / "errors")
+    for fault in ("worker", "first", "host", "worker", "first"):
+        running = until_at_work(home / name / PROGRESS[name], agent, running)
+        time.sleep(rng.uniform(0, 0.1))
+        if fault == "host":
+            agent.kill()
+        for rank in FAULTS[fault]:
+            os.kill(running[rank], signal.SIGKILL)
+        if fault == "host":
+            agent.wait()
+            agent = start(home, command, tmp_path / "errors")
+    assert agent.wait(200) == 0, (tmp_path / "errors").read_text()
+    assert outcome(name, home) == expected
+
+
+def test_a_signal_stops_all_processes_after_the_epoch(home, tmp_path):
+    command, state = [*TRAINING[:-1], "stopped", "--epochs", 1000], home / "stopped/state.checkpoint"
+    agent = start(home, command, tmp_path / "errors")
+    first = until_at_work(state, agent, {})
+    os.kill(first[1], signal.SIGTERM)  # of one process: the other stops with it, and torchrun starts both again
+    until_at_work(state, agent, first)
+    agent.terminate()
+    assert agent.wait(60) != 0
+    assert not workers(agent)
+    errors = (tmp_path / "errors").read_text()
+    assert errors.count("stopped by SIGTERM; to resume: python") == 2
+    assert "another process of this run ended" not in errors

@@ -76,9 +76,19 @@ def _exchange(work: Callable[[Any], None]) -> None:
 
 
 def join() -> None:
-    """Join the process group: gloo on CPUs, NCCL on CUDA."""
+    """Join the process group: gloo on CPUs, NCCL on CUDA.
+
+    Raises:
+        UsageError: torchrun would reuse its store after a restart, and a process could read the addresses of those that
+            ended (PyTorch's issue 135712).
+    """
     import torch
 
+    restarts = os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0"
+    if restarts and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        if rank():
+            raise QuietError
+        raise UsageError("torchrun --max-restarts needs TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in its environment")
     if world() > 1 and not torch.distributed.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         torch.distributed.init_process_group(backend, timeout=TIMEOUT)
