@@ -194,14 +194,21 @@ PROGRESS = {"search": "journal.jsonl", "training": "state.checkpoint"}  # file t
 FAULTS = {"worker": [1], "first": [0], "host": [0, 1]}  # ranks of the processes that are killed
 
 
-def start(home: Path, command: list, errors: Path) -> subprocess.Popen:
-    """Start an agent of two processes."""
-    options = ["--standalone", "--nproc-per-node=2", "--max-restarts=20"]
+PAIR = ["--standalone", "--nproc-per-node=2"]
+
+
+def start(
+    home: Path, command: list, errors: Path, options: list[str] = PAIR, host: int | None = None
+) -> subprocess.Popen:
+    """Start an agent, on one of the `hosts` if there are several."""
+    inside = [] if host is None else ["ip", "netns", "exec", f"mfas{host}"]
+    agent = [sys.executable, "-m", "torch.distributed.run", "--max-restarts=20", *options]
+    own = {"OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     with errors.open("a") as file:
         return subprocess.Popen(
-            [sys.executable, "-m", "torch.distributed.run", *options, ROOT / command[0], *map(str, command[1:])],
+            [*inside, *agent, ROOT / command[0], *map(str, command[1:])],
             cwd=home,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},
+            env=os.environ | own | ({} if host is None else {"GLOO_SOCKET_IFNAME": "eth0"}),
             stdout=subprocess.DEVNULL,
             stderr=file,
         )
@@ -219,8 +226,8 @@ def workers(agent: subprocess.Popen) -> dict[int, int]:
     return found
 
 
-def until_at_work(path: Path, agent: subprocess.Popen, before: dict[int, int]) -> dict[int, int]:
-    """Wait for two other workers than before and a change of the file; return their process IDs."""
+def until_at_work(path: Path, agent: subprocess.Popen, before: dict[int, int], count: int = 2) -> dict[int, int]:
+    """Wait for `count` other workers than before and a change of the file; return their process IDs."""
 
     def wait(condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 120
@@ -232,7 +239,7 @@ def until_at_work(path: Path, agent: subprocess.Popen, before: dict[int, int]) -
     def changed() -> int:
         return path.stat().st_mtime_ns if path.exists() else 0
 
-    wait(lambda: len(set(workers(agent).values()) - set(before.values())) == 2)
+    wait(lambda: len(set(workers(agent).values()) - set(before.values())) == count)
     running, last = workers(agent), changed()
     wait(lambda: changed() != last)
     return running
@@ -279,3 +286,58 @@ def test_a_signal_stops_all_processes_after_the_epoch(home, tmp_path):
     errors = (tmp_path / "errors").read_text()
     assert errors.count("stopped by SIGTERM; to resume: python") == 2
     assert "another process of this run ended" not in errors
+
+
+HOSTS = 3
+
+
+@pytest.fixture
+def hosts():
+    """Three network namespaces on a bridge, as hosts on one machine, 10.77.0.1 to 3."""
+
+    def ip(*words: object) -> bool:
+        return not subprocess.run(["ip", *map(str, words)], capture_output=True).returncode
+
+    def remove() -> None:
+        for i in range(HOSTS):
+            ip("netns", "del", f"mfas{i}")
+        ip("link", "del", "mfas")
+
+    if not shutil.which("ip") or not ip("link", "add", "mfas", "type", "bridge"):
+        pytest.skip("network namespaces need the program ip and the right to use it")
+    try:
+        assert ip("link", "set", "mfas", "up")
+        for i in range(HOSTS):
+            assert ip("netns", "add", f"mfas{i}")
+            assert ip("link", "add", f"mfas{i}", "type", "veth", "peer", "name", "eth0", "netns", f"mfas{i}")
+            assert ip("link", "set", f"mfas{i}", "master", "mfas", "up")
+            assert ip("-n", f"mfas{i}", "addr", "add", f"10.77.0.{i + 1}/24", "dev", "eth0")
+            for name in ("eth0", "lo"):
+                assert ip("-n", f"mfas{i}", "link", "set", name, "up")
+        yield lambda i, state: ip("link", "set", f"mfas{i}", state)
+    finally:
+        remove()
+
+
+def test_a_search_on_three_hosts_survives_the_loss_of_one(hosts, home, tmp_path):
+    """A host is cut off, its processes end unnoticed, and it comes back; the results are those of one process."""
+    command, folder = [*LONGER[:-1], "hosts", "--search_iterations", 8], home / "hosts"
+    torchrun(home, 1, *command[:-3], "alone", *command[-2:])
+
+    def begin(i: int) -> subprocess.Popen:
+        conf = f"--rdzv-conf=is_host={int(i == 0)},last_call_timeout=3,keep_alive_interval=1"
+        options = ["--nnodes=2:3", "--rdzv-backend=c10d", "--rdzv-id=test", "--rdzv-endpoint=10.77.0.1:29500", conf]
+        return start(home, command, tmp_path / f"errors-{i}", [*options, f"--local-addr=10.77.0.{i + 1}"], i)
+
+    agents = [begin(i) for i in range(HOSTS)]
+    lost = until_at_work(folder / "journal.jsonl", agents[2], {}, 1)
+    assert hosts(2, "down")
+    agents[2].kill()
+    for pid in lost.values():
+        os.kill(pid, signal.SIGKILL)
+    agents[2].wait()
+    time.sleep(1)
+    assert hosts(2, "up")
+    agents[2] = begin(2)
+    assert [agent.wait(200) for agent in agents] == [0] * HOSTS, (tmp_path / "errors-0").read_text()
+    assert journal(folder) == journal(home / "alone")

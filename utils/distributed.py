@@ -14,7 +14,7 @@ from utils import interrupts
 from utils.errors import ProjectError, UsageError
 
 T = TypeVar("T")
-TIMEOUT = datetime.timedelta(hours=24)  # longest wait for another process that is still alive
+TIMEOUT = datetime.timedelta(hours=6)  # longest wait for another process that is still alive
 
 
 class LostError(ProjectError):

@@ -154,7 +154,8 @@ class PopulationEvaluator(abc.ABC):
     def _spread(self, configurations: Sequence[Configuration], step: int, place: int) -> list[Evaluation]:
         """Train a group of candidates on all processes of the run."""
         work = distributed.from_first(lambda: (self.folder, list(configurations), step, place))
-        return list(itertools.chain(*distributed.gather(self._share(*work[1:]))))
+        parts, world = distributed.gather(self._share(*work[1:])), distributed.world()
+        return [dataclasses.replace(one, seconds=one.seconds / world) for part in parts for one in part]
 
     def _share(self, configurations: Sequence[Configuration], step: int, place: int) -> list[Evaluation]:
         """Train those candidates of a group that this process has to."""
