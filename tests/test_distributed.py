@@ -75,6 +75,16 @@ def test_searches_and_banks_of_several_processes_are_those_of_one(home):
     assert not left
 
 
+def test_processes_are_compared(home, script_runner):
+    flags = [*DATA, "--processes", 1, 2, "--repeats", 1, "--out", "processes.json"]
+    done = script_runner(home, "benchmarks/processes.py", *flags)
+    figures = json.loads((home / "processes.json").read_text())
+    for part in ("extraction", "training", "both"):
+        one, two = (figures[f"{part}, {n}"]["seconds"]["median"] for n in (1, 2))
+        assert figures[f"{part}, 2"]["speed-up"]["median"] == pytest.approx(one / two)
+    assert f"training, 2 {figures['training, 2']['seconds']['median']:13.1f} s" in done.stdout
+
+
 EMULATED = """
 import sys, torch
 sys.path.insert(0, sys.argv[1])
