@@ -62,6 +62,12 @@ def gather(value: T) -> list[T]:
     return values
 
 
+def own_part(count: int) -> slice:
+    """The part of `count` things in order that this process has to do."""
+    first, end = (count * number // world() for number in (rank(), rank() + 1))
+    return slice(first, end)
+
+
 def _exchange(work: Callable[[Any], None]) -> None:
     import torch.distributed as torch_distributed
 

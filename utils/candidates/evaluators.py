@@ -159,10 +159,9 @@ class PopulationEvaluator(abc.ABC):
 
     def _share(self, configurations: Sequence[Configuration], step: int, place: int) -> list[Evaluation]:
         """Train those candidates of a group that this process has to."""
-        first, end = (
-            len(configurations) * n // distributed.world() for n in (distributed.rank(), distributed.rank() + 1)
-        )
-        return self.train(configurations[first:end], step, place + first) if end > first else []
+        part = distributed.own_part(len(configurations))
+        own = configurations[part]
+        return self.train(own, step, place + part.start) if own else []
 
     def serve(self) -> None:
         """Train a share of every group that process 0 spreads, until it ends the search."""

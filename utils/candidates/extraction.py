@@ -58,16 +58,17 @@ def extract_table(
         progress = Progress(split.read(parts), desc=desc, total=total, initial=done, verbose=verbose)
         return (rows.tobytes() for rows in _computed(source, progress, device, bfloat16, side_by_side))
 
-    if distributed.world() > 1:
+    if distributed.world() == 1:
+        table = compute(range(done, count), done)
+    else:
         _write_pieces(pieces, done, count, compute)
         distributed.gather(None)  # until all are there
+        table = _read_pieces(pieces, done, count, 4 * width * batch)
     if distributed.rank():
         return
     with open(partial, "ab") as file:
         synced = file.tell()
-        several = distributed.world() > 1
-        size = 4 * width * batch
-        for rows in _read_pieces(pieces, done, count, size) if several else compute(range(done, count), done):
+        for rows in table:
             file.write(rows)
             if file.tell() - synced > SYNC_EVERY:
                 synced = file.tell()

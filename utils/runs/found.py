@@ -184,8 +184,8 @@ class FoundRun:
 
     def _scores(self, network: nn.Module) -> dict[str, Tensor]:
         """Scores (N, C) on dev, if it is given, and test."""
-        model, spread = data_parallel(network, self.run.compute.use_dataparallel), distributed.world() > 1
-        return {name: predict(model, self.splits[name], spread) for name in ("dev", "test") if name in self.splits}
+        model = data_parallel(network, self.run.compute.use_dataparallel)
+        return {name: predict(model, self.splits[name], spread=True) for name in ("dev", "test") if name in self.splits}
 
     def test(self, missing: bool) -> None:
         """Compare the network with its baselines on test; `missing` also mutes or disturbs each modality.

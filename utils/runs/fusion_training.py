@@ -12,6 +12,7 @@ from utils.errors import UsageError
 from utils.progress import Progress
 from utils.runs.folder import RunSettings
 from utils.training.batches import Split
+from utils.training.devices import data_parallel
 from utils.training.loop import ModelTraining, TrainingSettings, adam, train_and_evaluate
 from utils.training.metrics import balanced_weights
 from utils.training.parallel import replicated
@@ -35,8 +36,8 @@ def train_network(
         network: on the device; a fusion network, or any other whose weights train in all epochs.
         record: its epochs so far.
     """
-    lines, first = record.lines, 0
-    plan, spread = phases(network, training.epochs), distributed.world() > 1
+    model, lines, first = data_parallel(network, run.compute.use_dataparallel), record.lines, 0
+    plan = phases(network, training.epochs)
     total = sum(epochs for *_, epochs in plan)
     labels, classes = splits["train"].labels, network.settings.num_outputs
     if training.balanced and labels.ndim == 2:
@@ -54,20 +55,14 @@ def train_network(
             network.requires_grad_(False)
             for parameter in parameters:
                 parameter.requires_grad_(True)
-            model, optimizer = replicated(network, run.compute.use_dataparallel), adam(parameters, training)
+            optimizer = adam(parameters, training)
             if done and lines[-1]["phase"] == phase:
                 record.restore(network, optimizer)
-            train_pass = ModelTraining(model, optimizer, network.train, run.compute.bfloat16, run.verbose, weights)
+            trained = replicated(network, model)
+            train_pass = ModelTraining(trained, optimizer, network.train, run.compute.bfloat16, run.verbose, weights)
+            place = ("found", phase)
             for result in train_and_evaluate(
-                network if spread else model,
-                splits,
-                schedule,
-                train_pass,
-                ("found", phase),
-                epochs,
-                first_pass=first,
-                done=done,
-                spread=spread,
+                model, splits, schedule, train_pass, place, epochs, first_pass=first, done=done, spread=True
             ):
                 line = {"epoch": len(lines), "phase": phase, **result.figures(), "learning_rate": result.rate}
                 record.add(line, optimizer)

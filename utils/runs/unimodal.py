@@ -66,14 +66,14 @@ def train_unimodal(
     if record.values:
         record.restore(network, optimizer)
     done = len(record.lines)
-    spread, model = distributed.world() > 1, replicated(network, use_dataparallel=False)
-    train_pass = ModelTraining(model, optimizer, network.train, run.compute.bfloat16, run.verbose)
-    epochs = train_and_evaluate(network, splits, plan, train_pass, (), plan.epochs, done=done, spread=spread)
+    trained = replicated(network, network)
+    train_pass = ModelTraining(trained, optimizer, network.train, run.compute.bfloat16, run.verbose)
+    epochs = train_and_evaluate(network, splits, plan, train_pass, (), plan.epochs, done=done, spread=True)
     progress = Progress(epochs, desc="epochs", total=plan.epochs, initial=done, verbose=run.verbose)
     for epoch, result in enumerate(progress, done):
         line = {"epoch": epoch, **result.figures()}
         if test_every_epoch:
-            line["test_accuracy"] = float(evaluate(network, splits["test"], spread))
+            line["test_accuracy"] = float(evaluate(network, splits["test"], spread=True))
         if run.verbose:
             progress.write(
                 "  ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v:3d}" for k, v in line.items())
@@ -102,7 +102,7 @@ def finish_unimodal(
     Args:
         name: file name of the checkpoint; `{accuracy}` in it becomes the test accuracy in %.
     """
-    results["test_accuracy"] = float(evaluate(network, test, distributed.world() > 1))
+    results["test_accuracy"] = float(evaluate(network, test, spread=True))
     if distributed.rank():
         return
     path = run.checkpointdir / name.format(accuracy=f"{100 * results['test_accuracy']:.2f}")

@@ -4,7 +4,7 @@ As with DataParallel, a batch is cut into equal parts and every process normaliz
 of process 0 are kept.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +13,12 @@ from torch.nn.parallel import DistributedDataParallel
 from models.fusion import FusionNetwork
 from utils import distributed
 from utils.training.batches import Batch, Batches, Part
-from utils.training.devices import data_parallel
 
 
-def replicated(network: nn.Module, use_dataparallel: bool) -> nn.Module:
-    """Wrap a network for training, once it is known which of its weights train."""
+def replicated(network: nn.Module, alone: nn.Module) -> nn.Module:
+    """Return a network for training on all processes, once it is known which weights train; `alone` if there is one."""
     if distributed.world() == 1:
-        return data_parallel(network, use_dataparallel)
+        return alone
     distributed.join()
     unused = False  # whether there are weights that the loss does not reach, such as those of unimodal classifiers
     if isinstance(network, FusionNetwork):
@@ -51,12 +50,13 @@ def total(*sums: Tensor) -> list[Tensor]:
 def evaluated(batches: Batches) -> Iterator[Batch]:
     """This process's batches of those to evaluate: consecutive ones, so that `joined` restores the order."""
     parts = batches.parts()
-    first, end = (len(parts) * n // distributed.world() for n in (distributed.rank(), distributed.rank() + 1))
-    return batches.split.read(parts[first:end])
+    return batches.split.read(parts[distributed.own_part(len(parts))])
 
 
-def joined(parts: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+def joined(parts: list[Tensor], device: torch.device) -> list[Tensor]:
     """The parts of all processes, in order."""
+    if distributed.world() == 1:
+        return parts
     return [part.to(device) for own in distributed.gather([part.cpu() for part in parts]) for part in own]
 
 
