@@ -153,29 +153,36 @@ def measure_training(rows: int, repeats: int, device: torch.device) -> Figures:
     }
 
 
-def measure_memory(rows: int, device: torch.device) -> dict[str, float]:
-    """Bytes of a bank of one pass, and of main memory for training on it, from memory and streamed from disk."""
-    figures: dict[str, float] = {"bank": 4 * LAYOUT.total * rows}
+def measure_memory(rows: int, large: int, device: torch.device) -> dict[str, float]:
+    """Bytes of main memory for training on a bank of one pass, from memory and streamed from disk, and of the bank.
+
+    Args:
+        large: rows of a second bank, a file of zeros without blocks on disk, which is only streamed.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        train_path, dev_path = Path(folder) / "train-0.npy", Path(folder) / "dev.npy"
-        table = np.random.default_rng(0).standard_normal((rows, LAYOUT.total), np.float32)
-        np.save(train_path, table)
-        np.save(dev_path, table[:1000])
-        labels = torch.arange(rows) % CLASSES
-        for name, memory in (("whole", float("inf")), ("streamed", 0)):
-            del table
-            Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-            before = _status("VmRSS")
-            table, dev_table = (ArrayOnDisk(path, ("float32",), (LAYOUT.total,)) for path in (train_path, dev_path))
-            train = BankedSplit.of([ArraySplit((table,), labels)])
-            dev = ArraySplit((dev_table,), labels[:1000])
-            bank = FeatureBank(LAYOUT, train, dev, Path(folder), reused=True)
-            settings = dataclasses.replace(TRAINING, epochs=1)
-            evaluator = CachedEvaluator(bank, HeadSettings(CLASSES), settings, device, memory=memory)
-            list(evaluator([tuple(SPACE.rows()[:4])], 0))
-            figures[name] = _status("VmHWM") - before
-            del train, bank
-    return figures
+        path = Path(folder) / "train-0.npy"
+        np.save(path, np.random.default_rng(0).standard_normal((rows, LAYOUT.total), np.float32))
+        figures = {name: peak(path, device, memory) for name, memory in (("whole", float("inf")), ("streamed", 0))}
+        with path.open("wb") as file:
+            header = {"descr": "<f4", "fortran_order": False, "shape": (large, LAYOUT.total)}
+            np.lib.format.write_array_header_1_0(file, header)
+            file.truncate(file.tell() + 4 * LAYOUT.total * large)
+        figures["streamed_large"] = peak(path, device, 0)
+    return {"bank": 4 * LAYOUT.total * rows, "large_bank": 4 * LAYOUT.total * large, **figures}
+
+
+def peak(path: Path, device: torch.device, memory: float) -> float:
+    """Most bytes of main memory that a candidate's epoch on a table adds; dev are its first rows."""
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    before = _status("VmRSS")
+    table = ArrayOnDisk(path, ("float32",), (LAYOUT.total,))
+    labels = torch.arange(len(table)) % CLASSES
+    dev = ArraySplit((table.part(slice(1000)),), labels[:1000])
+    bank = FeatureBank(LAYOUT, BankedSplit.of([ArraySplit((table,), labels)]), dev, path.parent, reused=True)
+    settings = dataclasses.replace(TRAINING, epochs=1)
+    evaluator = CachedEvaluator(bank, HeadSettings(CLASSES), settings, device, memory=memory)
+    list(evaluator([tuple(SPACE.rows()[:4])], 0))
+    return _status("VmHWM") - before
 
 
 def _status(name: str) -> int:
@@ -239,12 +246,13 @@ def parse_args() -> argparse.Namespace:
     group.add_argument("--batch", type=cli.COUNT, default=batch, help=f"{what}, as in the feature bank")
     rows = COUNTS["trainexp"]
     group.add_argument("--rows", type=cli.COUNT, default=rows, help="of the table that a population trains on")
+    group.add_argument("--large_rows", type=cli.COUNT, default=655_000, help="of a table that is only streamed, 20 GB")
 
     cli.add_verbosity(parser)
     parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
     args = parser.parse_args()
     if args.quick:
-        args.repeats, args.clips, args.rows = 3, 4, 2000
+        args.repeats, args.clips, args.rows, args.large_rows = 3, 4, 2000, 20_000
         if resolve_device(args.device).type == "cpu":
             args.batch = 2
     return args
@@ -262,14 +270,17 @@ def main() -> None:
         figures, samples = measure_reading(Path(folder), names, args.repeats, args.vid_dim)
     figures |= measure_extraction(samples, args.batch, args.repeats, device)
     figures |= measure_training(args.rows, args.repeats, device)
-    memory = measure_memory(args.rows, device)
+    memory = measure_memory(args.rows, args.large_rows, device)
     hours = search_hours(figures, args.num_workers, device)
 
     print_tables(figures, hours)
     megabytes = {name: f"{value / 1e6:,.0f} MB" for name, value in memory.items()}
-    print("\nmemory of a training on a bank of {bank}: whole {whole}, streamed {streamed}".format(**megabytes))
+    text = "\nmemory of a training on a bank of {bank}: whole {whole}, streamed {streamed}; on one of {large_bank}: "
+    print((text + "streamed {streamed_large}").format(**megabytes))
     if args.out:
-        settings = {k: vars(args)[k] for k in ("repeats", "clips", "batch", "rows", "vid_dim", "num_workers")}
+        settings = {
+            k: vars(args)[k] for k in ("repeats", "clips", "batch", "rows", "large_rows", "vid_dim", "num_workers")
+        }
         where = {"device": device.type, "machine": machine_name(device), "torch": torch.__version__}
         rates = {precision: 1 / figures[f"networks_{precision}"]["median"] for precision in PRECISIONS}
         estimate = {"samples": COUNTS, "trainings": SEARCH.trainings(SPACE)}

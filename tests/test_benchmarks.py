@@ -67,8 +67,8 @@ def test_scaling_needs_two_values_of_an_axis(run_script):
 
 
 def test_ntu_cost_measures_each_part_and_extends_it(run_script, tmp_path):
-    sizes = ["--clips", 2, "--vid_dim", 64, "--batch", 1, "--rows", 40, "--repeats", 1, "--num_workers", 2]
-    done = run_script("benchmarks/ntu_cost.py", *sizes, "--device", "cpu", "--out", "cost.json")
+    sizes = ["--clips", 2, "--vid_dim", 64, "--batch", 1, "--rows", 40, "--large_rows", 80, "--repeats", 1]
+    done = run_script("benchmarks/ntu_cost.py", *sizes, "--num_workers", 2, "--device", "cpu", "--out", "cost.json")
     figures = json.loads((tmp_path / "cost.json").read_text())
     seconds = figures["seconds"]
     assert set(seconds) == {
@@ -77,6 +77,7 @@ def test_ntu_cost_measures_each_part_and_extends_it(run_script, tmp_path):
     }
     for figure in (*seconds.values(), *figures["hours"].values()):
         check_spread(figure)
+    assert figures["bytes"]["large_bank"] == 2 * figures["bytes"]["bank"]
     assert figures["estimate"] == {"samples": {"trainexp": 9954, "dev": 5688}, "trainings": 197}
 
     # Three passes over trainexp and one over dev, on CPUs reading and computing one after the other.

@@ -19,7 +19,8 @@ from utils.training.batches import ArraySplit, Batches
 from utils.training.loop import EpochResult, TrainingSettings
 
 SAMPLES_AT_ONCE = 64  # that a prediction computes together, so that they stay in the cache
-STEPS_AT_ONCE = 512  # of every candidate on the same rows, which are gathered once for all
+STEPS_AT_ONCE = 512  # most steps of every candidate on the same rows, which are gathered once for all
+BYTES_AT_ONCE = 64 << 20  # most bytes of these rows
 
 
 class FusedHeads(nn.Module):
@@ -115,11 +116,12 @@ class FusedTraining:
         (table,), labels, size = batches.split.inputs, batches.split.labels, batches.batch_size
         order = torch.arange(len(labels)) if batches.order is None else batches.order
         used = np.zeros(0)
-        for number, chosen in enumerate(order.split(STEPS_AT_ONCE * size)):
+        steps = max(1, min(STEPS_AT_ONCE, BYTES_AT_ONCE // (4 * self.heads.layout.total * size)))
+        for number, chosen in enumerate(order.split(steps * size)):
             rows, own = table[chosen].contiguous().numpy(), labels[chosen]
             hot = own if own.ndim == 2 else F.one_hot(own, self.heads.layout.num_outputs)
             used = np.array([next(rates) for _ in range(-(-len(chosen) // size))])
-            piece = (rows, hot.float().numpy(), used, number * STEPS_AT_ONCE, size, seed)
+            piece = (rows, hot.float().numpy(), used, number * steps, size, seed)
             for call in [self.heads.pool.submit(self._train, k, *piece) for k in range(len(self.heads.heads))]:
                 call.result()
             self.optimizer.moments["step"] += len(used)
