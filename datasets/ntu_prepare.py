@@ -10,12 +10,11 @@ resumes an interrupted run; docs/ntu.md describes the folders.
 import argparse
 import os
 import sys
-from collections import Counter
 from pathlib import Path
 
 from datasets.ntu import scan
-from datasets.ntu.folder import SUBJECTS, subject_of
 from datasets.ntu.pack import PACK_FOLDER, TEXT_FOLDER, SkeletonPack, write_pack
+from datasets.ntu.protocols import FIRST_SETUPS, PROTOCOLS
 from datasets.ntu.transcode import PIXELS, VideoSettings, find_originals, prepare_videos
 from utils import cli
 from utils.errors import UsageError
@@ -56,11 +55,12 @@ def counts(datadir: Path, clips: Path) -> str:
     if pack:
         bodiless = sum(pack.bodies(name) == 0 for name in pack.names)
         lines.append(f"{len(pack.names):,} skeletons packed, {bodiless:,} of them without a body in any frame")
-    subjects = Counter(map(subject_of, both))
-    per_split = [f"{split} {sum(subjects[one] for one in members):,}" for split, members in SUBJECTS.items()]
-    unused = sum(count for one, count in subjects.items() if one not in set().union(*SUBJECTS.values()))
-    lines.append("samples by split: " + ", ".join(per_split) + (f"; of other subjects {unused:,}" if unused else ""))
+    newer = any(int(name[1:4]) not in FIRST_SETUPS for name in both)
+    shown = {name: one for name, one in PROTOCOLS.items() if newer or one.classes == 60}
+    lines += [f"samples by split of {name}: {one.counts(both)}" for name, one in shown.items()]
     lines.append("(all of NTU RGB+D 60 is 56,880 samples; NTU lists 302 of them as missing skeletons)")
+    if newer:
+        lines.append("(all of NTU RGB+D 120 is 114,480 samples; NTU lists 535 of them as missing skeletons)")
     return "\n".join(lines)
 
 
