@@ -173,6 +173,12 @@ def add_feature_data(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="labels are 0 and 1 (N, C), even if every sample has exactly one, as one-hot classes do",
     )
+    group.add_argument(
+        "--threshold",
+        type=cli.number(0.001, 0.999),
+        default=0.5,
+        help="probability above which a class of multi-label data is predicted",
+    )
     _add_limits(group)
 
 

@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from models.fusion import FusionNetwork
+from models.fusion import FusionNetwork, HeadSettings
 from utils.errors import ProjectError
 from utils.progress import show_batches
 from utils.seeds import derive_seed
@@ -104,7 +104,7 @@ def train_epoch(
         loss.sum().backward()
         optimizer.step()
         total_loss = total_loss + loss.detach() * len(labels)
-        total_correct = total_correct + correct(scores(outputs).detach(), labels).sum(-1)
+        total_correct = total_correct + correct(scores(outputs, threshold_of(model)).detach(), labels).sum(-1)
         count += len(labels)
         seen.append((number, float(optimizer.param_groups[0]["lr"]), loss.detach()))
         if len(seen) == CHECK_EVERY:
@@ -121,11 +121,20 @@ def _check_finite(seen: Sequence[tuple[int, float, Tensor]]) -> None:
             raise Diverged("loss", number, rate)
 
 
+def threshold_of(model: nn.Module) -> float:
+    """Probability above which a fusion network, or fusion heads, predict a class of multi-label samples."""
+    settings = getattr(model, "settings", None)  # unimodal networks have none
+    return settings.threshold if isinstance(settings, HeadSettings) else 0.5
+
+
 @torch.no_grad()
 def predict(model: nn.Module, split: Split, batch_size: int | None = None) -> Tensor:
     """Predict scores (..., N, C) of all samples in order, in eval mode and float32."""
     with eval_mode(model):
-        parts = [scores(model(*inputs)) for inputs, _ in split.batches(batch_size or split.evaluation_batch)]
+        parts = [
+            scores(model(*inputs), threshold_of(model))
+            for inputs, _ in split.batches(batch_size or split.evaluation_batch)
+        ]
     return torch.cat(parts, dim=-2)
 
 
@@ -138,7 +147,7 @@ def judge(model: nn.Module, split: Split, batch_size: int | None = None) -> tupl
     right, chosen, finite = list[Tensor](), list[Tensor](), list[Tensor]()
     with eval_mode(model):
         for inputs, labels in split.batches(batch_size or split.evaluation_batch):
-            predicted = scores(model(*inputs))
+            predicted = scores(model(*inputs), threshold_of(model))
             finite.append(predicted.isfinite().flatten(-2).all(-1))
             right.append(correct(predicted, labels))
             if labels.ndim == 2:
