@@ -33,7 +33,12 @@ ORDER = [  # each may import only what comes before it
     "utils.predict",
     "utils.study",
 ]
-COMMANDS = {"utils/report/__main__.py", "datasets/ntu_prepare.py", "datasets/mmimdb/__main__.py"}
+COMMANDS = {
+    "utils/report/__main__.py",
+    "datasets/ntu_prepare.py",
+    "datasets/avmnist_check.py",
+    "datasets/mmimdb/__main__.py",
+}
 TRAINING = {"datasets/mmimdb/__main__.py"}  # a command that trains is a script: it imports all, and none imports it
 PRODUCT = [path for name in ("models", "datasets", "utils") for path in sorted((ROOT / name).rglob("*.py"))]
 
