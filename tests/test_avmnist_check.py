@@ -1,5 +1,6 @@
 """Which copy of AV-MNIST a folder holds, as the command reports it."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -78,6 +79,19 @@ def test_the_folder_of_the_mfas_authors_and_other_types_are_read(copied, check):
     assert report["image components"].startswith("3 (")
 
 
+def test_the_folder_of_the_mfas_authors_leads_to_a_found_network(copied, run_script, tmp_path):
+    (copied / "image").rename(copied / "images")
+    data = ("--datadir", "D", "--checkpointdir", "C", "--limit_train", 500, "--dev_samples", 500, "--no-verbose")
+    for network in ("image", "audio"):
+        run_script(f"train_{network}.py", *data, "--epochs", 1, "--run_dir", f"runs/{network}")
+    once = ("--epochs", 1, "--max_fusions", 1, "--search_iterations", 1)
+    run_script("main_searchable_avmnist.py", *data, *once, "--run_dir", "runs/search")
+    flags = ("--conf", "runs/search/best.json", "--epochs", 1, "--no-baselines", "--run_dir", "runs/found")
+    run_script("main_found_avmnist.py", *data, *flags)
+    results = json.loads((tmp_path / "runs/found/results.json").read_text())
+    assert results["rows"][-1]["name"] == "found network"
+
+
 @pytest.mark.parametrize(
     ("file", "said", "preset"),
     [
@@ -108,7 +122,7 @@ def test_images_that_were_not_reduced_are_reported(copied, check):
 def test_what_cannot_be_checked_is_told_in_one_line(copied, check, tmp_path):
     for file in ("image/test_data.npy", "audio/test_data.npy", "test_labels.npy"):
         change(copied / file, lambda x: x[:500])
-    error = check(copied, code=2)["error"].splitlines()[-1]
+    error = check(copied, code=2)["error"]
     assert error.startswith(f"error: {copied}: the check needs 1,000 training and 1,000 test samples or more")
     (tmp_path / "empty").mkdir()
     assert "train_data.npy is missing" in check(tmp_path / "empty", code=2)["error"]
