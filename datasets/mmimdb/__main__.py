@@ -107,7 +107,7 @@ def poster_features(data: MMIMDB, weights: str, compute: Compute, folder: Path, 
     Each split is kept in the folder, so that it is computed once for a file and its weights.
     """
     network, checksum = load_vgg19(weights, verbose)
-    extractor = Extractor(network.to(compute.device).requires_grad_(False), MAPS)
+    extractor = Extractor(network.to(compute.device, torch.float32).requires_grad_(False), MAPS)
     mean, std = (torch.tensor(x)[:, None, None] for x in (MEAN, STD))
     stat = data.path.stat()
     about = sha256(repr((stat.st_size, stat.st_mtime_ns, checksum, compute.bfloat16)).encode())[:16]

@@ -94,7 +94,7 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except (OSError, RuntimeError) as error:  # what h5py raises on a damaged file
+    except (OSError, RuntimeError, KeyError) as error:  # what h5py raises on a damaged file
         raise DataError(f"{path} is not a complete HDF5 file: {' '.join(str(error).split())[:200]}") from None
 
 
