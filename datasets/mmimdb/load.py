@@ -6,7 +6,6 @@ float32 (N, 4096), VGG-16 on the poster; `images` int32 (N, 3, 256, 160), the po
 
 import contextlib
 import dataclasses
-import json
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from utils.errors import DataError, UsageError
-from utils.reading import open_file
+from utils.reading import open_file, parse_json
 
 SPLITS = {"train": slice(0, 15_552), "dev": slice(15_552, 18_160), "test": slice(18_160, 25_959)}
 SHAPES = {"features": (300,), "vgg_features": (4096,), "images": (3, 256, 160)}
@@ -136,7 +135,7 @@ def _names(path: Path, stored: Any, count: int) -> tuple[str, ...] | None:
     if stored is None:
         return None
     try:
-        names = json.loads(_text(stored))
+        names = parse_json(_text(stored))
     except ValueError:
         names = None
     if not isinstance(names, list) or len(names) != count or not all(isinstance(name, str) for name in names):
