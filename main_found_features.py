@@ -55,7 +55,7 @@ def main() -> None:
     # Settings: fewer samples get more epochs
     flags.scale_epochs(args, len(data.labels["train"]), epochs=70, period=5)
     run, training = flags.run_settings(args), flags.found_settings(args)
-    head = flags.head_settings(args, data.num_outputs, data.multi_label)
+    head = flags.head_settings(args, data.num_outputs, data.multi_label, args.threshold)
     splits = feature_splits(data.rows, data.labels)
     if tested is None:
         flags.check_batches(head, args.batchsize, len(splits["train"]))

@@ -64,6 +64,7 @@ def main() -> None:
 
     # Network: the configuration's central weights over both trained networks, or the checkpoint to be tested
     checkpoints = [tested] if tested else data_flags.ntu_checkpoints(args, SKELETON, RGB)
+    data_flags.check_protocol(checkpoints, args.protocol)
     torch.manual_seed(derive_seed(args.seed, "found network"))
     network = SkeletonRGBNetwork(configuration, head, args.vid_len[1])
     inputs = {

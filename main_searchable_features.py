@@ -50,7 +50,7 @@ def main() -> None:
     flags.scale_epochs(args, len(data.labels["train"]), epochs=3, period=1)
     run, settings = flags.run_settings(args), search_flags.search_settings(args)
     training = flags.training_settings(args)
-    head = flags.head_settings(args, data.num_outputs, data.multi_label)
+    head = flags.head_settings(args, data.num_outputs, data.multi_label, args.threshold)
     splits = feature_splits(data.rows, data.labels)
     flags.check_batches(head, args.batchsize, len(splits["train"]))
     activations = sorted({ACTIVATION_NAMES.index(name) for name in args.activations})

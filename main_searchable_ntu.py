@@ -4,7 +4,7 @@
     python main_searchable_ntu.py --features live        # through both networks in train mode, as published
 
 A configuration row is [skeleton feature 0..3, RGB feature 0..3, activation (0 ReLU, 1 sigmoid)]. Candidates train on
-seven of the training subjects; their features are computed once per training epoch, with new random crops. The run
+a part of the training split; their features are computed once per training epoch, with new random crops. The run
 folder receives args.json, journal.jsonl (every trained candidate), best.json (for main_found_ntu.py --conf),
 results.csv and report.html.
 """
@@ -43,15 +43,16 @@ def main() -> None:
     run, settings = flags.run_settings(args), search_flags.search_settings(args)
     head, training = flags.head_settings(args, args.num_outputs), flags.training_settings(args)
 
-    # Data: an RGB clip, a skeleton and a label per sample; candidates train on seven of the training subjects
-    subjects = {"train": "trainexp", "dev": "dev"}
-    splits, fingerprints, facts = data_flags.read_ntu(args, subjects, ("rgb", "skeleton"))
+    # Data: an RGB clip, a skeleton and a label per sample; candidates train on the split trainexp
+    names = {"train": "trainexp", "dev": "dev"}
+    splits, fingerprints, facts = data_flags.read_ntu(args, names, ("rgb", "skeleton"))
     flags.check_batches(head, args.batchsize, len(splits["train"]))
 
     # Networks: both trained on their own modality; the search trains only the central weights between them
     space = Space(sizes=(SkeletonNet.depth, InflatedResNet50.depth))
     network = SkeletonRGBNetwork(space.rows()[:1], head, args.vid_len[1])
     checkpoints = data_flags.ntu_checkpoints(args, SKELETON, RGB)
+    data_flags.check_protocol(checkpoints, args.protocol)
     inputs = {
         "checkpoints": load_backbones(network, checkpoints),
         "data": fingerprints | {"crops": args.seed},

@@ -2,6 +2,7 @@
 
     python -m datasets.ntu_prepare --rgb_dir ORIGINALS --datadir data/ntu    # both; put the skeleton files there first
     python -m datasets.ntu_prepare --datadir data/ntu                        # the skeletons only
+    python -m datasets.ntu_prepare --skeleton_pickle ntu60_3danno.pkl        # the skeletons of pyskl and mmaction2
 
 Skeleton files are read from DATADIR/nturgbd_skeletons; clips are written to DATADIR/nturgbd_rgb. The same command
 resumes an interrupted run; docs/ntu.md describes the folders.
@@ -10,12 +11,11 @@ resumes an interrupted run; docs/ntu.md describes the folders.
 import argparse
 import os
 import sys
-from collections import Counter
 from pathlib import Path
 
 from datasets.ntu import scan
-from datasets.ntu.folder import SUBJECTS, subject_of
 from datasets.ntu.pack import PACK_FOLDER, TEXT_FOLDER, SkeletonPack, write_pack
+from datasets.ntu.protocols import FIRST_SETUPS, PROTOCOLS
 from datasets.ntu.transcode import PIXELS, VideoSettings, find_originals, prepare_videos
 from utils import cli
 from utils.errors import UsageError
@@ -38,6 +38,8 @@ def parse_args() -> argparse.Namespace:
     group = parser.add_argument_group("skeletons")
     text = f"pack DATADIR/{TEXT_FOLDER} into one archive that loads far faster (default: if the folder exists)"
     group.add_argument("--skeletons", action=argparse.BooleanOptionalAction, help=text)
+    text = "pack the skeletons of this file instead: ntu60_3danno.pkl or ntu120_3danno.pkl of pyskl or mmaction2"
+    group.add_argument("--skeleton_pickle", type=Path, help=text)
 
     group = parser.add_argument_group("work")
     text = "processes; their number does not change the output"
@@ -56,11 +58,12 @@ def counts(datadir: Path, clips: Path) -> str:
     if pack:
         bodiless = sum(pack.bodies(name) == 0 for name in pack.names)
         lines.append(f"{len(pack.names):,} skeletons packed, {bodiless:,} of them without a body in any frame")
-    subjects = Counter(map(subject_of, both))
-    per_split = [f"{split} {sum(subjects[one] for one in members):,}" for split, members in SUBJECTS.items()]
-    unused = sum(count for one, count in subjects.items() if one not in set().union(*SUBJECTS.values()))
-    lines.append("samples by split: " + ", ".join(per_split) + (f"; of other subjects {unused:,}" if unused else ""))
+    newer = any(int(name[1:4]) not in FIRST_SETUPS for name in both)
+    shown = {name: one for name, one in PROTOCOLS.items() if newer or one.classes == 60}
+    lines += [f"samples by split of {name}: {one.counts(both)}" for name, one in shown.items()]
     lines.append("(all of NTU RGB+D 60 is 56,880 samples; NTU lists 302 of them as missing skeletons)")
+    if newer:
+        lines.append("(all of NTU RGB+D 120 is 114,480 samples; NTU lists 535 of them as missing skeletons)")
     return "\n".join(lines)
 
 
@@ -70,12 +73,15 @@ def main() -> None:
     clips, text = settings.folder(args.datadir), args.datadir / TEXT_FOLDER
 
     # Settings and originals.
-    skeletons = text.is_dir() if args.skeletons is None else args.skeletons
+    pickled = args.skeleton_pickle
+    if pickled and args.skeletons is not None:
+        raise UsageError("--skeleton_pickle and --skeletons name two sources of skeletons; leave one out")
+    skeletons = bool(pickled) or (text.is_dir() if args.skeletons is None else args.skeletons)
     if not skeletons and args.rgb_dir is None:
         raise UsageError(f"nothing to prepare: name the original videos with --rgb_dir, or put skeletons in {text}")
     originals = {} if args.rgb_dir is None else find_originals(args.rgb_dir)
     if args.verbose and skeletons:
-        print(f"packing the skeletons of {text} into {args.datadir / PACK_FOLDER}")
+        print(f"packing the skeletons of {pickled or text} into {args.datadir / PACK_FOLDER}")
     if args.verbose and originals:
         print(f"making {args.codec} clips of {len(originals):,} videos in {clips}, {args.num_workers} at a time")
 
@@ -83,7 +89,7 @@ def main() -> None:
     failures = []
     with locked(args.datadir):
         if skeletons:
-            packed = write_pack(args.datadir, args.num_workers, args.verbose)
+            packed = write_pack(args.datadir, args.num_workers, args.verbose, pickled)
             failures += packed.failures
             if args.verbose and packed.kept:
                 print("the skeletons are already packed")

@@ -41,6 +41,7 @@ class HeadSettings:
     alphas: bool = False
     multitask: bool = False
     multi_label: bool = False  # a sample may have any number of classes, each with its own sigmoid
+    threshold: float = 0.5  # probability above which a class is predicted, if multi-label
     standardize: bool = False  # subtract each feature column's mean and divide by its deviation
 
 

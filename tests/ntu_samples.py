@@ -7,12 +7,15 @@ vary by sample, so that no single pixel or number tells the class.
 
 import dataclasses
 import itertools
+import pickle
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+
+from datasets.ntu.skeleton import parse_skeleton
 
 # Written out here, not imported, so that the data do not follow a mistake in the code that they test.
 SUBJECTS = {"train": (1, 16, 4, 25, 8, 27), "dev": (2, 5, 9, 14), "test": (3, 6, 7, 10)}  # 16, 25, 27: not in trainexp
@@ -109,6 +112,19 @@ def write_samples(
             cut(rgb / f"{name}_rgb.avi" if kind == "rgb" else skeletons / f"{name}.skeleton")
     written.complete += written.empty + written.cut_rgb + written.cut_skeleton
     return written
+
+
+def write_pickle(datadir: Path, path: Path) -> Path:
+    """Write the skeletons of a data folder's text files as pyskl does, in the layout of ntu60_3danno.pkl."""
+    annotations = []
+    for file in sorted((datadir / "nturgbd_skeletons").glob("*.skeleton")):
+        keypoint = parse_skeleton(file).transpose(3, 1, 2, 0).astype(np.float16)  # (M, T, 25, 3)
+        label, frames = int(file.stem[-3:]) - 1, keypoint.shape[1]
+        annotations.append({"frame_dir": file.stem, "label": label, "keypoint": keypoint, "total_frames": frames})
+    names = [one["frame_dir"] for one in annotations]
+    split = {"xsub_train": names[::2], "xsub_val": names[1::2], "xview_train": names[::2], "xview_val": names[1::2]}
+    path.write_bytes(pickle.dumps({"split": split, "annotations": annotations}, 2))
+    return path
 
 
 def cut(path: Path, part: float = 0.5) -> None:

@@ -11,10 +11,10 @@ from torch.nn import functional as F
 from models.fusion import AudioImageNetwork, FeatureLayout, FeatureNetwork, HeadSettings
 from utils.candidates.evaluators import CachedEvaluator
 from utils.candidates.feature_bank import bank_of_features
-from utils.results.baselines import baseline_scores, difference, search_baselines
+from utils.results.baselines import baseline_scores, difference, ensemble_scores, search_baselines
 from utils.training.batches import ArraySplit
 from utils.training.loop import TrainingSettings, unimodal_outputs
-from utils.training.metrics import accuracy
+from utils.training.metrics import accuracy, scores
 
 NAMES = ("text", "sound", "image")
 
@@ -129,9 +129,21 @@ def test_multi_label_baselines_have_weighted_f1_and_no_differences(best):
     labels, logits = torch.randint(2, (50, 4)).float(), three_logits(50)
     np.save(best, np.ones(50, dtype=np.float32))
     found = baselines_of(evaluator(labels, logits), best)
-    for row, scores in zip(found, baseline_scores(NAMES, logits, multi_label=True).values(), strict=True):
-        assert row["dev"] == float(accuracy(scores, labels))
+    for row, one in zip(found, baseline_scores(NAMES, logits, multi_label=True).values(), strict=True):
+        assert row["dev"] == float(accuracy(one, labels))
         assert row["difference"] is None
+
+
+def test_multi_label_baselines_predict_at_the_threshold():
+    logits = three_logits(50)
+    found = baseline_scores(NAMES, logits, multi_label=True, threshold=0.3)
+    for name, one in zip(NAMES, logits, strict=True):
+        assert (found[f"{name} only"] > 0).equal(one.sigmoid() > 0.3)
+    mean = torch.stack([one.sigmoid() for one in logits]).mean(0)
+    assert (found["late fusion, mean of sigmoid"] > 0).equal(mean > 0.3)
+    members = [{"test": scores(one, 0.3)} for one in logits]
+    ensemble = ensemble_scores(members, multi_label=True, threshold=0.3)["test"]
+    torch.testing.assert_close(ensemble, mean - 0.3)
 
 
 def test_no_logits_give_no_baselines_and_no_best_candidate_gives_no_differences(best):

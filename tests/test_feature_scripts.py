@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import f1_score
 
 from utils import predict
 from utils.errors import DataError
@@ -358,6 +359,31 @@ def test_several_labels_are_scored_by_weighted_f1(whole, notes, home, run_here):
     muted = {row["modality"]: row["test"] for row in results["missing"] if row["noise"] is None}
     assert set(muted) == {"score", "sound"}
     assert max(muted.values()) < row["test"]
+
+
+def test_a_threshold_decides_which_of_several_labels_are_predicted(notes, home, run, run_here, monkeypatch):
+    cut = ("--threshold", 0.3)
+    run_here(SEARCH, *NOTES, *SMALL, *cut, "--max_fusions", 1, "--no-verbose", "--run_dir", "runs/cut")
+    flags = ("--conf", "[[1,1,0]]", "--epochs", 5, "--retrain_top", 1, "--no-verbose", "--checkpointdir", "cut")
+    run_here(FOUND, *NOTES, *cut, *flags, "--run_dir", "runs/cut_found")
+    results = read(home / "runs/cut_found/results.json")
+    assert results["head"]["threshold"] == 0.3
+    monkeypatch.setattr(sys, "argv", ["predict", results["checkpoint"], "data/notes/test.npz", "--out", "runs/cut.csv"])
+    predict.main()
+    truth = np.load(notes / "test.npz")["label"]
+    for path in ("runs/cut_found/predictions.csv", "runs/cut.csv"):
+        rows = [line for line in csv.DictReader((home / path).read_text().splitlines()) if line["split"] == "test"]
+        probabilities = np.array([[float(line[f"p({i})"]) for i in range(4)] for line in rows])
+        assert [line["predicted"] for line in rows] == [
+            ";".join(map(str, np.flatnonzero(p > 0.3))) for p in probabilities
+        ]
+        for average in ("weighted", "macro", "samples"):
+            expected = f1_score(truth, probabilities > 0.3, average=average, zero_division=0)
+            assert results["f1"][average] == pytest.approx(expected, abs=1e-6)
+    assert results["rows"][-1]["test"] == pytest.approx(results["f1"]["weighted"], abs=1e-6)
+
+    error = run(FOUND, *DIGITS, *cut, "--conf", "[[0,0,0,0]]", code=2).stderr
+    assert "--threshold is for multi-label data, but these samples have one class each" in error
 
 
 def test_a_search_ends_at_so_many_candidates_and_goes_on_as_if_it_had_not(whole, home, run_here):

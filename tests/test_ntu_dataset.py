@@ -131,7 +131,7 @@ def test_subjects_of_no_split_are_reported(copied):
         shutil.copy(half(datadir, samples.complete[1]), half(datadir, sample_name(41, 1)))
     folder = discover(datadir, SETTINGS)
     assert folder.report().startswith("15 samples; ")
-    assert folder.report().endswith(", 1 with a subject in no split")
+    assert folder.report().endswith(", 1 in no split of xsub60")
     assert all("P041" not in name for split in folder.splits(ALL).values() for name in split.names)
 
 

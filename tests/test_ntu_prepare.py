@@ -376,7 +376,7 @@ def test_command_prepares_resumes_and_names_what_failed(tmp_path):
     assert "5 clips are already in" in done.stdout
     assert "the skeletons are already packed" in done.stdout
     assert "6 skeletons packed, 0 of them without a body" in done.stdout
-    assert "samples by split: train 2, trainexp 1, dev 1, test 1; of other subjects 1" in done.stdout
+    assert "samples by split of xsub60: train 2, trainexp 1, dev 1, test 1; in no split 1" in done.stdout
     assert {name: (clips / name).stat().st_mtime_ns for name in times} == times
     assert discover(data, NTUSettings(vid_dim=32)).names == tuple(sorted(names))
 

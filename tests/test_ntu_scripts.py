@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from models.fusion import HeadSettings, SkeletonRGBNetwork
-from tests.ntu_samples import cut, write_samples
+from tests.ntu_samples import cut, write_pickle, write_samples
 from utils.training.checkpoints import save_state
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ntu")]  # one process builds what the tests share
@@ -129,6 +129,21 @@ def test_found_network_is_trained_tested_and_saved(search, home, run):
     (row,) = read(home / "runs/tested/results.json")["rows"]
     assert row["test"] == test
     assert row["dev"] is None  # only the test split is read
+
+
+def test_skeletons_of_a_pickle_lead_to_a_found_network(checkpoints, home, run):
+    (home / "pickled").mkdir()
+    (home / "pickled/nturgbd_rgb").symlink_to(home / "data/ntu/nturgbd_rgb")
+    write_pickle(home / "data/ntu", home / "ntu60_3danno.pkl")
+    data = ("--datadir", "pickled")
+    run("datasets.ntu_prepare", "--skeleton_pickle", "ntu60_3danno.pkl", *data)
+    few = ("--limit_train", 6, "--limit_dev", 6, "--epochs", 1, "--no-verbose")
+    once = ("--max_fusions", 1, "--search_iterations", 1)
+    run("main_searchable_ntu.py", *SMALL, *data, *few, *once, "--run_dir", "runs/pickled-search")
+    flags = ("--conf", "runs/pickled-search/best.json", "--inner_representation_size", 32, "--no-baselines")
+    run("main_found_ntu.py", *SMALL, *data, *few, *flags, "--limit_test", 12, "--run_dir", "runs/pickled-found")
+    rows = {row["name"]: row["test"] for row in read(home / "runs/pickled-found/results.json")["rows"]}
+    assert rows["skeleton only"] > CHANCE + 0.2  # the network was trained on the text files
 
 
 PUBLISHED = {

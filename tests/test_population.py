@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from models import dropout
-from models.fusion import FeatureLayout, FusionHead, HeadSettings
+from models.fusion import FeatureLayout, FeatureNetwork, FusionHead, HeadSettings
 from models.population import Population
 from utils.candidates.cuda_graph import CapturedStep
 from utils.candidates.fused import operations
@@ -18,8 +18,8 @@ from utils.candidates.fused.training import FusedHeads, FusedTraining
 from utils.candidates.population_training import PopulationTraining
 from utils.training.batches import ArraySplit
 from utils.training.devices import threads as limited_threads
-from utils.training.loop import TrainingSettings, adam
-from utils.training.metrics import losses, scores
+from utils.training.loop import TrainingSettings, adam, judge
+from utils.training.metrics import losses, scores, weighted_f1
 
 LAYOUT = FeatureLayout(widths=((3, 6, 12, 24, 48), (3, 6, 12)), num_outputs=10)
 THREE = FeatureLayout(widths=((3, 6), (5,), (4, 7, 2)), num_outputs=5, has_logits=False)
@@ -355,3 +355,17 @@ def test_a_captured_step_equals_one_that_is_run():
             train_pass(split.batches(BATCH, (0, epoch)), rates, epoch)
         weights.append(torch.cat([p.detach().flatten() for p in population.parameters()]))
     torch.testing.assert_close(*weights, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [FusedHeads, Population, "alone"])
+def test_candidates_are_judged_at_the_threshold(kind):
+    settings = HeadSettings(num_outputs=10, multi_label=True, threshold=0.3)
+    heads = build_heads(settings)
+    torch.manual_seed(1)
+    rows, labels = torch.randn(60, LAYOUT.total), (torch.rand(60, 10) < 0.4).float()
+    model = FeatureNetwork(CONFIGURATIONS[3], LAYOUT, settings) if kind == "alone" else kind(heads, LAYOUT)
+    probabilities = model.eval()(rows).detach().sigmoid()
+    reached, right = judge(model, ArraySplit((rows,), labels))
+    torch.testing.assert_close(reached, weighted_f1(probabilities > 0.3, labels > 0))
+    torch.testing.assert_close(right, ((probabilities > 0.3) == (labels > 0)).float().mean(-1))
+    assert not reached.equal(weighted_f1(probabilities > 0.5, labels > 0))

@@ -17,6 +17,8 @@ SCRIPTS = [
     *sorted(path.stem for path in ROOT.glob("*.py")),
     *sorted(f"benchmarks.{path.stem}" for path in ROOT.glob("benchmarks/*.py") if "make_parser" in path.read_text()),
     "datasets.ntu_prepare",
+    "datasets.avmnist_check",
+    "datasets.mmimdb.__main__",
     "utils.report.__main__",
 ]
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import Tensor
 
 from models.fusion import FeatureLayout, FeatureNetwork, HeadSettings
 from utils.results.simple import regressions
@@ -37,6 +38,21 @@ def test_regressions_learn_from_last_features_and_from_log_probabilities(has_log
         assert seconds > 0
         row = Row(name).judge(scores, splits)
         assert min(row.dev or 0, row.test) > 0.8
+
+
+def test_regressions_predict_several_labels_at_the_threshold():
+    layout = FeatureLayout(((2, 3), (4, 2)), 3, has_logits=False)
+    splits = {name: split_of(60, seed, layout, True) for seed, name in enumerate(("train", "test"))}
+
+    def predicted(threshold: float) -> Tensor:
+        settings = HeadSettings(3, multi_label=True, threshold=threshold)
+        ((_, _, scores, _),) = regressions(FeatureNetwork(((0, 0, 0),), layout, settings), splits, balanced=False)
+        torch.testing.assert_close(scores["test"] + threshold, (scores["test"] + threshold).clamp(0, 1))
+        return scores["test"] > 0
+
+    least, more = predicted(0.9), predicted(0.05)
+    assert (least & ~more).sum() == 0
+    assert least.sum() < predicted(0.5).sum() < more.sum()
 
 
 def test_a_class_that_is_missing_in_training_is_never_predicted():

@@ -133,9 +133,10 @@ TABLES = st.tuples(st.integers(1, 12), st.integers(1, 5)).flatmap(
 def test_f1_of_several_labels_a_sample_is_that_of_scikit_learn(tables):
     predicted, label = tables
     expected = {a: f1_score(label, predicted, average=a, zero_division=0) for a in ("macro", "weighted")}
+    expected["samples"] = np.mean([f1_score(t, p, zero_division=0) for t, p in zip(label, predicted, strict=True)])
     if predicted.shape[1] == 1:  # which scikit-learn takes for two classes
         only = f1_score(label, predicted, zero_division=0)
-        expected = {"macro": only, "weighted": only}
+        expected |= {"macro": only, "weighted": only}
     logits, labels = torch.from_numpy(predicted) * 2.0 - 1, torch.from_numpy(label).float()
     assert f1_scores(logits, labels) == pytest.approx(expected, abs=1e-6)
     assert float(accuracy(logits, labels)) == pytest.approx(expected["weighted"], abs=1e-6)

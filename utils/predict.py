@@ -30,7 +30,8 @@ FORM = {  # of the results beside a checkpoint
     **{"configuration": as_configuration, "head": dict, "modalities": [str], "widths": [[int]]},
     "class_names?": (None, [str]),
 }
-HEAD = {name: type(value) for name, value in vars(HeadSettings(2)).items()}
+HEAD = {name: type(value) for name, value in vars(HeadSettings(2)).items() if name != "threshold"}
+HEAD["threshold?"] = float  # since multi-label data has one
 ROWS_AT_ONCE = 4096
 
 
@@ -95,11 +96,12 @@ def main() -> None:
     network, results = load_network(args.checkpoint)
     rows = torch.from_numpy(read_rows(args.features, results["modalities"], results["widths"]))
     with torch.no_grad():
-        predicted = torch.cat([scores(network(part)) for part in rows.split(ROWS_AT_ONCE)])
+        threshold = network.settings.threshold
+        predicted = torch.cat([scores(network(part), threshold) for part in rows.split(ROWS_AT_ONCE)])
     write_predictions(
         args.out,
         {args.features.stem: (predicted, None)},
-        network.settings.multi_label,
+        network.settings,
         results.get("class_names") or (),
     )
     print(f"{len(rows)} samples: {args.out}")

@@ -1,4 +1,4 @@
-"""Find the samples of an NTU RGB+D data folder and divide them into the published splits.
+"""Find the samples of an NTU RGB+D data folder and divide them into the splits of a protocol.
 
 The folder holds DATADIR/nturgbd_rgb/avi_256x256_30/S001C001P001R001A001_rgb.avi and so on, and for each of these
 DATADIR/nturgbd_skeletons/S001C001P001R001A001.skeleton, or the pack of skeletons that `datasets.ntu_prepare` writes.
@@ -15,16 +15,12 @@ from torch import Tensor
 
 from datasets.ntu import SAMPLE, scan
 from datasets.ntu.pack import SkeletonPack
+from datasets.ntu.protocols import PROTOCOLS, Part
+from datasets.ntu.protocols import SUBJECTS as SUBJECTS
 from datasets.ntu.samples import NTUSettings, NTUSplit, SampleFiles
 from datasets.ntu.skeleton import parse_skeleton
 from utils.errors import DataError
 
-SUBJECTS = {
-    "train": (1, 4, 8, 13, 15, 16, 17, 18, 19, 25, 27, 28, 31, 34, 35, 38),
-    "trainexp": (1, 4, 8, 13, 15, 17, 19),
-    "dev": (2, 5, 9, 14),
-    "test": (3, 6, 7, 10, 11, 12, 20, 21, 22, 23, 24, 26, 29, 30, 32, 33, 36, 37, 39, 40),
-}
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # applied to B, G, R, as the published weights expect
 EMPTY_BELOW = 16 << 10  # bytes; a skeleton file without a body has a few bytes per frame
 
@@ -41,11 +37,6 @@ def _normalisation(device: torch.device) -> tuple[Tensor, Tensor]:
     return (1 / (255 * std)).to(device), (mean / std).to(device)
 
 
-def subject_of(name: str) -> int:
-    """Subject of a sample, from 1."""
-    return int(name[9:12])
-
-
 @dataclasses.dataclass(frozen=True)
 class Selection:
     """Samples of the data folder that a script uses."""
@@ -54,6 +45,7 @@ class Selection:
     limits: Mapping[str, int | None] = dataclasses.field(default_factory=dict)  # first samples of a split; None: all
     no_bad_skel: bool = False  # exclude samples with missing skeletons
     skip_damaged: bool = False  # exclude samples whose files are damaged
+    protocol: str = "xsub60"  # key of PROTOCOLS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,13 +63,13 @@ class NTUFolder:
     def report(self) -> str:
         """One line such as "56,880 samples; left out: 3 without RGB, 302 without skeleton"."""
         bad = self.excluded
-        known = {subject for subjects in SUBJECTS.values() for subject in subjects}
-        unknown = sum(subject_of(name) not in known and name not in bad for name in self.names)
+        parts = PROTOCOLS[self.selection.protocol].splits.values()
+        unknown = sum(name not in bad and not any(name in part for part in parts) for name in self.names)
         counts = {
             "without RGB": len(self.without_rgb),
             "without skeleton": len(self.without_skeleton),
             "with bad skeletons": len(bad),
-            "with a subject in no split": unknown,
+            f"in no split of {self.selection.protocol}": unknown,
         }
         reasons = [f"{count:,} {reason}" for reason, count in counts.items() if count]
         kept = len(self.names) - len(bad) - unknown
@@ -107,21 +99,21 @@ class NTUFolder:
             raise
 
     def splits(self, names: Iterable[str] | Mapping[str, str]) -> dict[str, NTUSplit]:
-        """Splits by name: keys of SUBJECTS, or {name: key of SUBJECTS}, since a search trains on "trainexp".
+        """Splits of the protocol by name, or by another one, as {"train": "trainexp"} of a search.
 
         Raises:
             DataError: a split is empty, has samples of one class only, or has a class above `num_outputs`.
         """
         keys = dict(names) if isinstance(names, Mapping) else {name: name for name in names}
-        return {split: self._split(split, SUBJECTS[key]) for split, key in keys.items()}
+        parts = PROTOCOLS[self.selection.protocol].splits
+        return {split: self._split(split, parts[key]) for split, key in keys.items()}
 
-    def _split(self, split: str, subjects: tuple[int, ...]) -> NTUSplit:
+    def _split(self, split: str, part: Part) -> NTUSplit:
         num_outputs = self.selection.num_outputs
-        chosen = [name for name in self.names if subject_of(name) in subjects and name not in self.excluded]
+        chosen = [name for name in self.names if name in part and name not in self.excluded]
         chosen = chosen[: self.selection.limits.get(split)]
         if not chosen:
-            rule = f"it takes samples of the subjects {', '.join(map(str, subjects))}"
-            raise DataError(f"{self.datadir}: the {split} split is empty; {rule}")
+            raise DataError(f"{self.datadir}: the {split} split is empty; it takes samples of {part}")
         classes = torch.tensor([int(name[17:20]) for name in chosen])  # from 1
         highest = int(classes.max())
         if highest > num_outputs:

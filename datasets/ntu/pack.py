@@ -1,19 +1,20 @@
 """Pack all skeletons of NTU RGB+D in one array, which is read row by row, so that training parses no text.
 
 `nturgbd_skeletons_packed/` holds `joints.npy`, float32 (rows, 25, 3), one row per frame and body of a sample (frame by
-frame), and `index.npz` with, for each sample, its name, start (first row), frames, bodies, and the size of the text
-file in bytes. The index is written last: without it there is no pack.
+frame), and `index.npz` with, for each sample, its name, start (first row), frames, bodies, and the size in bytes of its
+source: the text file, or the array of a pickle. The index is written last: without it there is no pack.
 """
 
 import contextlib
 import functools
-from collections.abc import KeysView, Mapping
+from collections.abc import Iterable, KeysView, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from datasets.ntu import scan
+from datasets.ntu.pickled import joints_of, read_skeletons
 from datasets.ntu.skeleton import JOINTS, parse_skeleton
 from datasets.ntu.workers import Report, parallel
 from utils.arrays import ArrayOnDisk, read_arrays
@@ -95,29 +96,41 @@ class SkeletonPack:
         return self._bodies[self._numbers[name]]
 
     def source_size(self, name: str) -> int:
-        """Size in bytes of the text file that was packed."""
+        """Size in bytes of the text file or array that was packed."""
         return self._sizes[self._numbers[name]]
 
 
-def write_pack(datadir: Path, num_workers: int, verbose: bool) -> Report:
+def write_pack(datadir: Path, num_workers: int, verbose: bool, pickled: Path | None = None) -> Report:
     """Pack all skeletons of a data folder, unless the pack is up to date in names and sizes; the caller holds its lock.
 
+    Args:
+        pickled: read the skeletons from this file instead, see `read_skeletons`.
+
     Raises:
-        DataError: there are no skeleton files.
+        DataError: there are no skeleton files, or the pickle cannot be used.
         OSError: the pack cannot be written; the previous one remains, or there is none.
     """
+    if pickled is not None:
+        skeletons = read_skeletons(pickled)
+        sizes = {name: keypoint.nbytes for name, keypoint in skeletons.items()}
+        return _write(datadir, sizes, map(joints_of, skeletons.values()), verbose)
     files = scan(datadir / TEXT_FOLDER, r"\.skeleton")
     sizes = {name: entry.stat().st_size for name, entry in files.items()}
     if not files:
         raise DataError(f"{datadir / TEXT_FOLDER} must hold files like S001C001P001R001A001.skeleton, but has none")
+    parsed = parallel(_parse, [Path(entry) for entry in files.values()], num_workers)
+    return _write(datadir, sizes, parsed, verbose)
+
+
+def _write(datadir: Path, sizes: Mapping[str, int], parsed: Iterable[np.ndarray | str], verbose: bool) -> Report:
+    """Write a pack unless there is one of these names and sizes; `parsed` are joints (N, M, 25, 3) or messages."""
     with contextlib.suppress(DataError):  # a damaged pack is rewritten
         pack = SkeletonPack.open(datadir)
         if pack and sizes == {name: pack.source_size(name) for name in pack.names}:
-            return Report(kept=len(files))
+            return Report(kept=len(sizes))
     folder = datadir / PACK_FOLDER
     sweep(folder, exclusive=True)
-    parsed = parallel(_parse, [Path(entry) for entry in files.values()], num_workers)
-    results = Progress(parsed, desc="skeletons", total=len(files), unit="file", verbose=verbose)
+    results = Progress(parsed, desc="skeletons", total=len(sizes), unit="file", verbose=verbose)
     failures, entries, rows = [], [], 0  # an entry is a row of the index
     with whole_file(folder / "joints.npy") as file:
         _write_header(file, rows)

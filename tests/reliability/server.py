@@ -37,7 +37,7 @@ MODULES = (  # what the scripts import, and what they import late
     "matplotlib.font_manager",
     "torch._dynamo",
 )
-STARTED_AS_MODULES = ("datasets.ntu_prepare", "utils.predict", "utils.study")
+STARTED_AS_MODULES = ("datasets.avmnist_check", "datasets.ntu_prepare", "utils.predict", "utils.study")
 
 
 def run_child(request: dict) -> int:

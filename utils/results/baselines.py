@@ -14,14 +14,20 @@ from utils.arrays import read_array
 from utils.errors import UsageError
 from utils.results.statistics import CONFIDENCE, RESAMPLES, paired_bootstrap
 from utils.seeds import derive_seed
-from utils.training.metrics import accuracy, correct
+from utils.training.metrics import accuracy, correct, cutoff, scores
 
 
-def baseline_scores(names: Sequence[str], logits: Sequence[Tensor], multi_label: bool = False) -> dict[str, Tensor]:
-    """Scores (N, C) of each baseline, from the logits (N, C) of each modality in the order of a configuration row."""
-    alone = {f"{name} only": one for name, one in zip(names, logits, strict=True)}
-    if multi_label:  # a class is predicted if its score is above 0
-        return {**alone, "late fusion, mean of sigmoid": reduce(add, [x.sigmoid() - 0.5 for x in logits])}
+def baseline_scores(
+    names: Sequence[str], logits: Sequence[Tensor], multi_label: bool = False, threshold: float = 0.5
+) -> dict[str, Tensor]:
+    """Scores (N, C) of each baseline, from the logits (N, C) of each modality in the order of a configuration row.
+
+    Args:
+        threshold: probability above which a class is predicted, if multi-label; its score is then above 0.
+    """
+    alone = {f"{name} only": scores(one, threshold) for name, one in zip(names, logits, strict=True)}
+    if multi_label:
+        return {**alone, "late fusion, mean of sigmoid": reduce(add, [x.sigmoid() - threshold for x in logits])}
     return {
         **alone,
         "late fusion, mean of softmax": reduce(add, [x.softmax(-1) for x in logits]),
@@ -29,23 +35,27 @@ def baseline_scores(names: Sequence[str], logits: Sequence[Tensor], multi_label:
     }
 
 
-def ensemble_scores(members: Sequence[Mapping[str, Tensor]], multi_label: bool) -> dict[str, Tensor]:
-    """Mean probability (N, C) by split, from the scores of each member; if multi-label, minus 1/2."""
-    probability = (lambda x: x.sigmoid() - 0.5) if multi_label else (lambda x: x.softmax(-1))
+def ensemble_scores(
+    members: Sequence[Mapping[str, Tensor]], multi_label: bool, threshold: float = 0.5
+) -> dict[str, Tensor]:
+    """Mean probability (N, C) by split, from the scores of each member; if multi-label, minus the threshold."""
+    cut = cutoff(threshold)
+    probability = (lambda x: (x + cut).sigmoid() - threshold) if multi_label else (lambda x: x.softmax(-1))
     return {name: torch.stack([probability(member[name]) for member in members]).mean(0) for name in members[0]}
 
 
 def search_baselines(
-    modalities: Sequence[str], logits: Sequence[Tensor], labels: Tensor, best: Path, seed: int
+    modalities: Sequence[str], logits: Sequence[Tensor], labels: Tensor, best: Path, seed: int, threshold: float = 0.5
 ) -> list[dict[str, object]]:
     """Dev accuracy of each baseline and by how much the best candidate exceeds it (see `difference`).
 
     Args:
         logits: of each unimodal network on dev, in the order of a row; without logits there are no baselines.
+        threshold: see `baseline_scores`.
     """
-    scores = baseline_scores(modalities, logits, labels.ndim == 2) if logits else {}
-    leads = {name: difference(best, correct(one, labels), labels, seed) for name, one in scores.items()}
-    return [{"name": n, "dev": float(accuracy(scores[n], labels)), "difference": lead} for n, lead in leads.items()]
+    found = baseline_scores(modalities, logits, labels.ndim == 2, threshold) if logits else {}
+    leads = {name: difference(best, correct(one, labels), labels, seed) for name, one in found.items()}
+    return [{"name": n, "dev": float(accuracy(found[n], labels)), "difference": lead} for n, lead in leads.items()]
 
 
 def advice(best: float, baselines: Sequence[Mapping[str, Any]]) -> str | None:

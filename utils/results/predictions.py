@@ -7,13 +7,18 @@ from pathlib import Path
 
 from torch import Tensor
 
+from models.fusion import HeadSettings
 from utils.files import write_text
+from utils.training.metrics import cutoff
 
 MOST_CLASSES = 100  # whose probabilities are written; beyond, only that of the predicted class
 
 
 def write_predictions(
-    path: Path, parts: Mapping[str, tuple[Tensor, Tensor | None]], multi_label: bool, names: Sequence[str] = ()
+    path: Path,
+    parts: Mapping[str, tuple[Tensor, Tensor | None]],
+    settings: HeadSettings,
+    names: Sequence[str] = (),
 ) -> None:
     """Write split, sample (from 0), label if known, predicted class, and probabilities.
 
@@ -21,9 +26,10 @@ def write_predictions(
 
     Args:
         parts: scores (N, C) and labels by split.
+        settings: of the network.
         names: of the classes; empty: their numbers.
     """
-    classes = next(iter(parts.values()))[0].shape[1]
+    multi_label, classes = settings.multi_label, next(iter(parts.values()))[0].shape[1]
     called = list(names) or [str(i) for i in range(classes)]
     whole = classes <= MOST_CLASSES
     text = io.StringIO()
@@ -31,7 +37,7 @@ def write_predictions(
     columns = [f"p({name})" for name in called] if whole else ["probability"]
     table.writerow(["split", "sample", "label", "predicted", *columns])
     for split, (scores, labels) in parts.items():
-        probabilities = scores.sigmoid() if multi_label else scores.softmax(1)
+        probabilities = (scores + cutoff(settings.threshold)).sigmoid() if multi_label else scores.softmax(1)
         chosen = _called(scores > 0 if multi_label else scores.argmax(1), called)
         truth = [""] * len(scores) if labels is None else _called(labels > 0 if multi_label else labels, called)
         shown = probabilities if whole else probabilities.amax(1, keepdim=True)

@@ -50,7 +50,7 @@ def evaluate_missing(
             noise = None if level is None else level * deviation
             batches = disturbed_batches(test, place, columns, noise, generator(seed, "noise", modality))
             with eval_mode(model):
-                predicted = torch.cat([scores(model(*inputs)) for inputs, _ in batches])
+                predicted = torch.cat([scores(model(*inputs), network.settings.threshold) for inputs, _ in batches])
             rows.append({"modality": name, "noise": level, "test": float(accuracy(predicted, test.labels))})
     return rows
 

@@ -19,7 +19,7 @@ MOST_PRODUCTS = 1e10  # of one iteration: samples x columns x classes
 def regressions(
     network: FusionNetwork, splits: Mapping[str, Split], balanced: bool
 ) -> Iterator[tuple[str, int, dict[str, Tensor], float]]:
-    """Fit on train; yield name, number of weights, scores (N, C) by split (1 for predicted classes), and seconds.
+    """Fit on train; yield name, number of weights, scores (N, C) by split (above 0 if predicted), and seconds.
 
     One regression is on the log-probabilities of all networks if they are known, one on their last features, joined. A
     regression that would take far longer than the rest is left out.
@@ -36,11 +36,13 @@ def regressions(
             continue
         weights = (table["train"].shape[1] + 1) * classes
         started = time.perf_counter()
-        scores = _fit_and_predict(table, labels, classes, balanced)
+        scores = _fit_and_predict(table, labels, classes, balanced, network.settings.threshold)
         yield f"logistic regression, {what}", weights, scores, time.perf_counter() - started
 
 
-def _fit_and_predict(table: Mapping[str, Tensor], labels: Tensor, classes: int, balanced: bool) -> dict[str, Tensor]:
+def _fit_and_predict(
+    table: Mapping[str, Tensor], labels: Tensor, classes: int, balanced: bool, threshold: float
+) -> dict[str, Tensor]:
     # Imported when used: scikit-learn takes a second
     from sklearn.linear_model import LogisticRegression
     from sklearn.multiclass import OneVsRestClassifier
@@ -54,7 +56,10 @@ def _fit_and_predict(table: Mapping[str, Tensor], labels: Tensor, classes: int, 
         warnings.simplefilter("ignore")  # not converged within the iterations, or a class that all samples have
         model.fit(table["train"].cpu().double().numpy(), labels.numpy())
         for name in table.keys() - {"train"}:
-            predicted = torch.from_numpy(model.predict(table[name].cpu().double().numpy()))
-            hot = predicted if labels.ndim == 2 else F.one_hot(predicted.long(), classes)
-            scores[name] = hot.view(len(hot), classes).float() * 2 - 1
+            inputs = table[name].cpu().double().numpy()
+            if labels.ndim == 2:  # of a single class, there are two columns: without and with it
+                scores[name] = torch.from_numpy(model.predict_proba(inputs))[:, -classes:].float() - threshold
+            else:
+                hot = F.one_hot(torch.from_numpy(model.predict(inputs)).long(), classes)
+                scores[name] = hot.float() * 2 - 1
     return scores

@@ -102,7 +102,10 @@ def confusion(predicted: Tensor, labels: Tensor) -> list[list[int]] | dict[str, 
 
 
 def f1_scores(predicted: Tensor, labels: Tensor) -> dict[str, float]:
-    """Macro and weighted F1 from scores (N, C); a class that neither occurs nor is predicted counts as 0."""
+    """Macro and weighted F1 from scores (N, C); a class that neither occurs nor is predicted counts as 0.
+
+    Multi-label data also has the mean F1 of a sample ("samples").
+    """
     from sklearn.metrics import f1_score
 
     multi_label, classes = labels.ndim == 2, predicted.shape[-1]
@@ -110,7 +113,11 @@ def f1_scores(predicted: Tensor, labels: Tensor) -> dict[str, float]:
     truth, guess = (x.cpu().numpy() for x in pair)
     counted = [1] if multi_label and classes == 1 else range(classes)  # scikit-learn sees one column as two classes
     averages = ("macro", "weighted")
-    return {name: float(f1_score(truth, guess, labels=counted, average=name, zero_division=0)) for name in averages}
+    found = {name: float(f1_score(truth, guess, labels=counted, average=name, zero_division=0)) for name in averages}
+    if multi_label:
+        by_sample = 2 * (truth & guess).sum(1) / np.maximum(truth.sum(1) + guess.sum(1), 1)
+        found["samples"] = float(by_sample.mean())
+    return found
 
 
 def format_table(rows: Sequence[Row]) -> str:

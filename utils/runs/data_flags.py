@@ -8,9 +8,12 @@ from pathlib import Path
 import torch
 
 from datasets.ntu.folder import Selection, normalise_clips
+from datasets.ntu.protocols import PROTOCOLS
 from datasets.ntu.samples import NTUSettings
 from datasets.ntu.splits import read_splits
 from utils import cli
+from utils.errors import UsageError
+from utils.reading import read_json
 from utils.training.batches import CPU, LoadedSplit, loaded_splits
 from utils.training.checkpoints import find_checkpoint
 
@@ -49,6 +52,15 @@ class _VideoLengths(argparse.Action):
         setattr(namespace, self.dest, values)
 
 
+class _Protocol(argparse.Action):
+    """The protocol, and its number of classes unless another number is given."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        setattr(namespace, self.dest, values)
+        if namespace.num_outputs in {protocol.classes for protocol in PROTOCOLS.values()}:
+            namespace.num_outputs = PROTOCOLS[values].classes
+
+
 def add_ntu_data(parser: argparse.ArgumentParser) -> None:
     """Folders of NTU RGB+D and its checkpoints, how samples are read, and how many to use."""
     group = parser.add_argument_group("data")
@@ -56,7 +68,17 @@ def add_ntu_data(parser: argparse.ArgumentParser) -> None:
         "--datadir", type=cli.folder, default=Path("data/ntu"), help="folder of nturgbd_rgb and nturgbd_skeletons"
     )
     group.add_argument("--checkpointdir", type=Path, default=Path("checkpoints/ntu"), help="folder of checkpoints")
-    group.add_argument("--num_outputs", type=cli.integer(1, 100_000), default=60, help="number of classes")
+    group.add_argument(
+        "--num_outputs", type=cli.integer(1, 100_000), default=60, help="number of classes (120 in xsub120 and xset120)"
+    )
+    group.add_argument(
+        "--protocol",
+        action=_Protocol,
+        choices=tuple(PROTOCOLS),
+        default="xsub60",
+        help="which samples train and which test: cross-subject or cross-view of NTU RGB+D 60, cross-subject or "
+        "cross-setup of 120",
+    )
     group.add_argument("--vid_dim", type=cli.SIDE, default=256, help="side of the prepared videos in pixels")
     group.add_argument("--vid_fr", type=cli.FRAME_RATE, default=30, help="frame rate of the prepared videos")
     group.add_argument(
@@ -111,10 +133,25 @@ def read_ntu(
         inputs: "rgb" and "skeleton", in the order in which the network takes them.
     """
     settings = NTUSettings(args.vid_dim, args.vid_fr, tuple(args.vid_len), args.frame_sampling, not args.no_norm)
-    selection = Selection(args.num_outputs, limits(args), args.no_bad_skel, args.skip_bad_samples)
+    selection = Selection(args.num_outputs, limits(args), args.no_bad_skel, args.skip_bad_samples, args.protocol)
     data, facts = read_splits(args.datadir, settings, selection, names, inputs, args.num_workers, args.verbose)
     splits = loaded_splits(data, inputs, normalise_clips, args.num_workers, args.seed, device)
+    facts = {"protocol": args.protocol, **facts}
     return splits, {name: split.identity() for name, split in data.items()}, facts
+
+
+def check_protocol(checkpoints: Sequence[Path], protocol: str) -> None:
+    """Raise UsageError if a network was trained on another protocol, whose training samples may be test samples here.
+
+    The results beside a checkpoint state its protocol; without them it is xsub60, as of the published checkpoints.
+    """
+    for path in checkpoints:
+        record = path.with_suffix(".json")
+        stated = read_json(record, {"protocol?": str}).get("protocol") if record.exists() else None
+        if (stated or "xsub60") != protocol:
+            trained = f"was trained on --protocol {stated}" if stated else "has no record of its protocol"
+            fix = f'train one, in a --checkpointdir of its own, or state {{"protocol": "{protocol}"}} in {record.name}'
+            raise UsageError(f"{path} {trained}, but this command has {protocol}; {fix}")
 
 
 def ntu_checkpoints(args: argparse.Namespace, skeleton: str, rgb: str) -> list[Path]:
@@ -135,6 +172,12 @@ def add_feature_data(parser: argparse.ArgumentParser) -> None:
         "--multi_label",
         action="store_true",
         help="labels are 0 and 1 (N, C), even if every sample has exactly one, as one-hot classes do",
+    )
+    group.add_argument(
+        "--threshold",
+        type=cli.number(0.001, 0.999),
+        default=0.5,
+        help="probability above which a class of multi-label data is predicted",
     )
     _add_limits(group)
 

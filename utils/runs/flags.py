@@ -177,12 +177,16 @@ def scaled_epochs(samples: int, batchsize: int, least: int) -> int:
     return max(least, -(-STEPS // -(-samples // batchsize)))
 
 
-def head_settings(args: argparse.Namespace, num_outputs: int, multi_label: bool = False) -> HeadSettings:
+def head_settings(
+    args: argparse.Namespace, num_outputs: int, multi_label: bool = False, threshold: float = 0.5
+) -> HeadSettings:
     """Settings of the central weights.
 
     Raises:
-        UsageError: they do not fit into memory.
+        UsageError: they do not fit into memory, or there is a threshold for samples of one class.
     """
+    if threshold != 0.5 and not multi_label:
+        raise UsageError("--threshold is for multi-label data, but these samples have one class each; leave it out")
     inner = args.inner_representation_size
     weights = 20 * inner * (inner + num_outputs)  # bytes of two layers, their gradients, Adam's moments, the best epoch
     what = f"layers of {inner:,} units for {num_outputs:,} classes"
@@ -195,6 +199,7 @@ def head_settings(args: argparse.Namespace, num_outputs: int, multi_label: bool 
         alphas=args.alphas,
         multitask=args.multitask,
         multi_label=multi_label,
+        threshold=threshold,
         standardize=args.standardize,
     )
 

@@ -78,8 +78,11 @@ class FoundRun:
         logits = {name: unimodal_outputs(self.network, self.splits[name])[1] for name in ("dev", "test")}
         if not logits["test"]:
             return
-        multi_label = self.network.settings.multi_label
-        scores = {name: baseline_scores(self.modalities, parts, multi_label) for name, parts in logits.items()}
+        head = self.network.settings
+        scores = {
+            name: baseline_scores(self.modalities, parts, head.multi_label, head.threshold)
+            for name, parts in logits.items()
+        }
         sizes: list[int | None] = [parameters(backbone) for backbone in self.network.backbones()]
         for place, name in enumerate(scores["test"]):
             alone = place < len(self.modalities)  # each modality comes before their late fusions
@@ -114,7 +117,8 @@ class FoundRun:
         seconds = sum_known([row.seconds for row, *_ in trained], [self.search_seconds], self.unimodal_seconds)
         chosen = max(trained, key=lambda one: one[0].dev or 0)
         if ensemble:
-            scores = ensemble_scores([one[-1] for one in trained], self.network.settings.multi_label)
+            head = self.network.settings
+            scores = ensemble_scores([one[-1] for one in trained], head.multi_label, head.threshold)
             size = sum(row.parameters or 0 for row, *_ in trained)
             row = Row(f"ensemble of {len(trained)}", seconds=seconds, baseline=False, parameters=size)
             self.rows.append(row.judge(scores, self.splits))
@@ -221,8 +225,8 @@ class FoundRun:
             np.save(file, np.stack([row.correct for row in rows if row.correct is not None]))
         labels = {name: self.splits[name].labels for name in self.scores}
         parts = {name: (scores, labels[name]) for name, scores in self.scores.items()}
-        names, multi_label = results.get("class_names") or (), self.network.settings.multi_label
-        write_predictions(self.folder / "predictions.csv", parts, multi_label, names)
+        names = results.get("class_names") or ()
+        write_predictions(self.folder / "predictions.csv", parts, self.network.settings, names)
         print(format_table(rows))
         if "verdict" in results:
             print(results["verdict"])

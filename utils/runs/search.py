@@ -112,7 +112,8 @@ class SearchRun:
             facts: further entries, such as {"stand_in": False}.
         """
         labels, correct = evaluator.splits["dev"].labels, self.folder / "best_dev.npy"
-        baselines = search_baselines(self.modalities, evaluator.dev_logits(), labels, correct, self.settings.seed)
+        logits, threshold = evaluator.dev_logits(), evaluator.head.threshold
+        baselines = search_baselines(self.modalities, logits, labels, correct, self.settings.seed, threshold)
         best = summary(self.journal) | {"whole": completed, "inputs": self.inputs, **facts, "baselines": baselines}
         best["advice"] = advice(best["configurations"][0]["accuracy"], baselines) if best["configurations"] else None
         write_json(self.folder / "best.json", best)

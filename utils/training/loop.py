@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from models.fusion import FusionNetwork
+from models.fusion import FusionNetwork, HeadSettings
 from utils import distributed
 from utils.errors import ProjectError
 from utils.progress import show_batches
@@ -115,7 +115,8 @@ def train_epoch(
         objective.backward()
         optimizer.step()
         total_loss = total_loss + loss.detach() * own
-        total_correct = total_correct + correct(scores(outputs).detach(), labels)[..., :own].sum(-1)
+        right = correct(scores(outputs, threshold_of(model)).detach(), labels)
+        total_correct = total_correct + right[..., :own].sum(-1)
         count += whole
         seen.append((number, float(optimizer.param_groups[0]["lr"]), loss.detach()))
         if len(seen) == CHECK_EVERY:
@@ -134,6 +135,12 @@ def _check_finite(seen: Sequence[tuple[int, float, Tensor]]) -> None:
             raise Diverged("loss", number, rate)
 
 
+def threshold_of(model: nn.Module) -> float:
+    """Probability above which a fusion network, or fusion heads, predict a class of multi-label samples."""
+    settings = getattr(getattr(model, "module", model), "settings", None)  # unimodal networks have none
+    return settings.threshold if isinstance(settings, HeadSettings) else 0.5
+
+
 @torch.no_grad()
 def predict(model: nn.Module, split: Split, spread: bool = False) -> Tensor:
     """Predict scores (..., N, C) of all samples in order, in eval mode and float32.
@@ -143,7 +150,8 @@ def predict(model: nn.Module, split: Split, spread: bool = False) -> Tensor:
     """
     batches = split.batches(split.evaluation_batch)
     with eval_mode(model):
-        parts = [scores(model(*inputs)) for inputs, _ in (evaluated(batches) if spread else batches)]
+        own = evaluated(batches) if spread else batches
+        parts = [scores(model(*inputs), threshold_of(model)) for inputs, _ in own]
     return torch.cat(joined(parts, split.labels.device) if spread else parts, dim=-2)
 
 
@@ -160,7 +168,7 @@ def judge(model: nn.Module, split: Split, batch_size: int | None = None, spread:
     batches = split.batches(batch_size or split.evaluation_batch)
     with eval_mode(model):
         for inputs, labels in evaluated(batches) if spread else batches:
-            predicted = scores(model(*inputs))
+            predicted = scores(model(*inputs), threshold_of(model))
             finite.append(predicted.isfinite().flatten(-2).all(-1))
             right.append(correct(predicted, labels))
             if labels.ndim == 2:

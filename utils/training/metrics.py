@@ -4,6 +4,8 @@ Notation: batch B, N samples, C classes. Outputs are logits (..., B, C) or, with
 dimensions are the members of a population. Labels are (B,), or (B, C) if multi-label.
 """
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -38,9 +40,19 @@ def balanced_weights(labels: Tensor, classes: int) -> Tensor:
     return torch.where(counts > 0, len(labels) / (classes * counts.clamp(min=1)), 0.0).float()
 
 
-def scores(outputs: Outputs) -> Tensor:
-    """Return the scores (..., B, C) of predictions: the logits, with multitask the sum of all outputs (published)."""
-    return sum(outputs[1:], outputs[0]) if isinstance(outputs, tuple) else outputs
+def cutoff(threshold: float) -> float:
+    """Logit of a probability: multi-label classes with larger logits are predicted."""
+    return math.log(threshold / (1 - threshold))
+
+
+def scores(outputs: Outputs, threshold: float = 0.5) -> Tensor:
+    """Return the scores (..., B, C) of predictions: the logits, with multitask the sum of all outputs (published).
+
+    Args:
+        threshold: probability above which a class of multi-label samples is predicted; its score is then above 0.
+    """
+    together = sum(outputs[1:], outputs[0]) if isinstance(outputs, tuple) else outputs
+    return together if threshold == 0.5 else together - cutoff(threshold)
 
 
 def correct(predicted: Tensor, labels: Tensor) -> Tensor:
