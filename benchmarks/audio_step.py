@@ -24,7 +24,8 @@ from utils import cli
 from utils.files import write_json
 from utils.training.batches import CPU, ArraySplit, Batch
 from utils.training.devices import on_device, use_bfloat16
-from utils.training.loop import EpochResult, evaluate, train_epoch
+from utils.training.evaluation import evaluate
+from utils.training.loop import EpochResult, train_epoch
 
 BATCH, RATE, DECAY = 128, 0.1, 1e-4  # published
 WAYS = ("plain", "here")

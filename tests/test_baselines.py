@@ -13,7 +13,8 @@ from utils.candidates.evaluators import CachedEvaluator
 from utils.candidates.feature_bank import bank_of_features
 from utils.results.baselines import baseline_scores, difference, ensemble_scores, search_baselines
 from utils.training.batches import ArraySplit
-from utils.training.loop import TrainingSettings, unimodal_outputs
+from utils.training.evaluation import unimodal_outputs
+from utils.training.loop import TrainingSettings
 from utils.training.metrics import accuracy, scores
 
 NAMES = ("text", "sound", "image")

@@ -91,7 +91,8 @@ sys.path.insert(0, sys.argv[1])
 from models.lenet import ImageLeNet
 from utils import distributed
 from utils.training.batches import ArraySplit
-from utils.training.loop import ModelTraining, judge
+from utils.training.evaluation import judge
+from utils.training.loop import ModelTraining
 from utils.training.parallel import replicated, share_statistics
 
 inputs, labels = torch.load("samples.pt")

@@ -10,7 +10,7 @@ from models.fusion import AudioImageNetwork, FeatureLayout, FeatureNetwork, Head
 from utils.results.robustness import LEVELS, disturbed_batches, evaluate_missing, format_missing
 from utils.seeds import generator
 from utils.training.batches import ArraySplit
-from utils.training.loop import evaluate
+from utils.training.evaluation import evaluate
 
 LAYOUT = FeatureLayout(widths=((2, 3), (4,), (1, 2)), num_outputs=3)
 COLUMNS = (slice(0, 5), slice(5, 9), slice(9, 12))  # of each modality's features; behind them are the logits

@@ -18,7 +18,8 @@ from utils.candidates.fused.training import FusedHeads, FusedTraining
 from utils.candidates.population_training import PopulationTraining
 from utils.training.batches import ArraySplit
 from utils.training.devices import threads as limited_threads
-from utils.training.loop import TrainingSettings, adam, judge
+from utils.training.evaluation import judge
+from utils.training.loop import TrainingSettings, adam
 from utils.training.metrics import losses, scores, weighted_f1
 
 LAYOUT = FeatureLayout(widths=((3, 6, 12, 24, 48), (3, 6, 12)), num_outputs=10)

@@ -25,7 +25,8 @@ from utils.runs.fusion_training import is_over
 from utils.seeds import derive_seed, generator
 from utils.training.batches import ArraySplit
 from utils.training.devices import Compute, KeepsBfloat16
-from utils.training.loop import evaluate, predict, train_epoch
+from utils.training.evaluation import evaluate, predict
+from utils.training.loop import train_epoch
 from utils.training.metrics import accuracy, balanced_weights, correct, losses, scores, weighted_f1
 from utils.training.rates import onecycle_rates
 
@@ -220,7 +221,7 @@ def test_a_population_trains_each_member_by_its_own_loss():
     split, model = random_split(), Members()
     result = train_epoch(model, split.batches(8), torch.optim.SGD([model.weight], lr=0.1))
     assert result.loss.shape == result.accuracy.shape == (3,)
-    assert evaluate(model, split, 8).shape == (3,)
+    assert evaluate(model, split).shape == (3,)
     alone = copy.deepcopy(model).eval()
     alone.weight.data[1:] = 0
     optimizer = torch.optim.SGD([alone.weight], lr=0.1)
@@ -243,7 +244,7 @@ def test_batch_norm_needs_two_samples_wherever_it_runs(gpus, count, fits):
 def test_gpus_share_batches_with_dataparallel_only(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     for spread, kind, gpus in ((True, "cuda", 4), (False, "cuda", 1), (True, "cpu", 1)):
-        assert Compute(torch.device(kind), use_dataparallel=spread).gpus == gpus
+        assert Compute(torch.device(kind), use_dataparallel=spread).replicas == gpus
 
 
 def test_a_thread_that_is_told_of_autocast_alone_computes_in_bfloat16():
@@ -266,7 +267,7 @@ def test_predicting_is_in_eval_mode_and_puts_every_mode_back():
     modes = [module.training for module in model.modules()]
     with torch.no_grad():
         expected = copy.deepcopy(model).eval()(split.inputs[0])
-    predicted = predict(model, split, 8)
+    predicted = predict(model, split)
     torch.testing.assert_close(predicted, expected)
     assert not predicted.requires_grad
     assert [module.training for module in model.modules()] == modes == [True, True, False, True]

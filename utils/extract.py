@@ -24,7 +24,7 @@ from datasets.features import MODALITIES
 from utils.errors import UsageError, printable
 from utils.files import whole_file
 from utils.pooling import Inputs, module_name, pool
-from utils.training.loop import eval_mode
+from utils.training.evaluation import eval_mode
 
 SPLITS = ("train", "dev", "test")
 MODALITY_NAME = re.compile(r"[A-Za-z0-9_-]+")

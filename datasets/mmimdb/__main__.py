@@ -37,7 +37,8 @@ from utils.seeds import derive_seed
 from utils.training.batches import ArraySplit
 from utils.training.checkpoints import check_fit, load_state
 from utils.training.devices import Compute, autocast, resolve_device, use_bfloat16
-from utils.training.loop import ModelTraining, predict, train_and_evaluate
+from utils.training.evaluation import predict
+from utils.training.loop import ModelTraining, train_and_evaluate
 from utils.training.metrics import accuracy, scores
 from utils.training.rates import cosine_rates
 

@@ -29,12 +29,7 @@ from utils.search.loop import Evaluation
 from utils.search.space import Configuration
 from utils.seeds import derive_seed
 from utils.training.batches import Split
-from utils.training.loop import (
-    EpochResult,
-    TrainingSettings,
-    TrainPass,
-    train_and_evaluate,
-)
+from utils.training.loop import EpochResult, TrainingSettings, TrainPass, train_and_evaluate
 from utils.training.resume import SavedTraining
 
 ROWS_BATCH = 512  # dev rows of the bank evaluated at once

@@ -16,7 +16,8 @@ from utils.candidates.evaluators import TOGETHER, Members, PopulationEvaluator
 from utils.errors import UsageError
 from utils.training.batches import Batches, Split
 from utils.training.devices import Compute, data_parallel, on_device
-from utils.training.loop import EpochResult, ModelTraining, TrainingSettings, TrainPass, adam, unimodal_outputs
+from utils.training.evaluation import unimodal_outputs
+from utils.training.loop import EpochResult, ModelTraining, TrainingSettings, TrainPass, adam
 
 
 class LiveTraining(ModelTraining):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from models.fusion import FusionNetwork
 from utils.seeds import generator
 from utils.training.batches import Batch, Split
-from utils.training.loop import eval_mode
+from utils.training.evaluation import eval_mode
 from utils.training.metrics import accuracy, scores
 
 LEVELS = (0.5, 1.0, 2.0)  # standard deviations of the noise, in units of the input's standard deviation

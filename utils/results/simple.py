@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from models.fusion import FusionNetwork
 from utils.training.batches import Split
-from utils.training.loop import unimodal_outputs
+from utils.training.evaluation import unimodal_outputs
 
 MOST_ITERATIONS = 500
 MOST_PRODUCTS = 1e10  # of one iteration: samples x columns x classes

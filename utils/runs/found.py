@@ -31,7 +31,8 @@ from utils.seeds import derive_seed
 from utils.training.batches import Split
 from utils.training.checkpoints import save_state
 from utils.training.devices import data_parallel
-from utils.training.loop import TrainingSettings, predict, unimodal_outputs
+from utils.training.evaluation import predict, unimodal_outputs
+from utils.training.loop import TrainingSettings
 from utils.training.resume import NetworkRecord
 from utils.training.standardization import standardize_network
 

@@ -16,7 +16,8 @@ from utils.report.board import write_training
 from utils.runs.folder import RunSettings
 from utils.training.batches import Split
 from utils.training.checkpoints import save_state
-from utils.training.loop import ModelTraining, evaluate, train_and_evaluate
+from utils.training.evaluation import evaluate
+from utils.training.loop import ModelTraining, train_and_evaluate
 from utils.training.parallel import replicated
 from utils.training.resume import NetworkRecord
 

@@ -4,7 +4,6 @@ A model returns logits (..., B, C) or, with multitask, a tuple of such tensors. 
 population: each member has its own loss and accuracy, and the sum of the members' losses is minimized.
 """
 
-import contextlib
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from models.fusion import FusionNetwork, HeadSettings
 from utils import distributed
 from utils.errors import ProjectError
 from utils.progress import show_batches
@@ -22,8 +20,9 @@ from utils.seeds import derive_seed
 from utils.training.adam import Optimizer
 from utils.training.batches import Batch, Batches, Split
 from utils.training.devices import autocast
-from utils.training.metrics import correct, losses, scores, weighted_f1
-from utils.training.parallel import evaluated, joined, share, share_statistics, total
+from utils.training.evaluation import judge, threshold_of
+from utils.training.metrics import correct, losses, scores
+from utils.training.parallel import share, share_statistics, total
 from utils.training.rates import cosine_rates, onecycle_rates
 
 CHECK_EVERY = 64  # batches between two checks of their losses: a check waits for the device
@@ -133,83 +132,6 @@ def _check_finite(seen: Sequence[tuple[int, float, Tensor]]) -> None:
     for number, rate, loss in seen:
         if loss.ndim == 0 and not loss.isfinite():
             raise Diverged("loss", number, rate)
-
-
-def threshold_of(model: nn.Module) -> float:
-    """Probability above which a fusion network, or fusion heads, predict a class of multi-label samples."""
-    settings = getattr(getattr(model, "module", model), "settings", None)  # unimodal networks have none
-    return settings.threshold if isinstance(settings, HeadSettings) else 0.5
-
-
-@torch.no_grad()
-def predict(model: nn.Module, split: Split, spread: bool = False) -> Tensor:
-    """Predict scores (..., N, C) of all samples in order, in eval mode and float32.
-
-    Args:
-        spread: over the processes of the run, all of which must call this.
-    """
-    batches = split.batches(split.evaluation_batch)
-    with eval_mode(model):
-        own = evaluated(batches) if spread else batches
-        parts = [scores(model(*inputs), threshold_of(model)) for inputs, _ in own]
-    return torch.cat(joined(parts, split.labels.device) if spread else parts, dim=-2)
-
-
-@torch.no_grad()
-def judge(model: nn.Module, split: Split, batch_size: int | None = None, spread: bool = False) -> tuple[Tensor, Tensor]:
-    """Return `accuracy` (...) and `correct` (..., N) on a split.
-
-    Computed batch by batch, since the scores of a population may be large.
-
-    Args:
-        spread: over the processes of the run, all of which must call this.
-    """
-    right, chosen, finite = list[Tensor](), list[Tensor](), list[Tensor]()
-    batches = split.batches(batch_size or split.evaluation_batch)
-    with eval_mode(model):
-        for inputs, labels in evaluated(batches) if spread else batches:
-            predicted = scores(model(*inputs), threshold_of(model))
-            finite.append(predicted.isfinite().flatten(-2).all(-1))
-            right.append(correct(predicted, labels))
-            if labels.ndim == 2:
-                chosen.append(predicted > 0)
-    if spread:
-        right, chosen, finite = (joined(parts, split.labels.device) for parts in (right, chosen, finite))
-    whole = torch.cat(right, dim=-1)
-    reached = weighted_f1(torch.cat(chosen, dim=-2), split.labels > 0) if chosen else whole.float().mean(-1)
-    return reached.where(torch.stack(finite).all(0), torch.nan), whole
-
-
-@contextlib.contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Put all modules in eval mode, and restore their modes afterwards."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-
-
-def evaluate(model: nn.Module, split: Split, spread: bool = False) -> Tensor:
-    """Compute the accuracy on a split, shape () or (K,); see `judge`."""
-    return judge(model, split, spread=spread)[0]
-
-
-@torch.no_grad()
-def unimodal_outputs(network: FusionNetwork, split: Split) -> tuple[list[Tensor], list[Tensor]]:
-    """Last feature (N, D) and logits (N, C) of each unimodal network, first modality first, in eval mode.
-
-    There may be no logits.
-    """
-    last, outputs = list[list[Tensor]](), list[list[Tensor]]()
-    with eval_mode(network):
-        for inputs, _ in split.batches(split.evaluation_batch):
-            features, logits = network.unimodal(*inputs)
-            last.append([modality[-1] for modality in features])
-            outputs.append(logits)
-    return [torch.cat(x) for x in zip(*last, strict=True)], [torch.cat(x) for x in zip(*outputs, strict=True)]
 
 
 def adam(parameters: Sequence[nn.Parameter], settings: TrainingSettings, capturable: bool = False) -> torch.optim.Adam:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from models.fusion import FeatureLayout, FusionNetwork
 from utils.training.batches import Split
-from utils.training.loop import eval_mode
+from utils.training.evaluation import eval_mode
 
 ROWS_AT_ONCE = 4096
 CONSTANT = 1e-6  # largest deviation, relative to the mean, of a column that counts as constant: float32 rounds
