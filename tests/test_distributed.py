@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch.nn import functional as F
 
 from models.lenet import ImageLeNet
@@ -352,3 +353,15 @@ def test_a_search_on_three_hosts_survives_the_loss_of_one(hosts, home, tmp_path)
     agents[2] = begin(2)
     assert [agent.wait(200) for agent in agents] == [0] * HOSTS, (tmp_path / "errors-0").read_text()
     assert journal(folder) == journal(home / "alone")
+
+
+def test_the_examples_for_clusters_are_complete():
+    assert not subprocess.run(["bash", "-n", ROOT / "examples/slurm.sbatch"]).returncode
+    service, job = yaml.safe_load_all((ROOT / "examples/kubernetes.yaml").read_text())
+    pod = job["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert pod["subdomain"] == service["metadata"]["name"]
+    assert f"--nnodes={job['spec']['completions']}" in container["args"]
+    assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
+    for text in ((ROOT / "examples/slurm.sbatch").read_text(), str(container["env"])):
+        assert "TORCH_DISABLE_SHARE_RDZV_TCP_STORE" in text
