@@ -22,6 +22,7 @@ from pathlib import Path
 import measure  # noqa: F401 - finds the project
 import numpy as np
 import torch
+from scipy.linalg import solve_triangular
 
 from utils import cli
 from utils.arrays import read_arrays
@@ -29,7 +30,7 @@ from utils.errors import UsageError
 from utils.files import whole_file
 from utils.progress import Progress
 from utils.reading import sha256
-from utils.search.improved import GaussianProcess, improved_search, neighbours
+from utils.search.improved import GaussianProcess, improved_search, neighbours, squared_distances
 from utils.search.loop import Evaluation, Evaluator, SearchSettings, random_search, sequential_search
 from utils.search.space import Configuration, random_configuration
 from utils.search.surrogate import AccuracyPredictor
@@ -88,15 +89,20 @@ def at_random(table: AccuracyTable, evaluate: Evaluator, run: int) -> Iterator[C
     yield from _configurations(random_search(table.space, evaluate, settings(table, run, search_iterations=100)))
 
 
-class BestMeans(GaussianProcess):
-    """Choose the configurations of the highest posterior means instead of drawing."""
+class Draws(GaussianProcess):
+    """Choose each configuration as the best one in its own draw from the posterior (Thompson sampling)."""
 
-    def draw(
-        self, pool: Sequence[Configuration], count: int, rng: np.random.Generator
-    ) -> tuple[list[int], list[float]]:
-        mean, _ = self.posterior(pool)
-        best = np.argsort(-mean, kind="stable")[:count]
-        return best.tolist(), mean[best].tolist()
+    def best(self, pool: Sequence[Configuration], count: int) -> tuple[list[int], list[float]]:
+        x, rng = self.encode(pool), np.random.default_rng(len(self.x))
+        across = solve_triangular(self.lower, self.kernel(pool).T, lower=True)  # (n, m)
+        covariance = np.exp(-squared_distances(x, x) / self.scale) - across.T @ across
+        root = np.linalg.cholesky(covariance + 1e-6 * np.trace(covariance) / len(pool) * np.eye(len(pool)))
+        expected, places = self.predict(pool), list[int]()
+        while len(places) < count:
+            drawn = expected + self.deviation * (root @ rng.standard_normal(len(pool)))
+            drawn[places] = -np.inf
+            places.append(int(drawn.argmax()))
+        return places, expected[places].tolist()
 
 
 class LayersApart(GaussianProcess):
@@ -209,7 +215,7 @@ SEARCHERS: dict[str, Searcher] = {
     "published, temperature 0.2": functools.partial(published, initial_temperature=0.2),
     "published, K = 5": functools.partial(published, num_samples=5),
     "published, K = 45": functools.partial(published, num_samples=45),
-    "improved, highest means": functools.partial(improved, process=BestMeans),
+    "improved, posterior draws": functools.partial(improved, process=Draws),
     "improved, layers compared apart": functools.partial(improved, process=LayersApart),
     "improved, K = 5": functools.partial(improved, num_samples=5, search_iterations=300),
     "improved, K = 45": functools.partial(improved, num_samples=45),

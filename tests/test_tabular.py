@@ -244,7 +244,7 @@ ALGORITHMS = [
     "published, without surrogate",
     "published, perfect surrogate",
     "published, K = 5",
-    "improved, highest means",
+    "improved, posterior draws",
     "improved, layers compared apart",
 ]
 

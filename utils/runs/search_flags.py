@@ -30,7 +30,7 @@ def add_search_flags(parser: argparse.ArgumentParser, search: str) -> None:
         "--search",
         choices=("published", "improved", "random"),
         default=search,
-        help="published: sequential, guided by the surrogate; improved: Thompson sampling from a Gaussian process; "
+        help="published: sequential, guided by the surrogate; improved: guided by a Gaussian process; "
         "random: drawn at random; all with as many trainings",
     )
     group.add_argument(

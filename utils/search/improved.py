@@ -1,8 +1,8 @@
-"""The improved search: a Gaussian process and Thompson sampling (docs/benchmark.md compares it with the published one).
+"""The improved search, guided by a Gaussian process (docs/benchmark.md compares it with the published one).
 
 The published surrogate reads the indices of features as if they were ordered numbers, and its first temperatures make
 most of the search nearly uniform sampling. Here a Gaussian process compares configurations by what they have in common,
-and every step trains the configurations that are best in draws from it (Thompson, 1933).
+and every step trains those that it expects to be best.
 
 Notation: n configurations trained so far with accuracies y, a pool of m to choose from.
 """
@@ -74,37 +74,29 @@ class GaussianProcess:
         self.x, y = self.encode(configurations), np.asarray(accuracies)
         self.mean, self.deviation = y.mean(), max(y.std(), 1e-6)
         y = (y - self.mean) / self.deviation
-        distances, some = _squared(self.x, self.x), slice(None, None, -(-len(y) // FITTED))
+        distances, some = squared_distances(self.x, self.x), slice(None, None, -(-len(y) // FITTED))
 
         def likelihood(pair: tuple[float, float]) -> float:
             lower, weights = _condition(distances[some, some], y[some], *pair)
             return -0.5 * weights @ weights - np.log(np.diag(lower)).sum()
 
         self.scale, noise = max(itertools.product(SCALES, NOISES), key=likelihood)
-        self.lower, self.weights = _condition(distances, y, self.scale, noise)
+        self.lower, weights = _condition(distances, y, self.scale, noise)
+        self.weights = solve_triangular(self.lower, weights, lower=True, trans="T")
 
-    def posterior(self, configurations: Sequence[Configuration]) -> tuple[np.ndarray, np.ndarray]:
-        """Mean (m,) and covariance (m, m) of the accuracies of configurations."""
-        x = self.encode(configurations)
-        across = solve_triangular(self.lower, np.exp(-_squared(self.x, x) / self.scale), lower=True)  # (n, m)
-        covariance = np.exp(-_squared(x, x) / self.scale) - across.T @ across
-        return self.mean + self.deviation * (self.weights @ across), self.deviation**2 * covariance
+    def kernel(self, configurations: Sequence[Configuration]) -> np.ndarray:
+        """Covariances (m, n) with the configurations of `fit`."""
+        return np.exp(-squared_distances(self.encode(configurations), self.x) / self.scale)
 
-    def draw(
-        self, pool: Sequence[Configuration], count: int, rng: np.random.Generator
-    ) -> tuple[list[int], list[float]]:
-        """Return the indices of `count` configurations, each the best remaining one in its own posterior draw, and
-        their posterior means.
-        """
-        mean, covariance = self.posterior(pool)
-        jitter = 1e-6 * np.trace(covariance) / len(pool)
-        root = np.linalg.cholesky(covariance + jitter * np.eye(len(pool)))
-        places = list[int]()
-        while len(places) < count:
-            drawn = mean + root @ rng.standard_normal(len(pool))
-            drawn[places] = -np.inf
-            places.append(int(drawn.argmax()))
-        return places, mean[places].tolist()
+    def predict(self, configurations: Sequence[Configuration]) -> np.ndarray:
+        """Expected accuracies (m,)."""
+        return self.mean + self.deviation * (self.kernel(configurations) @ self.weights)
+
+    def best(self, pool: Sequence[Configuration], count: int) -> tuple[list[int], list[float]]:
+        """Return the indices of the `count` configurations that are expected to be best, and their expectations."""
+        expected = self.predict(pool)
+        places = np.argsort(-expected, kind="stable")[:count]
+        return places.tolist(), expected[places].tolist()
 
 
 def _condition(distances: np.ndarray, y: np.ndarray, scale: float, noise: float) -> tuple[np.ndarray, np.ndarray]:
@@ -113,7 +105,8 @@ def _condition(distances: np.ndarray, y: np.ndarray, scale: float, noise: float)
     return lower, solve_triangular(lower, y, lower=True)
 
 
-def _squared(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Squared distances (m, n) between the rows of (m, D) and (n, D)."""
     return (a * a).sum(1)[:, None] + (b * b).sum(1) - 2 * a @ b.T
 
 
@@ -129,13 +122,13 @@ def improved_search(
         started = time.perf_counter()
         count, predicted = min(settings.num_samples, remaining), None
 
-        # Choose: at random first, then by draws from the process
+        # Choose: at random first, then what the process expects to be best
         pool = _pool(space, settings.max_fusions, known, seen, count, rng)
         chosen = pool[:count]
         if known:
             with threadpool_limits(1, "blas"):  # the same digits with any number of threads
                 process.fit(list(known), list(known.values()))
-                places, predicted = process.draw(pool, count, rng)
+                places, predicted = process.best(pool, count)
             chosen = [pool[i] for i in places]
         before_training = time.perf_counter()
 
