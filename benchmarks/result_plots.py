@@ -13,6 +13,7 @@ from utils.files import whole_file
 
 SHOWN = ("published search", "random search", "improved search", "regularized evolution", "local search", "TPE")
 COLORS = ("#b3470f", "#6e7781", "#1b5fa8", "#2a7f3f", "#8250df", "#bf8700")
+LATER = 30  # trainings after which a linear axis shows all regrets
 TICKS = [10.0**n * digit for n in range(-2, 2) for digit in (1, 2, 5)]  # of regrets
 
 
@@ -38,6 +39,9 @@ def draw_regrets(results: Results, path: Path) -> None:
                 axes.yaxis.set_major_locator(FixedLocator(TICKS))
                 axes.yaxis.set_major_formatter("{x:g}")
                 axes.yaxis.set_minor_locator(NullLocator())
+            else:  # the first trainings would hide the rest
+                values = [100 * arrays[kind][:, LATER // EVERY :].mean(0) for arrays in algorithms.values()]
+                axes.set_ylim(0, 1.1 * np.max(values))
             axes.set_xlabel("seconds of training" if over else "trainings")
             axes.grid(alpha=0.25)
         row[0].set_ylabel("points below the best")
