@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from tests.browser import Browser, is_installed
+from tests.browser import Browser, program
 from tests.report_samples import found_run, search_run, unimodal_run, update
 from utils.report import write_comparison, write_report
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not is_installed(), reason="needs chromium and chromedriver (apt install chromium-driver)"),
+    pytest.mark.skipif(not program(), reason="needs chromium (apt install chromium)"),
 ]
 WORDS_OUTSIDE = """
 return [...document.querySelectorAll('svg text')].filter(words => {
