@@ -107,7 +107,9 @@ class Browser:
 
     def messages(self) -> list[str]:
         """Console messages and errors since the last call."""
-        return list(map(json.dumps, self._take("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")))
+        return list(
+            map(json.dumps, self._take("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded"))
+        )
 
     def screenshot(self, path: Path) -> None:
         """Save the whole page as PNG."""

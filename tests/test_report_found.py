@@ -24,7 +24,7 @@ def test_found_network(tmp_path):
     assert "2 · sigmoid" in [t.text for t in network.findall("text")]
     assert len(network.findall("path")) == 2 + 1 + 8  # two backbones, the fusion layers, two features for each
     assert len(accuracy.findall("polyline")) == 2
-    assert len(loss.findall("polyline")) == 1
+    assert len(loss.findall("polyline")) == 2
     assert len(confusion.findall("rect")) == 100
     assert len(classes.findall("rect")) == 10
     assert "Samples" in page.text

@@ -23,6 +23,7 @@ from utils.files import locked, sweep, write_json
 from utils.reading import parse_json, read_json
 from utils.report.board import check_board
 from utils.report.contents import ARGS, EXTENDED, FREE
+from utils.report.live import reported
 from utils.training.checkpoints import names_file
 from utils.training.devices import Compute
 
@@ -73,7 +74,7 @@ def open_run(run: RunSettings, inputs: Mapping[str, object]) -> Iterator[Path]:
         sweep(run.checkpointdir)
         if _describe(folder, run.flags, inputs) and run.verbose:
             print(f"resuming the run in {folder}")
-        with _advise_to_resume(folder), interrupts.gently():
+        with _advise_to_resume(folder), reported(folder), interrupts.gently():
             yield folder
 
 

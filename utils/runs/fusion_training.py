@@ -58,8 +58,9 @@ def train_network(
             if done and lines[-1]["phase"] == phase:
                 record.restore(network, optimizer)
             train_pass = ModelTraining(model, optimizer, network.train, run.compute.bfloat16, run.verbose, weights)
+            place = ("found", phase)
             for result in train_and_evaluate(
-                model, splits, schedule, train_pass, ("found", phase), epochs, first_pass=first, done=done
+                model, splits, schedule, train_pass, place, epochs, None, first, done, weights
             ):
                 line = {"epoch": len(lines), "phase": phase, **result.figures(), "learning_rate": result.rate}
                 record.add(line, optimizer)

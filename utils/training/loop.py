@@ -44,13 +44,15 @@ class EpochResult:
     loss: Tensor | None = None
     accuracy: Tensor | None = None
     dev_accuracy: Tensor | None = None
+    dev_loss: Tensor | None = None  # of a single model
     dev_correct: Tensor | None = None  # of each sample, (N,) or (K, N); see `metrics.correct`
     rate: float | None = None  # learning rate of the last batch
 
     def figures(self) -> dict[str, float]:
-        """Loss and accuracies of a single model as numbers."""
-        parts = {"train_loss": self.loss, "train_accuracy": self.accuracy, "dev_accuracy": self.dev_accuracy}
-        return {name: float(value) for name, value in parts.items() if value is not None}
+        """Losses and accuracies of a single model as numbers."""
+        parts = {"train_loss": self.loss, "train_accuracy": self.accuracy}
+        parts |= {"dev_loss": self.dev_loss, "dev_accuracy": self.dev_accuracy}
+        return {name: float(value) for name, value in parts.items() if value is not None and value.isfinite()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,22 +132,29 @@ def predict(model: nn.Module, split: Split, batch_size: int | None = None) -> Te
 
 
 @torch.no_grad()
-def judge(model: nn.Module, split: Split, batch_size: int | None = None) -> tuple[Tensor, Tensor]:
-    """Return `accuracy` (...) and `correct` (..., N) on a split.
+def judge(
+    model: nn.Module, split: Split, batch_size: int | None = None, class_weights: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return `accuracy` (...), `correct` (..., N) and, of a single model, the loss () on a split.
 
     Computed batch by batch, since the scores of a population may be large.
     """
     right, chosen, finite = list[Tensor](), list[Tensor](), list[Tensor]()
+    loss: Tensor | None = None
     with eval_mode(model):
         for inputs, labels in split.batches(batch_size or split.evaluation_batch):
-            predicted = scores(model(*inputs))
+            outputs = model(*inputs)
+            predicted = scores(outputs)
+            if predicted.ndim == 2:  # a search, with its populations, does without
+                share = losses(outputs, labels, class_weights) * (len(labels) / len(split))
+                loss = share if loss is None else loss + share
             finite.append(predicted.isfinite().flatten(-2).all(-1))
             right.append(correct(predicted, labels))
             if labels.ndim == 2:
                 chosen.append(predicted > 0)
     whole = torch.cat(right, dim=-1)
     reached = weighted_f1(torch.cat(chosen, dim=-2), split.labels > 0) if chosen else whole.float().mean(-1)
-    return reached.where(torch.stack(finite).all(0), torch.nan), whole
+    return reached.where(torch.stack(finite).all(0), torch.nan), whole, loss
 
 
 @contextlib.contextmanager
@@ -246,6 +255,7 @@ def train_and_evaluate(
     dev_batch: int | None = None,
     first_pass: int = 0,
     done: int = 0,
+    class_weights: Tensor | None = None,
 ) -> Iterator[EpochResult]:
     """Train, evaluating on the dev split after every epoch; yield each epoch's result.
 
@@ -254,6 +264,7 @@ def train_and_evaluate(
         place: place in the run, such as (step,); batches and dropout derive from it, the seed and the epoch.
         first_pass: number of the first epoch's pass over the training split.
         done: epochs trained by an earlier process, whose model and optimizer have been restored.
+        class_weights: of the loss on dev, (C,).
     """
     rates: Iterator[float] | None = None
     for epoch in range(done, epochs):
@@ -262,9 +273,9 @@ def train_and_evaluate(
         rates = rates or itertools.islice(schedule.rates(len(batches)), done * len(batches), None)
         try:
             result = train_pass(batches, rates, derive_seed(schedule.seed, "dropout", *place, epoch))
-            reached, right = judge(model, splits["dev"], dev_batch)
+            reached, right, loss = judge(model, splits["dev"], dev_batch, class_weights)
             if reached.ndim == 0 and reached.isnan():
                 raise Diverged("dev output", len(batches) - 1, result.rate)
         except Diverged as error:
             raise Diverged(error.what, error.batch, error.rate, first_pass + epoch) from None
-        yield dataclasses.replace(result, dev_accuracy=reached, dev_correct=right)
+        yield dataclasses.replace(result, dev_accuracy=reached, dev_correct=right, dev_loss=loss)
