@@ -74,7 +74,7 @@ def open_run(run: RunSettings, inputs: Mapping[str, object]) -> Iterator[Path]:
         sweep(run.checkpointdir)
         if _describe(folder, run.flags, inputs) and run.verbose:
             print(f"resuming the run in {folder}")
-        with _advise_to_resume(folder), reported(folder), interrupts.gently():
+        with _advise_to_resume(folder), interrupts.gently(), reported(folder):
             yield folder
 
 
