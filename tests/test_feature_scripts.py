@@ -342,7 +342,8 @@ def test_several_labels_are_scored_by_weighted_f1(whole, notes, home, run_here):
     assert len(lines) == 7  # the best five, and two paths
 
     flags = ("--conf", "[[1,1,0]]", "--epochs", 20, "--eta_max", 0.02, "--no-verbose", "--evaluate_missing")
-    run_here(FOUND, *NOTES, *flags, "--run_dir", "runs/notes_found")
+    printed = run_here(FOUND, *NOTES, *flags, "--run_dir", "runs/notes_found")
+    assert re.search("^weighted F1 +dev +test", printed, re.MULTILINE)
     results = read(home / "runs/notes_found/results.json")
     assert (results["score"], results["multi_label"]) == ("weighted F1", True)
     assert "confusion" not in results
@@ -369,13 +370,13 @@ def test_a_search_ends_at_so_many_candidates_and_goes_on_as_if_it_had_not(whole,
         best = read(home / "runs/part/best.json")
         assert (best["whole"], best["candidates_trained"]) == (False, number)
         assert f"{number} candidates trained in " in printed
-        assert ", where the budget ran out; the best on dev:" in printed
+        assert ", where the budget ran out; the best dev weighted F1:" in printed
         assert read_journal(home / "runs/part") == read_journal(home / "runs/notes")[:number]
         assert len((home / "runs/part/results.csv").read_text().splitlines()) == number + 1
     run_here(SEARCH, "--resume", "runs/part", "--max_candidates", 1000)  # all other flags are those of the run
     command = shlex.split(read(home / "runs/part/args.json")["command"])
     assert command[-4:] == ["--max_candidates", "1000", "--run_dir", "runs/part"]
-    assert "best on dev" in run_here(*command[1:])  # the recorded command resumes it, too
+    assert "the best dev weighted F1:" in run_here(*command[1:])  # the recorded command resumes it, too
     for kind in ("header", "candidate", "step"):
         assert read_journal(home / "runs/part", kind) == read_journal(home / "runs/notes", kind)
     ours, theirs = (read(home / "runs" / name / "best.json") for name in ("part", "notes"))

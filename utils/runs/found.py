@@ -216,7 +216,7 @@ class FoundRun:
         parts = {name: (scores, labels[name]) for name, scores in self.scores.items()}
         names, multi_label = results.get("class_names") or (), self.network.settings.multi_label
         write_predictions(self.folder / "predictions.csv", parts, multi_label, names)
-        print(format_table(rows))
+        print(format_table(rows, results.get("score", "accuracy")))
         if "verdict" in results:
             print(results["verdict"])
         if "mcnemar" in results:

@@ -213,7 +213,8 @@ def summary(journal: Journal) -> dict[str, Any]:
 
 def _print_best(best: Mapping[str, Any], folder: Path, report: Path) -> None:
     ended = "" if best["whole"] else ", where the budget ran out"
-    print(f"{best['candidates_trained']} candidates trained in {duration(best['seconds'])}{ended}; the best on dev:")
+    score, took = best.get("score", "accuracy"), duration(best["seconds"])
+    print(f"{best['candidates_trained']} candidates trained in {took}{ended}; the best dev {score}:")
     for rank, entry in enumerate(best["configurations"], start=1):
         print(f"  {rank}. {entry['accuracy']:.4f}  {format_configuration(entry['configuration'])}")
     others = [(line["dev"], line["name"]) for line in best["baselines"]]
