@@ -86,8 +86,6 @@ def main() -> None:
                 found.train_baselines(training, args.baselines)
         found.test(args.evaluate_missing)
         found.finish(tested)
-        if tested is None:
-            cli.show_next(args.verbose, "-m", "utils.study", "avmnist", "--seeds", 0, 1, 2, "--out", "studies/avmnist")
 
 
 if __name__ == "__main__":

@@ -91,10 +91,6 @@ def main() -> None:
             rows = torch.from_numpy(data.rows["test"][:2, :columns])
             print(export_network(network.cpu().over_features(), rows, args.export))
             print(f"its input: {columns} columns, which are {', '.join(data.feature_names)} side by side")
-        if tested is None:
-            cli.show_next(
-                args.verbose, "-m", "utils.study", "features", "--seeds", 0, 1, 2, "--out", "studies/features"
-            )
 
 
 if __name__ == "__main__":

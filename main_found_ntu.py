@@ -84,8 +84,6 @@ def main() -> None:
                 found.train_baselines(training, args.baselines)
         found.test(args.evaluate_missing)
         found.finish(tested)
-        if tested is None:
-            cli.show_next(args.verbose, "-m", "utils.study", "ntu", "--seeds", 0, 1, 2, "--out", "studies/ntu")
 
 
 if __name__ == "__main__":

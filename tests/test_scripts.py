@@ -149,7 +149,6 @@ def test_a_finished_script_prints_the_next_command(data, home, run):
     assert found == f"next: python main_found_avmnist.py --conf runs/chain/best.json {carried}"
     assert "; the best dev accuracy:" in search.stdout
     last = run(*found.split()[2:], *small, "--no-baselines", "--inner_representation_size", 8)
-    assert last.stdout.splitlines()[-1].startswith("next: python -m utils.study avmnist --seeds 0 1 2 --out studies/")
     assert re.search("^accuracy +dev +test +found leads by", last.stdout, re.MULTILINE)
 
 
@@ -168,6 +167,20 @@ def test_no_empty_folders_are_left(data, tmp_path, script_runner):
     refused = script_runner(tmp_path, "train_image.py", *flags, "--run_dir", "file/run", code=1)
     assert "file" in refused.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_missing_package_is_named(home, run, monkeypatch):
+    """One that is imported where it is used."""
+    hidden = home / "hidden"
+    hidden.mkdir()
+    (hidden / "pooch.py").write_text("raise ModuleNotFoundError('No module named pooch', name='pooch')")
+    monkeypatch.setenv("PYTHONPATH", f"{hidden}{os.pathsep}{ROOT}")
+    command = [sys.executable, ROOT / "avmnist_gen.py", "--download", "--datadir", "downloaded"]
+    done = subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        f"error: the package pooch is missing: {sys.executable} -m pip install -r {ROOT / 'requirements.txt'}"
+    ]
 
 
 @pytest.mark.parametrize("name", ["utils.report", "utils.predict", "utils.study", "datasets.ntu_prepare"])

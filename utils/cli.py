@@ -27,6 +27,8 @@ MEMORY_FLAGS = (
     "--limit_train",
 )
 CARRIED = ("--datadir", "--checkpointdir", "--num_outputs", "--channels", "--vid_dim")  # from one script to the next
+ROOT = Path(__file__).parents[1]
+REQUIREMENTS = ROOT / "requirements.txt"
 NO_MEMORY = re.compile(
     r"can't allocate memory|out of memory|not enough memory|alloc_failed|bad_alloc|size .*overflow", re.I
 )
@@ -239,6 +241,8 @@ def _explain(error: BaseException) -> tuple[str, int]:
         return "", 1
     if isinstance(error, ProjectError):
         return f"error: {one_line(error)}\n", error.exit_code
+    if isinstance(error, ModuleNotFoundError) and not (ROOT / str(error.name).partition(".")[0]).exists():
+        return f"error: the package {error.name} is missing: {sys.executable} -m pip install -r {REQUIREMENTS}\n", 1
     if _is_memory(error):
         return f"error: {_out_of_memory(str(error))}\n", 1
     if isinstance(error, OSError):
