@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from utils import predict
-from utils.errors import DataError
+from utils.errors import DataError, UsageError
 from utils.runs.flags import scale_epochs
 from utils.search.loop import SearchError
 
@@ -398,6 +398,30 @@ def test_a_search_ends_when_its_time_is_over(notes, home, run_here):
     assert "This search ran out of budget" in (home / "runs/second/report.html").read_text()
     with pytest.raises(SearchError, match="the budget ran out before a candidate was trained"):
         run_here(SEARCH, *NOTES, *SMALL, "--time_budget", "0.000001s", "--run_dir", "runs/none")
+
+
+def test_a_found_network_is_extended_with_its_baselines(home, run_here):
+    small = ("--conf", "[[2,2,2,0]]", "--Ti", 2, "--inner_representation_size", 8, "--no-verbose")
+    run_here(FOUND, *DIGITS, *small, "--epochs", 2, "--run_dir", "runs/longer")
+    run_here(FOUND, "--resume", "runs/longer", "--epochs", 4)
+    run_here(FOUND, *DIGITS, *small, "--epochs", 4, "--run_dir", "runs/long")
+    longer, long = (read(home / f"runs/{name}/results.json") for name in ("longer", "long"))
+    assert len(longer["epochs"]) == 4
+    assert longer["epochs"] == long["epochs"]
+    assert [(row["name"], row["test"]) for row in longer["rows"]] == [
+        (row["name"], row["test"]) for row in long["rows"]
+    ]
+    scaled = ("--resume", "runs/longer", "--epochs", 5, "--Ti", 3)
+    with pytest.raises(UsageError, match=r"runs/longer holds a run with Ti 2\.0, but this command has 3\.0"):
+        run_here(FOUND, *scaled)
+
+
+def test_a_search_over_features_leaves_no_empty_folder(home, run_here):
+    run_here(
+        SEARCH, *DIGITS, *SMALL, "--max_fusions", 1, "--checkpointdir", "made/for/nothing", "--run_dir", "runs/alone"
+    )
+    assert (home / "runs/alone/best.json").exists()
+    assert not (home / "made").exists()
 
 
 # What is wrong
