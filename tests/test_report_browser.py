@@ -24,6 +24,14 @@ return [...document.querySelectorAll('svg text')].filter(words => {
   return box.left < all.left - 1 || box.right > all.right + 1 || box.top < all.top - 2 || box.bottom > all.bottom + 2
 }).map(words => words.textContent)
 """
+TABLES_CUT = """
+return [...document.querySelectorAll('.scroll')].filter(box => box.scrollWidth > box.clientWidth).length
+"""
+WORDS_BROKEN = """
+const height = parseFloat(getComputedStyle(document.querySelector('pre')).lineHeight)
+const words = [...document.querySelectorAll('pre span')]
+return words.filter(word => word.getBoundingClientRect().height > 1.5 * height).length
+"""
 BACKGROUND = "return getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)"
 
 
@@ -61,6 +69,10 @@ def test_pages_in_a_browser(pages, tmp_path):
                 browser.run("document.querySelectorAll('details').forEach(part => { part.open = true })")
                 assert browser.run("return document.documentElement.scrollWidth") <= width, page
                 assert browser.run(WORDS_OUTSIDE) == [], (page, width)
+                if width == 1200:
+                    assert browser.run(TABLES_CUT) == 0, page
+                if page.stem == "report":
+                    assert browser.run(WORDS_BROKEN) == 0, page  # of the command, such as `--datadir`
                 darkness[dark] = sum(browser.run(BACKGROUND))
             assert darkness[False] > 600 > 150 > darkness[True]
             assert browser.messages() == []
