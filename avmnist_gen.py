@@ -111,6 +111,7 @@ def main() -> None:
     took = f" in {time.perf_counter() - started:.1f} s"
     kept = ", already built with these settings (--force builds again)"
     print(f"{args.datadir}: {counts} samples{took if built else kept}")
+    cli.show_next(args.verbose, "train_image.py")
 
 
 if __name__ == "__main__":

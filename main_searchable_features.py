@@ -76,6 +76,7 @@ def main() -> None:
         if args.with_random:
             best = search.compare_with_random(evaluator, best)
         search.report(best)
+        cli.show_next(args.verbose, "main_found_features.py", "--conf", search.folder / "best.json")
 
 
 if __name__ == "__main__":

@@ -53,6 +53,8 @@ def main() -> None:
 
         # Test, checkpoint and report
         finish_unimodal(run, folder, network, splits["test"], results, "audio_model.pkl")
+        made = (args.checkpointdir / "image_model.pkl").exists()
+        cli.show_next(args.verbose, "main_searchable_avmnist.py" if made else "train_image.py")
 
 
 if __name__ == "__main__":

@@ -81,6 +81,7 @@ def main() -> None:
 
         # Test, checkpoint and report
         finish_unimodal(run, folder, network, splits["test"], results, f"rgb_{frames}frames_{{accuracy}}.checkpoint")
+        cli.show_next(args.verbose, "main_searchable_ntu.py")
 
 
 if __name__ == "__main__":

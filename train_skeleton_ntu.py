@@ -57,6 +57,7 @@ def main() -> None:
         # Test, checkpoint and report
         name = f"skeleton_{frames}frames_{{accuracy}}.checkpoint"
         finish_unimodal(run, folder, network, splits["test"], results, name)
+        cli.show_next(args.verbose, "train_rgb_ntu.py", "--pretrained", "centre")
 
 
 if __name__ == "__main__":

@@ -101,6 +101,7 @@ def main() -> None:
     if failures:
         print(f"files that could not be used ({len(failures):,}):", *failures, sep="\n", file=sys.stderr)
         sys.exit(1)
+    cli.show_next(args.verbose, "train_skeleton_ntu.py")
 
 
 if __name__ == "__main__":

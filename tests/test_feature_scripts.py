@@ -16,7 +16,7 @@ import torch
 from sklearn.metrics import f1_score
 
 from utils import predict
-from utils.errors import DataError
+from utils.errors import DataError, UsageError
 from utils.runs.flags import scale_epochs
 from utils.search.loop import SearchError
 
@@ -343,7 +343,8 @@ def test_several_labels_are_scored_by_weighted_f1(whole, notes, home, run_here):
     assert len(lines) == 7  # the best five, and two paths
 
     flags = ("--conf", "[[1,1,0]]", "--epochs", 20, "--eta_max", 0.02, "--no-verbose", "--evaluate_missing")
-    run_here(FOUND, *NOTES, *flags, "--run_dir", "runs/notes_found")
+    printed = run_here(FOUND, *NOTES, *flags, "--run_dir", "runs/notes_found")
+    assert re.search("^weighted F1 +dev +test", printed, re.MULTILINE)
     results = read(home / "runs/notes_found/results.json")
     assert (results["score"], results["multi_label"]) == ("weighted F1", True)
     assert "confusion" not in results
@@ -395,13 +396,13 @@ def test_a_search_ends_at_so_many_candidates_and_goes_on_as_if_it_had_not(whole,
         best = read(home / "runs/part/best.json")
         assert (best["whole"], best["candidates_trained"]) == (False, number)
         assert f"{number} candidates trained in " in printed
-        assert ", where the budget ran out; the best on dev:" in printed
+        assert ", where the budget ran out; the best dev weighted F1:" in printed
         assert read_journal(home / "runs/part") == read_journal(home / "runs/notes")[:number]
         assert len((home / "runs/part/results.csv").read_text().splitlines()) == number + 1
     run_here(SEARCH, "--resume", "runs/part", "--max_candidates", 1000)  # all other flags are those of the run
     command = shlex.split(read(home / "runs/part/args.json")["command"])
     assert command[-4:] == ["--max_candidates", "1000", "--run_dir", "runs/part"]
-    assert "best on dev" in run_here(*command[1:])  # the recorded command resumes it, too
+    assert "the best dev weighted F1:" in run_here(*command[1:])  # the recorded command resumes it, too
     for kind in ("header", "candidate", "step"):
         assert read_journal(home / "runs/part", kind) == read_journal(home / "runs/notes", kind)
     ours, theirs = (read(home / "runs" / name / "best.json") for name in ("part", "notes"))
@@ -423,6 +424,30 @@ def test_a_search_ends_when_its_time_is_over(notes, home, run_here):
     assert "This search ran out of budget" in (home / "runs/second/report.html").read_text()
     with pytest.raises(SearchError, match="the budget ran out before a candidate was trained"):
         run_here(SEARCH, *NOTES, *SMALL, "--time_budget", "0.000001s", "--run_dir", "runs/none")
+
+
+def test_a_found_network_is_extended_with_its_baselines(home, run_here):
+    small = ("--conf", "[[2,2,2,0]]", "--Ti", 2, "--inner_representation_size", 8, "--no-verbose")
+    run_here(FOUND, *DIGITS, *small, "--epochs", 2, "--run_dir", "runs/longer")
+    run_here(FOUND, "--resume", "runs/longer", "--epochs", 4)
+    run_here(FOUND, *DIGITS, *small, "--epochs", 4, "--run_dir", "runs/long")
+    longer, long = (read(home / f"runs/{name}/results.json") for name in ("longer", "long"))
+    assert len(longer["epochs"]) == 4
+    assert longer["epochs"] == long["epochs"]
+    assert [(row["name"], row["test"]) for row in longer["rows"]] == [
+        (row["name"], row["test"]) for row in long["rows"]
+    ]
+    scaled = ("--resume", "runs/longer", "--epochs", 5, "--Ti", 3)
+    with pytest.raises(UsageError, match=r"runs/longer holds a run with Ti 2\.0, but this command has 3\.0"):
+        run_here(FOUND, *scaled)
+
+
+def test_a_search_over_features_leaves_no_empty_folder(home, run_here):
+    run_here(
+        SEARCH, *DIGITS, *SMALL, "--max_fusions", 1, "--checkpointdir", "made/for/nothing", "--run_dir", "runs/alone"
+    )
+    assert (home / "runs/alone/best.json").exists()
+    assert not (home / "made").exists()
 
 
 # What is wrong

@@ -177,9 +177,8 @@ def test_every_number_has_a_range(parser_of, script, monkeypatch, capsys):
     """A number outside of it ends the script with one line that states it, before any work."""
     monkeypatch.setattr(interrupts, "install", lambda output: None)
     parser = parser_of(script)
-    numbers = [
-        a for a in parser._actions if a.option_strings and a.type not in (None, str, Path, cli.boolean, cli.folder)
-    ]
+    others = (None, str, Path, cli.boolean, cli.folder, cli.device)
+    numbers = [a for a in parser._actions if a.option_strings and a.type not in others]
     assert not [a for a in parser._actions if type(a.default) in (int, float) and a not in numbers]
     for action, value in itertools.product(numbers, OUT_OF_RANGE):
         flag = action.option_strings[0]

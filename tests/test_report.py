@@ -1,5 +1,6 @@
 """The report is a complete, self-contained page that shows the values of the run's files."""
 
+import contextlib
 import json
 import re
 import subprocess
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.report_samples import ARGS, SIZES, found_run, report, search_run, update, write_lines
 from utils.errors import UsageError
-from utils.report import plots, write_report
+from utils.report import live, plots, write_report
 from utils.report.contents import read_files
 from utils.report.page import duration
 from utils.search.space import format_configuration
@@ -160,6 +161,72 @@ def test_choices_count_what_is_left_out_and_activations_by_name(tmp_path):
     bars = audio.findall("rect")
     chances = [(float(line.get("x1")) - float(bars[0].get("x"))) / 180 for line in audio.findall("line")]
     assert chances == pytest.approx([3 / 23, *[4 / 23] * 5], abs=1e-3)  # 6 x 4 rows but the empty one
+
+
+def test_baselines_are_lines_in_the_curve_of_the_search(tmp_path):
+    """From the journal while the search runs, and from best.json at its end; of the late fusions the better one."""
+    search_run(tmp_path)
+    journal = tmp_path / "journal.jsonl"
+    known = {"audio only": 0.7, "image only": 0.65, "late fusion, sum": 0.92, "late fusion, mean": 0.9}
+    lines = journal.read_text().splitlines()
+    lines.insert(1, json.dumps({"kind": "baselines", "dev": known}))
+    journal.write_text("\n".join(lines) + "\n")
+    curve = report(tmp_path, "step 12 of 12").drawings[0]
+    assert "audio only 70.00 %, image only 65.00 %, late fusion 92.00 %" in curve.get("aria-label")
+    dashed = [float(line.get("y1")) for line in curve.findall("line") if line.get("class") == "line dash"]
+    audio, image, late = dashed
+    assert (image - late) / (image - audio) == pytest.approx(27 / 5, rel=0.01)
+    update(tmp_path / "best.json", baselines=[{"name": "late fusion, mean", "dev": 0.8}])
+    label = report(tmp_path).drawings[0].get("aria-label")
+    assert "late fusion 80.00 %" in label
+    assert "audio only" not in label
+    journal.write_text(journal.read_text().replace('only": 0.65', 'only": "much"'))
+    with pytest.raises(UsageError, match=r"journal.jsonl is damaged: dev.*image only.* must be a number"):
+        write_report(tmp_path)
+
+
+def test_a_run_under_way_says_how_far_it_is(tmp_path):
+    search_run(tmp_path)
+    (tmp_path / "best.json").unlink()
+    page = report(tmp_path, "candidates, step 3 of 12")
+    assert "This run is under way: candidates, step 3 of 12." in page.text
+    assert "unfinished" not in page.text
+    assert "under way" not in report(tmp_path).text
+
+
+def test_a_live_report_takes_a_small_share_of_the_time(tmp_path, monkeypatch):
+    """By the clock of the run: 2 s a report, so that at 3 % the next one is due 65 s later."""
+    now, written = [0.0], []
+
+    def slow(folder: Path, progress: str | None) -> None:
+        now[0] += 2
+        written.append(progress)
+        raise OSError("no space left")  # does not end the run
+
+    monkeypatch.setattr(live, "write_report", slow)
+    monkeypatch.setattr(live.time, "monotonic", lambda: now[0])
+    report = live.LiveReport(tmp_path)
+    for step in range(200):
+        now[0] += 1
+        report.update(f"step {step}")
+    assert len(written) == 4
+    assert 2 * len(written) / now[0] < 0.05
+
+
+@pytest.mark.parametrize(("fails", "states"), [(False, ["starting"]), (True, ["starting", None])])
+def test_a_run_that_is_stopped_is_not_under_way(tmp_path, monkeypatch, fails, states):
+    written = []
+    monkeypatch.setattr(live, "write_report", lambda folder, progress: written.append(progress))
+    with contextlib.suppress(KeyboardInterrupt), live.reported(tmp_path):
+        if fails:
+            raise KeyboardInterrupt
+    assert written == states
+
+
+def test_settings_read_as_on_the_command_line(tmp_path):
+    settings = {"activations": ["relu", "sigmoid"], "limit": None}
+    (tmp_path / "args.json").write_text(json.dumps(ARGS | {"settings": settings}))
+    assert "activations relu sigmoid limit -" in report(tmp_path).text
 
 
 def test_settings_alone_make_a_report(tmp_path):

@@ -24,7 +24,7 @@ def test_found_network(tmp_path):
     assert "2 · sigmoid" in [t.text for t in network.findall("text")]
     assert len(network.findall("path")) == 2 + 1 + 8  # two backbones, the fusion layers, two features for each
     assert len(accuracy.findall("polyline")) == 2
-    assert len(loss.findall("polyline")) == 1
+    assert len(loss.findall("polyline")) == 2
     assert len(confusion.findall("rect")) == 100
     assert len(classes.findall("rect")) == 10
     assert "Samples" in page.text
@@ -44,15 +44,17 @@ def test_test_results_of_a_found_network(tmp_path):
         "31 test samples are classified correctly only by the found network, 12 only by the baseline (audio only)."
         in page.text
     )
-    assert "p = 0.005; chance alone rarely gives" in page.text
+    assert "p = 0.005 in favor of the found network; chance alone rarely gives" in page.text
     assert "90.0 % macro F1 on test 87.5 % weighted F1 on test" in page.text
     audio, image = page.drawings[1:3]
     assert "disturbed audio: noise 0.5 75.0 %, noise 2 50.0 %, muted 25.0 %" in audio.get("aria-label")
     assert "disturbed image" in image.get("aria-label")
     widths = [float(bar.get("width")) for bar in audio.findall("rect")]
     assert widths == [3 * widths[2], 2 * widths[2], widths[2]]
-    update(tmp_path / "results.json", mcnemar=against | {"p": 0.4})
-    assert "p = 0.400; chance alone may give" in report(tmp_path).text
+    update(tmp_path / "results.json", mcnemar=against | {"p": 0.4, "only_found_right": 11})
+    assert "p = 0.400 in favor of the baseline; chance alone may give" in report(tmp_path).text
+    update(tmp_path / "results.json", mcnemar=against | {"p": 1.0, "only_found_right": 12})
+    assert "p = 1.000 and neither is ahead; chance" in report(tmp_path).text
 
 
 def test_multi_label_scores_are_called_weighted_f1(tmp_path):

@@ -115,6 +115,79 @@ def test_search_writes_journal_best_and_report(search):
     assert "<svg" in (search / "report.html").read_text()
 
 
+def test_a_finished_training_is_extended(data, home, run):
+    """By --resume RUN_DIR --epochs N, to the results of one that had them from the start."""
+    small = ("--limit_train", 64, "--limit_dev", 32, "--limit_test", 32, "--checkpointdir", "extended")
+    image, whole = (("train_image.py", *small, "--run_dir", f"runs/{name}") for name in ("extended", "at_once"))
+    run(*image, "--epochs", 1)
+    assert "resuming" in run("train_image.py", "--resume", "runs/extended", "--epochs", 3).stdout
+    run(*whole, "--epochs", 3)
+    extended, at_once = (read(home / f"runs/{name}/results.json") for name in ("extended", "at_once"))
+    assert extended["epochs"] == at_once["epochs"]
+    assert [line["epoch"] for line in extended["epochs"]] == [0, 1, 2]
+    assert all(line["dev_loss"] > 0 for line in extended["epochs"])
+    assert read(home / "runs/extended/args.json")["settings"]["epochs"] == 3
+    fewer = run("train_image.py", "--resume", "runs/extended", "--epochs", 2, code=2)
+    assert "holds a run with epochs 3, but this command has 2" in fewer.stderr
+    run("train_image.py", *small, "--schedule", "onecycle", "--epochs", 1, "--run_dir", "runs/cycle")
+    cycle = run("train_image.py", "--resume", "runs/cycle", "--epochs", 3, code=2)
+    assert "holds a run with epochs 1, but this command has 3" in cycle.stderr  # the rates would have been others
+
+
+def test_a_finished_script_prints_the_next_command(data, home, run):
+    small = ("--limit_train", 64, "--limit_dev", 32, "--limit_test", 32, "--epochs", 1)
+    flags = ("--datadir", data, "--checkpointdir", "chain", "--channels", 2)
+    carried = f"--datadir {data} --checkpointdir chain --channels 2"
+    image = run("train_image.py", *small, *flags)
+    assert image.stdout.splitlines()[-1] == f"next: python train_audio.py {carried}"
+    audio = run("train_audio.py", *small, *flags)
+    assert audio.stdout.splitlines()[-1] == f"next: python main_searchable_avmnist.py {carried}"
+    command = audio.stdout.splitlines()[-1].split()[2:]
+    few = ("--limit_train", 64, "--max_fusions", 1, "--search_iterations", 1, "--epochs", 1, "--run_dir", "runs/chain")
+    search = run(*command, *few)
+    found = search.stdout.splitlines()[-1]
+    assert found == f"next: python main_found_avmnist.py --conf runs/chain/best.json {carried}"
+    assert "; the best dev accuracy:" in search.stdout
+    last = run(*found.split()[2:], *small, "--no-baselines", "--inner_representation_size", 8)
+    assert re.search("^accuracy +dev +test +found leads by", last.stdout, re.MULTILINE)
+
+
+def test_devices_that_are_not_there(data, run):
+    gpus = torch.cuda.device_count()
+    assert f"--device cuda:{gpus} " in run("train_image.py", "--device", f"cuda:{gpus}", code=2).stderr
+    wrong = run("train_image.py", "--device", "cude", code=2).stderr
+    assert "argument --device: must be auto, cpu, cuda, cuda:N or mps, but got cude" in wrong
+    if not torch.backends.mps.is_available():
+        assert "--device mps needs a Mac" in run("train_image.py", "--device", "mps", code=2).stderr
+
+
+def test_no_empty_folders_are_left(data, tmp_path, script_runner):
+    flags = ("--datadir", data, "--checkpointdir", "some/checkpoints", "--limit_train", 64, "--epochs", 1)
+    (tmp_path / "file").touch()
+    refused = script_runner(tmp_path, "train_image.py", *flags, "--run_dir", "file/run", code=1)
+    assert "file" in refused.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_missing_package_is_named(home, run, monkeypatch):
+    """One that is imported where it is used."""
+    hidden = home / "hidden"
+    hidden.mkdir()
+    (hidden / "pooch.py").write_text("raise ModuleNotFoundError('No module named pooch', name='pooch')")
+    monkeypatch.setenv("PYTHONPATH", f"{hidden}{os.pathsep}{ROOT}")
+    command = [sys.executable, ROOT / "avmnist_gen.py", "--download", "--datadir", "downloaded"]
+    done = subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        f"error: the package pooch is missing: {sys.executable} -m pip install -r {ROOT / 'requirements.txt'}"
+    ]
+
+
+@pytest.mark.parametrize("name", ["utils.report", "utils.predict", "utils.study", "datasets.ntu_prepare"])
+def test_modules_call_themselves_as_they_are_called(run, name):
+    assert run(name, "--help").stdout.startswith(f"usage: python -m {name} ")
+
+
 def test_one_cycle_has_its_own_rate_and_epochs(data, home, run):
     flags = ("--limit_train", 64, "--limit_dev", 8, "--limit_test", 8, "--checkpointdir", "elsewhere", "--no-verbose")
     run("train_image.py", "--schedule", "onecycle", *flags, "--run_dir", "runs/onecycle")

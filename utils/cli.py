@@ -26,6 +26,9 @@ MEMORY_FLAGS = (
     "--num_outputs",
     "--limit_train",
 )
+CARRIED = ("--datadir", "--checkpointdir", "--num_outputs", "--channels", "--vid_dim")  # from one script to the next
+ROOT = Path(__file__).parents[1]
+REQUIREMENTS = ROOT / "requirements.txt"
 NO_MEMORY = re.compile(
     r"can't allocate memory|out of memory|not enough memory|alloc_failed|bad_alloc|size .*overflow", re.I
 )
@@ -78,6 +81,16 @@ def take_flag(flag: str, arguments: list[str]) -> tuple[str | None, list[str]]:
     return taken.value, others
 
 
+def show_next(verbose: bool, *words: object) -> None:
+    """Print the command that comes next, with the folders and sizes that this one was given."""
+    command = ["python", *map(str, words)]
+    for name in CARRIED:
+        value = take_flag(name, Parser.arguments)[0]
+        command += [] if value is None else [name, value]
+    if verbose:
+        print("next:", shlex.join(command))
+
+
 def make_parser(docstring: str) -> argparse.ArgumentParser:
     """Make a parser whose help is the script's docstring, and which shows every informative default."""
 
@@ -86,7 +99,9 @@ def make_parser(docstring: str) -> argparse.ArgumentParser:
             said = action.default is not None and not isinstance(action.default, bool) and action.default != ""
             return super()._get_help_string(action) if said else action.help
 
-    return Parser(description=docstring, formatter_class=Formatter)
+    module = getattr(sys.modules["__main__"], "__spec__", None)  # of `python -m`
+    name = f"python -m {module.name.removesuffix('.__main__')}" if module else None
+    return Parser(prog=name, description=docstring, formatter_class=Formatter)
 
 
 def _in_range(value: float, text: str, low: float, high: float, kind: str, above: bool = False) -> None:
@@ -142,6 +157,13 @@ def folder(text: str) -> Path:
     if path.is_file():
         raise argparse.ArgumentTypeError(f"{path} is not a folder; did you mean {path.parent}?")
     return path
+
+
+def device(text: str) -> str:
+    """An argparse type: the name of a device."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", text):
+        raise argparse.ArgumentTypeError(f"must be auto, cpu, cuda, cuda:N or mps, but got {text}")
+    return text
 
 
 def duration(text: str) -> float:
@@ -224,6 +246,8 @@ def _explain(error: BaseException) -> tuple[str, int]:
         return "", error.exit_code
     if isinstance(error, ProjectError):
         return f"error: {one_line(error)}\n", error.exit_code
+    if isinstance(error, ModuleNotFoundError) and not (ROOT / str(error.name).partition(".")[0]).exists():
+        return f"error: the package {error.name} is missing: {sys.executable} -m pip install -r {REQUIREMENTS}\n", 1
     if _is_memory(error):
         return f"error: {_out_of_memory(str(error))}\n", 1
     if isinstance(error, OSError):

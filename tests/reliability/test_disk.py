@@ -108,9 +108,9 @@ def test_read_only_disk(server, new_home, tally, disks, disk, tmp_path):
     command = [*IMAGE, "--no-verbose"]
     tally.script = "train_image"
     reference = server.reference(new_home(), command)
-    second = reference.numbers("rename", within="/state.next")[1]
     small = disk(new_home(), "64m")
-    assert disks.start(small, command, {"how": "after", "at": second}).wait() == -9
+    second_state = {"how": "after", "at": 1, "kinds": ["rename"], "within": "/state.next"}
+    assert disks.start(small, command, second_state).wait() == -9
     assert not disks.shell(f"mount -o remount,ro {small}")
     fails_once(disks, small, command, errno.EROFS, "rw")
     tally.injected["read-only disk"] += 1

@@ -72,6 +72,21 @@ def test_genuine_command(server, new_home, tally):
     assert differences(reference.home, home) == []
 
 
+def test_report_while_a_search_runs(server, new_home, tally):
+    """It is there from the start, under way, and shows the baselines beside the candidates of whole steps."""
+    tally.script = "search, cached"
+    home = new_home()
+    for at, words in enumerate(("starting.", "candidates, step 1 of 4.")):
+        fault = {"how": "after", "at": at, "kinds": ["rename"], "within": "report.html"}
+        assert server.start(home, SEARCH, fault).wait() == -9
+        tally.injected["kill at a file operation"] += 1
+        page = (home / "runs/r/report.html").read_text()
+        assert f"This run is under way: {words}" in page
+    assert "late fusion" in page
+    server.run(home, SEARCH)
+    assert "This run is under way" not in (home / "runs/r/report.html").read_text()
+
+
 DAMAGE = {
     "journal, last byte": (JOURNAL, lambda path: cut(path, 1)),
     "journal, half a line": (JOURNAL, lambda path: cut(path, 40)),
@@ -91,9 +106,10 @@ def test_damage_between(server, new_home, tally, damage, flags):
     command = [*SEARCH, *flags]
     reference = server.reference(new_home(), command)
     file, change = DAMAGE[damage]
-    written, saved = reference.numbers("write", within="journal"), reference.numbers("rename", within="/state.next")
     home = new_home()
-    fault = {"how": "after", "at": written[34] if file == JOURNAL else saved[1]}
+    written = {"at": 34, "kinds": ["write"], "within": "journal"}
+    saved = {"at": 1, "kinds": ["rename"], "within": "/state.next"}
+    fault = {"how": "after", **(written if file == JOURNAL else saved)}
     assert server.start(home, command, fault).wait() == -9
     tally.injected["kill at a file operation"] += 1
     change(home / file)

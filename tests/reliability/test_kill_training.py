@@ -71,6 +71,9 @@ DAMAGE = {
 }
 
 
+THIRD_STATE = {"how": "after", "at": 2, "kinds": ["rename"], "within": "/state.next"}  # killed once it is saved
+
+
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize("name", ["train_image", "found"])
 def test_damaged_state(server, new_home, tally, name, damage):
@@ -78,9 +81,8 @@ def test_damaged_state(server, new_home, tally, name, damage):
     tally.script = name
     command = TRAININGS[name]
     reference = server.reference(new_home(), command)
-    third = reference.numbers("rename", within="/state.next")[2]
     home = new_home()
-    assert server.start(home, command, {"how": "after", "at": third}).wait() == -9
+    assert server.start(home, command, THIRD_STATE).wait() == -9
     tally.injected["kill at a file operation"] += 1
     DAMAGE[damage](home / STATE)
     tally.injected["damage to a file"] += 1
@@ -110,9 +112,8 @@ def test_both_states_damaged(server, new_home, tally):
     """Nothing is left to go on with: an error that names the file, or a start anew that says so."""
     tally.script = "train_image"
     reference = server.reference(new_home(), IMAGE)
-    third = reference.numbers("rename", within="/state.next")[2]
     home = new_home()
-    assert server.start(home, IMAGE, {"how": "after", "at": third}).wait() == -9
+    assert server.start(home, IMAGE, THIRD_STATE).wait() == -9
     for path in (home / "runs/r").glob("state*.checkpoint"):
         flip(path, path.stat().st_size // 2)
     tally.injected["damage to a file"] += 2

@@ -7,7 +7,6 @@ import pytest
 
 from tests.reliability.commands import IMAGE, PREPARATIONS, RUNS, TRAININGS
 from tests.reliability.harness import differences
-from utils.report import write_report
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
@@ -31,8 +30,10 @@ def test_run_is_stopped_and_goes_on(server, homes, tally, name, number):
             break
         assert code == CODES[number], life.report()
         assert "--resume runs/r" in life.complaints[-1], life.report()
+        page = (home / "runs/r/report.html").read_text()
+        assert "This run is under way" not in page
         if name in TRAININGS:
-            assert "it is unfinished" in write_report(home / "runs/r").read_text()
+            assert "it is unfinished" in page
         tally.injected[number.name] += 1
         sent += 1
         assert sent < 20
@@ -47,8 +48,8 @@ def test_second_signal_ends_at_once(server, new_home, tally, number):
     tally.script = "train_image"
     reference = server.reference(new_home(), IMAGE)
     home = new_home()
-    middle = reference.numbers("write", within="state.next")[1]
-    life = server.start(home, IMAGE, {"how": "signal", "signal": int(signal.SIGSTOP), "at": middle})
+    fault = {"how": "signal", "signal": int(signal.SIGSTOP), "at": 1, "kinds": ["write"], "within": "state.next"}
+    life = server.start(home, IMAGE, fault)
     assert life.stopped()
     life.send(number)
     life.send(number)  # of the same kind: both are pending as one

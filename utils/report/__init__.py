@@ -17,8 +17,11 @@ TITLES = {"search": "Architecture search", "run": "Run"}
 DAMAGED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, UndefinedError)
 
 
-def write_report(run_dir: Path) -> Path:
+def write_report(run_dir: Path, progress: str | None = None) -> Path:
     """Build `run_dir`/report.html and return its path.
+
+    Args:
+        progress: how far the run is; the page shows it and reloads itself. None: the run is not under way.
 
     Raises:
         UsageError: the folder holds no files of a run, or damaged ones.
@@ -28,7 +31,7 @@ def write_report(run_dir: Path) -> Path:
         files = read_files(run_dir)
         title = f"{TITLES.get(files.kind, files.kind.capitalize())}: {run_dir.resolve().name}"
         content = {"files": files, "training": training_content(files), "search": search_content(files)}
-        write_text(path, render("run.html", title=title, **content))
+        write_text(path, render("run.html", title=title, progress=progress, **content))
     except DAMAGED as error:
         raise UsageError(f"{run_dir}: its files do not have the form that a run writes ({error!r})") from error
     return path

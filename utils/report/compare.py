@@ -13,7 +13,8 @@ from utils.reading import read_json
 from utils.report import plots
 from utils.report.contents import ARGS, FREE, UNIMODAL, RunFiles
 from utils.report.methods import found_result, methods_table
-from utils.report.plots import Figure
+from utils.report.page import typed
+from utils.report.plots import Figure, spaced
 from utils.results.over_seeds import SeedResult
 from utils.search.space import format_configuration, is_path
 
@@ -150,18 +151,10 @@ def differences(groups: Sequence[Group]) -> list[tuple[list[str], list[list[str]
     for script in scripts:
         own = [group for group in groups if group.script == script]
         names = sorted({name for group in own for name in group.settings})
-        rows = [[name, *(str(group.settings.get(name, "-")) for group in own)] for name in names]
+        rows = [[name, *(str(typed(group.settings.get(name))) for group in own)] for name in names]
         if rows := [row for row in rows if len(set(row[1:])) > 1]:
             tables.append(([f"setting of {script}", *(group.letter for group in own)], rows))
     return tables
-
-
-def spaced(places: Sequence[float], least: float) -> list[float]:
-    """Move the places up the drawing until they are at least `least` apart."""
-    moved, before = list(places), float("inf")
-    for i in sorted(range(len(places)), key=lambda i: -places[i]):
-        moved[i] = before = min(places[i], before - least)
-    return moved
 
 
 def curves(groups: Sequence[Group], x_label: str) -> Figure | None:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from utils.errors import UsageError
-from utils.reading import at_least_0, read_json
+from utils.reading import at_least_0, conform, read_json
 from utils.search.journal import SIZES, best_of, read_journal
 from utils.search.space import as_configuration
 
@@ -63,6 +63,7 @@ class RunFiles(NamedTuple):
     candidates: list[dict]
     failed: list[dict]  # candidates without an accuracy
     steps: list[dict]
+    baselines: dict[str, float]  # dev score of unimodal networks and late fusions by name, once it is known
 
     @property
     def kind(self) -> str:
@@ -123,4 +124,13 @@ def read_files(run_dir: Path) -> RunFiles:
     trained = [line for line in lines if line["kind"] == "candidate"]
     candidates = [line | {"accuracy": max(line["accuracies"])} for line in trained if "failed" not in line]
     failed = [line for line in trained if "failed" in line]
-    return RunFiles(args, best, results, header, candidates, failed, [x for x in lines if x["kind"] == "step"])
+    steps = [line for line in lines if line["kind"] == "step"]
+    baselines = {row["name"]: row["dev"] for row in best.get("baselines") or ()}
+    for line in lines:
+        if line["kind"] == "baselines":
+            try:
+                conform(line, {"dev": {...: float}})
+            except ValueError as error:
+                raise UsageError(f"{journal} is damaged: {error}") from None
+            baselines = baselines or line["dev"]
+    return RunFiles(args, best, results, header, candidates, failed, steps, baselines)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from utils.report import plots
 from utils.report.contents import FOUND, RunFiles
-from utils.report.page import points
+from utils.report.page import duration, points
 from utils.report.plots import Figure
 from utils.results.over_seeds import (
     Method,
@@ -45,7 +45,7 @@ class Methods(NamedTuple):
 def methods_table(title: str, score: str, results: Sequence[SeedResult]) -> Methods:
     """Make the table of a group of found runs."""
     methods = summarize(results)
-    rows = [(m.name, [_score(m.dev), _score(m.test), _lead(m), [_mean(m.seconds, 1, "s")]]) for m in methods]
+    rows = [(m.name, [_score(m.dev), _score(m.test), _lead(m), [_time(m.seconds)]]) for m in methods]
     return Methods(title, score, verdict(methods), rows, any(m.sampled for m in methods), leads(methods))
 
 
@@ -90,6 +90,12 @@ def _lead(method: Method) -> Cell:
         return ["-"]
     sampled = in_points(method.sampled)
     return [points(method.lead.mean), *filter(None, [in_points(method.lead), sampled and f"with samples {sampled}"])]
+
+
+def _time(value: Spread | None) -> str:
+    if value is None:
+        return "-"
+    return duration(value.mean) + ("" if value.deviation is None else f" ± {duration(value.deviation)}")
 
 
 def _mean(value: Spread | None, scale: float, unit: str) -> str:

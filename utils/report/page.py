@@ -23,13 +23,18 @@ def render(template: str, **content: object) -> str:
 def _templates() -> Environment:
     loader = FileSystemLoader(Path(__file__).with_name("templates"))
     page = Environment(autoescape=True, loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    page.filters |= {f.__name__: f for f in (known, percent, points, number, duration, spread)}
+    page.filters |= {f.__name__: f for f in (known, typed, percent, points, number, duration, durations, spread)}
     page.filters["configuration"] = format_configuration
     return page
 
 
 def known(value: object) -> object:
     return "-" if value is None else value
+
+
+def typed(value: object) -> object:
+    """Show a setting as on the command line."""
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else known(value)
 
 
 def percent(share: float | None) -> str:
@@ -51,6 +56,14 @@ def duration(seconds: float | None) -> str:
         return f"{seconds:.1f} s"
     hours, minutes = divmod(round(seconds) // 60, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {round(seconds) % 60:02d} s"
+
+
+def durations(values: Iterable[float | None]) -> str:
+    """Mean and standard deviation of the durations that are known."""
+    seconds = [value for value in values if value is not None]
+    if not seconds:
+        return "-"
+    return duration(mean(seconds)) + (f" ± {duration(stdev(seconds))}" if len(seconds) > 1 else "")
 
 
 def spread(values: Iterable[float | None], scale: float, unit: str) -> str:

@@ -91,6 +91,14 @@ def thinned(count: int) -> int:
     return -(-count // MOST_POINTS) or 1
 
 
+def spaced(places: Sequence[float], least: float) -> list[float]:
+    """Move the places up the drawing until they are at least `least` apart."""
+    moved, before = list(places), float("inf")
+    for i in sorted(range(len(places)), key=lambda i: -places[i]):
+        moved[i] = before = min(places[i], before - least)
+    return moved
+
+
 class Panel(NamedTuple):
     """A rectangle of a drawing and the ranges of data that it spans."""
 

@@ -1,14 +1,16 @@
 """Content of the report on a search; a part is None or empty where the run has nothing to show."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate, chain, groupby
+
+from markupsafe import Markup
 
 from models.fusion import ACTIVATION_NAMES, SKIP
 from utils.report import plots
 from utils.report.architecture import activation_name, to_svg
 from utils.report.contents import RunFiles
 from utils.report.page import duration, percent
-from utils.report.plots import Bar, Figure
+from utils.report.plots import Bar, Figure, spaced
 from utils.search.journal import best_of
 from utils.search.space import Space, format_configuration
 
@@ -80,7 +82,8 @@ def search_over_time(files: RunFiles) -> Figure:
     for step, group in groupby(enumerate(candidates, 1), lambda item: item[1]["step"]):
         places = [place for place, _ in group]
         spans.append((step, places[0] - 0.5, places[-1] + 0.5))
-    low, high = plots.bounds(scores)
+    beside = compared(files)
+    low, high = plots.bounds([*scores, *beside.values()])
     panel = plots.Panel(44, 24, WIDE, HIGH, (0.5, len(candidates) + 0.5), (low, high + 0.1 * (high - low)))
     parts = [panel.band(first, last, step, i % 2 == 0) for i, (step, first, last) in enumerate(spans)]
     parts.append(panel.axes("candidates, in the order trained", f"dev {files.score} (%)"))
@@ -90,6 +93,7 @@ def search_over_time(files: RunFiles) -> Figure:
         note = f"{format_configuration(candidate['configuration'])} {score:.2f} %, step {candidate['step']}"
         if i % every == 0 or score == best:
             parts.append(panel.mark(i, score, kind(candidate), note))
+    parts += baseline_lines(panel, beside)
     temperatures = {step["step"]: step["temperature"] for step in files.steps if step.get("temperature") is not None}
     warm = [(x, temperatures[step]) for step, *ends in spans if step in temperatures for x in ends]
     if warm:
@@ -97,7 +101,26 @@ def search_over_time(files: RunFiles) -> Figure:
         parts += [strip.axes("", "temperature", y_ticks=2), strip.line(warm, "ink")]
     title = f"Search over time: {len(candidates)} candidates, best dev {files.score} {max(scores):.2f} %"
     caption = "Marks: trained candidates. Line: the best so far. Stripes: steps, numbered."
+    if beside:
+        caption += " Dashed: baselines on dev."
+        title += "; " + ", ".join(f"{name} {score:.2f} %" for name, score in beside.items())
     return Figure(plots.drawing(460, 404 if warm else 290, title, *parts), caption, layer_keys(candidates))
+
+
+def compared(files: RunFiles) -> dict[str, float]:
+    """Dev score (%) of each unimodal network and of the better late fusion, as far as they are known."""
+    late = {name: dev for name, dev in files.baselines.items() if name.startswith("late fusion")}
+    alone = {name: dev for name, dev in files.baselines.items() if name not in late}
+    return {name: 100 * dev for name, dev in (alone | ({"late fusion": max(late.values())} if late else {})).items()}
+
+
+def baseline_lines(panel: plots.Panel, scores: dict[str, float]) -> Iterator[Markup]:
+    """A dashed line for each baseline, with its name above its right end."""
+    right = panel.left + panel.width
+    places = [panel.at(0, score)[1] for score in scores.values()]
+    for name, y, words in zip(scores, places, spaced(places, 13), strict=True):
+        yield plots.tag("line", x1=panel.left, x2=right, y1=y, y2=y, class_="line dash")
+        yield plots.text(right - 2, words - 4, name, "end", class_="faint clear")
 
 
 def predictions(files: RunFiles) -> Figure | None:

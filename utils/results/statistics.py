@@ -69,6 +69,9 @@ def significance(test: Mapping[str, Any]) -> str:
     """Describe McNemar's test, as results.json records it, in words."""
     p = "p < 0.001" if test["p"] < 0.001 else f"p = {test['p']:.3f}"
     verdict = "rarely gives" if test["p"] < 0.05 else "may give"
+    ahead = test["only_found_right"] - test["only_baseline_right"]
+    favored = "the found network" if ahead > 0 else "the baseline"
+    p += f" in favor of {favored}" if ahead else " and neither is ahead"
     return (
         f"{test['only_found_right']} test samples are classified correctly only by the found network, "
         f"{test['only_baseline_right']} only by the baseline ({test['against']}). McNemar's exact test: {p}; "

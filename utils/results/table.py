@@ -120,9 +120,19 @@ def f1_scores(predicted: Tensor, labels: Tensor) -> dict[str, float]:
     return found
 
 
-def format_table(rows: Sequence[Row]) -> str:
-    """The results as aligned text."""
-    header = ["", "dev", "test", "found leads by (95 %)", "p", "parameters", "configuration", "candidates", "seconds"]
+def format_table(rows: Sequence[Row], score: str = "accuracy") -> str:
+    """The results as aligned text; `score` names that on dev and test."""
+    header = [
+        score,
+        "dev",
+        "test",
+        "found leads by (95 %)",
+        "p",
+        "parameters",
+        "configuration",
+        "candidates",
+        "seconds",
+    ]
     cells = [header, *map(_cells, rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     left = {0, header.index("configuration")}

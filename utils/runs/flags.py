@@ -26,7 +26,10 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("run")
     group.add_argument("--seed", type=cli.SEED, default=0, help="seed of all randomness")
     group.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto uses CUDA if it is available"
+        "--device",
+        type=cli.device,
+        default="auto",
+        help="auto (CUDA if it is available), cpu, cuda, the number of a GPU as in cuda:1, or mps",
     )
     group.add_argument(
         "--run_dir",
@@ -51,6 +54,8 @@ def run_settings(args: argparse.Namespace) -> RunSettings:
     if args.use_dataparallel and distributed.world() > 1:
         raise UsageError("--use_dataparallel is for one process; under torchrun, every process has a GPU of its own")
     device = resolve_device(args.device)
+    if args.use_dataparallel and device.index is not None:
+        raise UsageError(f"--use_dataparallel takes all GPUs, but --device {args.device} names one; leave one out")
     compute = Compute(device, use_bfloat16(args.amp, device), args.use_dataparallel)
     flags = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
     return RunSettings(

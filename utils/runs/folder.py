@@ -24,6 +24,7 @@ from utils.files import locked, sweep, write_json
 from utils.reading import parse_json, read_json
 from utils.report.board import check_board
 from utils.report.contents import ARGS, EXTENDED, FREE
+from utils.report.live import reported
 from utils.training.checkpoints import names_file
 from utils.training.devices import Compute
 
@@ -48,48 +49,66 @@ class RunSettings:
 
 
 @contextlib.contextmanager
-def open_run(run: RunSettings, inputs: Mapping[str, object]) -> Iterator[Path]:
+def open_run(run: RunSettings, inputs: Mapping[str, object], extensible: bool = False) -> Iterator[Path]:
     """Open and lock the run folder, and write `args.json`: command, settings, inputs and versions.
 
     A folder that holds a run with the same settings is resumed. Within the context, signals take effect at safe points.
 
     Args:
         inputs: fingerprints of the data and files that the run reads (JSON-serializable), by name.
+        extensible: the run may be resumed with more epochs.
 
     Raises:
         UsageError: `--resume` names no run, or the folder holds a run of other settings or inputs.
         LockedError: another process is working in it.
     """
-    folder = distributed.from_first(lambda: _folder(run))
-    distributed.check_same(dict(itertools.chain(*(part.items() for part in _facts(run.flags, inputs).values()))))
     if run.tensorboard:
-        check_board([str(folder), *run.flags.values()])
-    for path in (folder, run.checkpointdir):  # fail now rather than after hours of training
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
+        check_board([str(run.run_dir or run.resume), *run.flags.values()])
     if run.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS
         torch.use_deterministic_algorithms(True, warn_only=True)
-    if distributed.rank():
+    with contextlib.ExitStack() as stack:
+        if not distributed.rank():
+            stack.enter_context(_writable(run.checkpointdir))
+        folder = distributed.from_first(lambda: _folder(run))
+        distributed.check_same(dict(itertools.chain(*(part.items() for part in _facts(run.flags, inputs).values()))))
+        if not distributed.rank():
+            stack.enter_context(_writable(folder))
+            stack.enter_context(locked(folder))
+            sweep(run.checkpointdir)
+            if _describe(folder, run.flags, inputs, extensible) and run.verbose:
+                print(f"resuming the run in {folder}")
+            stack.enter_context(_advise_to_resume(folder))
+            stack.enter_context(reported(folder))
         _check_shared(folder)
         with interrupts.gently():
-            yield folder
-        return
-    with locked(folder):
-        sweep(run.checkpointdir)
-        if _describe(folder, run.flags, inputs) and run.verbose:
-            print(f"resuming the run in {folder}")
-        _check_shared(folder)
-        with _advise_to_resume(folder), interrupts.gently():
             yield folder
 
 
 @contextlib.contextmanager
 def open_training(run: RunSettings, inputs: Mapping[str, object]) -> Iterator[Path]:
-    """Open the run folder of one network's training; errors name the checkpoint of its best epoch so far."""
-    with open_run(run, inputs) as folder, names_file(folder / "best.checkpoint"):
+    """Open the run folder of one network's training; errors name the checkpoint of its best epoch so far.
+
+    The training may be extended if its learning rates do not depend on the number of epochs.
+    """
+    extensible = run.flags.get("schedule") in ("constant", "cosine")
+    with open_run(run, inputs, extensible) as folder, names_file(folder / "best.checkpoint"):
         yield folder
+
+
+@contextlib.contextmanager
+def _writable(folder: Path) -> Iterator[None]:
+    """Create a folder and write to it, to fail now rather than after hours; what stays empty is removed at the end."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        yield
+    finally:
+        for path in missing:
+            with contextlib.suppress(OSError):
+                path.rmdir()
 
 
 def _folder(run: RunSettings) -> Path:
@@ -136,7 +155,7 @@ def _facts(flags: Mapping[str, object], inputs: Mapping[str, object]) -> dict[st
     return parse_json(json.dumps({"settings": flags, "inputs": inputs, "versions": versions}))
 
 
-def _describe(run_dir: Path, flags: Mapping[str, object], inputs: Mapping[str, object]) -> bool:
+def _describe(run_dir: Path, flags: Mapping[str, object], inputs: Mapping[str, object], extensible: bool) -> bool:
     """Write args.json, or compare with the existing one; return True if there was one."""
     path, script = run_dir / "args.json", Path(sys.argv[0]).name
     about = {"script": script, "command": _command(script), **_facts(flags, inputs)}
@@ -148,9 +167,9 @@ def _describe(run_dir: Path, flags: Mapping[str, object], inputs: Mapping[str, o
         write_json(path, about)
         return False
     before = read_json(path, ARGS)
-    _check_same(path, before, about)
+    _check_same(path, before, about, extensible)
     settings = about["settings"]
-    if any(before["settings"].get(name) != settings[name] for name in EXTENDED & settings.keys()):
+    if any(before["settings"].get(name) != settings[name] for name in (EXTENDED | {"epochs"}) & settings.keys()):
         write_json(path, {**before, "command": about["command"], "settings": settings})
     for name, version in before["versions"].items():
         if versions.get(name) != version:
@@ -158,7 +177,7 @@ def _describe(run_dir: Path, flags: Mapping[str, object], inputs: Mapping[str, o
     return True
 
 
-def _check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def _check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any], extensible: bool) -> None:
     """Raise UsageError if a run with this args.json cannot be resumed by a command with that one."""
     run_dir = path.parent
     if before.get("script") != now["script"]:
@@ -168,6 +187,8 @@ def _check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -
     if not isinstance(before.get("settings"), dict) or not isinstance(before.get("versions"), dict):
         raise UsageError(f"{path} is damaged: it lacks settings or versions; name another --run_dir")
     for name, value in before["settings"].items():
+        if name == "epochs" and extensible and isinstance(value, int) and now["settings"]["epochs"] > value:
+            continue
         if name not in FREE | EXTENDED and now["settings"].get(name, value) != value:
             raise UsageError(
                 f"{run_dir} holds a run with {name} {value}, but this command has {now['settings'][name]}; "

@@ -17,6 +17,7 @@ from utils.files import sweep, whole_file, write_json
 from utils.report import write_report
 from utils.report.board import write_training
 from utils.report.contents import FOUND
+from utils.report.live import LiveReport
 from utils.results.baselines import baseline_scores, ensemble_scores
 from utils.results.predictions import write_predictions
 from utils.results.robustness import evaluate_missing, format_missing
@@ -25,7 +26,7 @@ from utils.results.statistics import significance
 from utils.results.table import Row, check_memory, checkpoint_name, compare, confusion, f1_scores, format_table
 from utils.runs.folder import RunSettings
 from utils.runs.found_inputs import recorded_seconds
-from utils.runs.fusion_training import train_network
+from utils.runs.fusion_training import phases, train_network
 from utils.search.space import Configuration, Space, format_configuration, random_configuration
 from utils.seeds import derive_seed
 from utils.training.batches import Split
@@ -59,6 +60,7 @@ class FoundRun:
             facts: further entries of the results, such as {"stand_in": False}.
         """
         self.run, self.folder, self.network, self.modalities = run, folder, network, modalities
+        self.live = LiveReport(folder)
         check_memory(network, splits, run.device)
         self.splits = {name: split.to(run.device) for name, split in splits.items()}
         widths = network.feature_layout.widths
@@ -181,9 +183,12 @@ class FoundRun:
         if network is self.network:
             self.lines = record.lines
         name = format_configuration(row.configuration) if row.configuration else row.name
-        for _ in train_network(self.run, name, network, self.splits, training, record):
+        total = sum(epochs for *_, epochs in phases(network, training.epochs))
+        for line in train_network(self.run, name, network, self.splits, training, record):
             if network is self.network:
                 self._write([])
+            if not distributed.rank():
+                self.live.update(f"{name}, epoch {line['epoch'] + 1} of {total}")
         row.seconds, row.parameters = record.seconds, parameters(network)
         return record
 
@@ -228,7 +233,7 @@ class FoundRun:
         parts = {name: (scores, labels[name]) for name, scores in self.scores.items()}
         names = results.get("class_names") or ()
         write_predictions(self.folder / "predictions.csv", parts, self.network.settings, names)
-        print(format_table(rows))
+        print(format_table(rows, results.get("score", "accuracy")))
         if "verdict" in results:
             print(results["verdict"])
         if "mcnemar" in results:

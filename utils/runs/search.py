@@ -18,7 +18,9 @@ from utils.files import write_json
 from utils.progress import Progress
 from utils.report import write_report
 from utils.report.board import write_search
-from utils.results.baselines import advice, difference, read_correct, search_baselines
+from utils.report.live import LiveReport
+from utils.report.page import duration
+from utils.results.baselines import advice, baseline_scores, difference, read_correct, search_baselines
 from utils.runs.folder import RunSettings, open_run
 from utils.search.evaluate import Budget, BudgetSpent, JournaledEvaluator
 from utils.search.improved import GaussianProcess, improved_search
@@ -27,6 +29,7 @@ from utils.search.loop import Evaluator, SearchError, SearchSettings, Step, rand
 from utils.search.space import Space, format_configuration
 from utils.search.surrogate import AccuracyPredictor
 from utils.training.batches import Split
+from utils.training.metrics import accuracy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +45,7 @@ class SearchRun:
     journal: Journal
     method: str  # sequential, improved or random
     features: Sequence[str]  # names of all features, if known
+    live: LiveReport
 
     def feature_bank(self, network: FusionNetwork, splits: Mapping[str, Split], passes: int = 1) -> FeatureBank:
         """Open the feature bank in checkpointdir, extract what is missing, and journal the duration of the extraction.
@@ -72,6 +76,7 @@ class SearchRun:
         if self.method != "sequential":
             total = min(total, space.configurations(settings.max_fusions))
             steps_in_all = -(-total // settings.num_samples)
+        self._journal_baselines(evaluator)
         name = "candidates at random" if self.method == "random" else "candidates"
         with Progress(total=total, desc=name, verbose=self.run.verbose) as bar:
             evaluate = JournaledEvaluator(evaluator, journal, bar, budget)
@@ -83,15 +88,25 @@ class SearchRun:
                     journal.append("step", step.record())
                     if self.run.tensorboard:
                         write_search(self.folder)
+                    self.live.update(f"{name}, step {step.index + 1} of {steps_in_all}")
                     if step.index == 0 and self.run.verbose:
                         steps_like_it = steps_in_all if evaluator.together > 1 else total / len(step.candidates)
-                        about = f"{step.seconds:.1f} s, so all may take about {steps_like_it * step.seconds:.0f} s"
-                        bar.write(f"the first step took {about}")
+                        about = duration(steps_like_it * step.seconds)
+                        bar.write(f"the first step took {duration(step.seconds)}, so all may take about {about}")
             except BudgetSpent:
                 if not any(journal.of_kind("candidate")):
                     raise SearchError("the budget ran out before a candidate was trained; give a larger one") from None
                 return False
         return True
+
+    def _journal_baselines(self, evaluator: PopulationEvaluator) -> None:
+        """Journal the dev accuracy of each unimodal network and late fusion once, for the report's curve."""
+        if any(self.journal.of_kind("baselines")):
+            return
+        if logits := evaluator.dev_logits():
+            labels = evaluator.splits["dev"].labels
+            scores = baseline_scores(self.modalities, logits, labels.ndim == 2, evaluator.head.threshold)
+            self.journal.append("baselines", {"dev": {name: float(accuracy(x, labels)) for name, x in scores.items()}})
 
     def _steps(self, evaluate: Evaluator) -> Iterator[Step]:
         """Steps of the search by its method."""
@@ -176,7 +191,8 @@ def open_search(
         if distributed.rank():  # process 0 keeps the journal; that of any other is thrown away
             home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         journal = stack.enter_context(Journal(home / "journal.jsonl", header))
-        yield SearchRun(run, settings, space, modalities, inputs, folder, journal, method, features)
+        live = LiveReport(folder)
+        yield SearchRun(run, settings, space, modalities, inputs, folder, journal, method, features, live)
         distributed.from_first(lambda: None)  # there is no more to train
 
 
@@ -211,7 +227,8 @@ def summary(journal: Journal) -> dict[str, Any]:
 
 def _print_best(best: Mapping[str, Any], folder: Path, report: Path) -> None:
     ended = "" if best["whole"] else ", where the budget ran out"
-    print(f"{best['candidates_trained']} candidates trained in {best['seconds']:.1f} s{ended}; the best on dev:")
+    score, took = best.get("score", "accuracy"), duration(best["seconds"])
+    print(f"{best['candidates_trained']} candidates trained in {took}{ended}; the best dev {score}:")
     for rank, entry in enumerate(best["configurations"], start=1):
         print(f"  {rank}. {entry['accuracy']:.4f}  {format_configuration(entry['configuration'])}")
     others = [(line["dev"], line["name"]) for line in best["baselines"]]

@@ -13,6 +13,7 @@ from utils.files import write_json
 from utils.progress import Progress
 from utils.report import write_report
 from utils.report.board import write_training
+from utils.report.live import LiveReport
 from utils.runs.folder import RunSettings
 from utils.training.batches import Split
 from utils.training.checkpoints import save_state
@@ -70,6 +71,7 @@ def train_unimodal(
     trained = replicated(network, network)
     train_pass = ModelTraining(trained, optimizer, network.train, run.compute.bfloat16, run.verbose)
     epochs = train_and_evaluate(network, splits, plan, train_pass, (), plan.epochs, done=done, spread=True)
+    live = LiveReport(folder)
     progress = Progress(epochs, desc="epochs", total=plan.epochs, initial=done, verbose=run.verbose)
     for epoch, result in enumerate(progress, done):
         line = {"epoch": epoch, **result.figures()}
@@ -84,6 +86,7 @@ def train_unimodal(
             write_json(folder / "results.json", results | _figures(record))
             if run.tensorboard:
                 write_training(folder)
+            live.update(f"epoch {epoch + 1} of {plan.epochs}")
         distributed.check_interrupts()
     record.load_best()
     return results | _figures(record)

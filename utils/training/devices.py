@@ -32,19 +32,26 @@ class Compute:
 
 
 def resolve_device(name: str) -> torch.device:
-    """Return the device that `auto`, `cpu` or `cuda` names; `auto` prefers CUDA.
+    """Return the device that a name such as `cuda:1` stands for; `auto` prefers CUDA.
 
     Raises:
-        UsageError: `cuda` is requested, but this machine or this build of torch has none.
+        UsageError: this machine or this build of torch does not have the device.
     """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda needs a CUDA device, but torch sees none; use --device cpu or auto")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and distributed.world() > 1:  # each process of the run has a GPU of its own
-        torch.cuda.set_device(distributed.local_rank())
-        return torch.device("cuda", distributed.local_rank())
-    return torch.device(name)
+        name = f"cuda:{distributed.local_rank()}"
+    device, gpus = torch.device(name), torch.cuda.device_count()
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise UsageError(f"--device {name} needs a CUDA device, but torch sees none; use --device cpu or auto")
+        if (device.index or 0) >= gpus:
+            raise UsageError(f"--device {name} must be below cuda:{gpus}, because torch sees {gpus} CUDA devices")
+        if device.index is not None:
+            torch.cuda.set_device(device)  # for whatever names no device, such as the capture of a graph
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("--device mps needs a Mac and a torch that supports it; use --device cpu or auto")
+    return device
 
 
 def use_bfloat16(choice: str, device: torch.device) -> bool:
@@ -75,7 +82,8 @@ def available_memory(device: torch.device) -> int:
     """Bytes of memory that are free on a device; for the CPU, also within the limit of a container."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    found = re.search(r"MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text())
+    about = Path("/proc/meminfo")
+    found = re.search(r"MemAvailable:\s*(\d+) kB", about.read_text() if about.exists() else "")
     limit = Path("/sys/fs/cgroup/memory.max")
     limited = limit.read_text().strip() if limit.exists() else "max"
     amounts = [1024 * int(found[1])] if found else []

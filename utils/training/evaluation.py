@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from models.fusion import FusionNetwork, HeadSettings
 from utils.training.batches import Split
-from utils.training.metrics import correct, scores, weighted_f1
+from utils.training.metrics import correct, losses, scores, weighted_f1
 from utils.training.parallel import evaluated, joined
 
 
@@ -37,28 +37,40 @@ def predict(model: nn.Module, split: Split, spread: bool = False) -> Tensor:
 
 
 @torch.no_grad()
-def judge(model: nn.Module, split: Split, batch_size: int | None = None, spread: bool = False) -> tuple[Tensor, Tensor]:
-    """Return `accuracy` (...) and `correct` (..., N) on a split.
+def judge(
+    model: nn.Module,
+    split: Split,
+    batch_size: int | None = None,
+    class_weights: Tensor | None = None,
+    spread: bool = False,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return `accuracy` (...), `correct` (..., N) and, of a single model, the loss () on a split.
 
     Computed batch by batch, since the scores of a population may be large.
 
     Args:
+        class_weights: of the loss, (C,).
         spread: over the processes of the run, all of which must call this.
     """
-    right, chosen, finite = list[Tensor](), list[Tensor](), list[Tensor]()
+    right, chosen, finite, loss = list[Tensor](), list[Tensor](), list[Tensor](), list[Tensor]()
     batches = split.batches(batch_size or split.evaluation_batch)
     with eval_mode(model):
         for inputs, labels in evaluated(batches) if spread else batches:
-            predicted = scores(model(*inputs), threshold_of(model))
+            outputs = model(*inputs)
+            predicted = scores(outputs, threshold_of(model))
+            if predicted.ndim == 2:  # a search, with its populations, does without
+                loss.append(losses(outputs, labels, class_weights) * (len(labels) / len(split)))
             finite.append(predicted.isfinite().flatten(-2).all(-1))
             right.append(correct(predicted, labels))
             if labels.ndim == 2:
                 chosen.append(predicted > 0)
     if spread:
-        right, chosen, finite = (joined(parts, split.labels.device) for parts in (right, chosen, finite))
+        device = split.labels.device
+        right, chosen, finite, loss = (joined(parts, device) for parts in (right, chosen, finite, loss))
     whole = torch.cat(right, dim=-1)
     reached = weighted_f1(torch.cat(chosen, dim=-2), split.labels > 0) if chosen else whole.float().mean(-1)
-    return reached.where(torch.stack(finite).all(0), torch.nan), whole
+    reached = reached.where(torch.stack(finite).all(0), torch.nan)
+    return reached, whole, torch.stack(loss).sum() if loss else None
 
 
 @contextlib.contextmanager

@@ -46,13 +46,15 @@ class EpochResult:
     loss: Tensor | None = None
     accuracy: Tensor | None = None
     dev_accuracy: Tensor | None = None
+    dev_loss: Tensor | None = None  # of a single model
     dev_correct: Tensor | None = None  # of each sample, (N,) or (K, N); see `metrics.correct`
     rate: float | None = None  # learning rate of the last batch
 
     def figures(self) -> dict[str, float]:
-        """Loss and accuracies of a single model as numbers."""
-        parts = {"train_loss": self.loss, "train_accuracy": self.accuracy, "dev_accuracy": self.dev_accuracy}
-        return {name: float(value) for name, value in parts.items() if value is not None}
+        """Losses and accuracies of a single model as numbers."""
+        parts = {"train_loss": self.loss, "train_accuracy": self.accuracy}
+        parts |= {"dev_loss": self.dev_loss, "dev_accuracy": self.dev_accuracy}
+        return {name: float(value) for name, value in parts.items() if value is not None and value.isfinite()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,6 +207,7 @@ def train_and_evaluate(
     dev_batch: int | None = None,
     first_pass: int = 0,
     done: int = 0,
+    class_weights: Tensor | None = None,
     spread: bool = False,
 ) -> Iterator[EpochResult]:
     """Train, evaluating on the dev split after every epoch; yield each epoch's result.
@@ -214,6 +217,7 @@ def train_and_evaluate(
         place: place in the run, such as (step,); batches and dropout derive from it, the seed and the epoch.
         first_pass: number of the first epoch's pass over the training split.
         done: epochs trained by an earlier process, whose model and optimizer have been restored.
+        class_weights: of the loss on dev, (C,).
         spread: all processes of the run train this one model.
     """
     rates: Iterator[float] | None = None
@@ -225,9 +229,9 @@ def train_and_evaluate(
             result = train_pass(batches, rates, derive_seed(schedule.seed, "dropout", *place, epoch))
             if spread:
                 share_statistics(model)
-            reached, right = judge(model, splits["dev"], dev_batch, spread)
+            reached, right, loss = judge(model, splits["dev"], dev_batch, class_weights, spread)
             if reached.ndim == 0 and reached.isnan():
                 raise Diverged("dev output", len(batches) - 1, result.rate)
         except Diverged as error:
             raise Diverged(error.what, error.batch, error.rate, first_pass + epoch) from None
-        yield dataclasses.replace(result, dev_accuracy=reached, dev_correct=right)
+        yield dataclasses.replace(result, dev_accuracy=reached, dev_correct=right, dev_loss=loss)
