@@ -104,9 +104,9 @@ optimizer = torch.optim.SGD(network.parameters(), 0.1)
 training = ModelTraining(replicated(network, network), optimizer, network.train)
 result = training(split.batches(5, (0,)), iter([0.1] * 9), seed=0)
 share_statistics(network)
-accuracy, right = judge(network, split, 4, spread=True)
+accuracy, right, dev_loss = judge(network, split, 4, spread=True)
 if not distributed.rank():
-    torch.save((network.state_dict(), result.loss, result.accuracy, accuracy, right), "end.pt")
+    torch.save((network.state_dict(), result.loss, result.accuracy, accuracy, right, dev_loss), "end.pt")
 distributed.leave()
 """
 
@@ -120,7 +120,7 @@ def test_training_equals_replicas_in_one_process(tmp_path):
     torch.save(network.state_dict(), tmp_path / "start.pt")
     (tmp_path / "train.py").write_text(EMULATED)
     torchrun(tmp_path, 3, tmp_path / "train.py", ROOT)
-    state, loss, accuracy, judged, right = torch.load(tmp_path / "end.pt")
+    state, loss, accuracy, judged, right, dev_loss = torch.load(tmp_path / "end.pt")
 
     optimizer = torch.optim.SGD(network.parameters(), 0.1)
     split = ArraySplit((inputs,), labels)
@@ -144,7 +144,9 @@ def test_training_equals_replicas_in_one_process(tmp_path):
     assert accuracy == pytest.approx(correct / 11)
     for name, value in network.state_dict().items():
         torch.testing.assert_close(state[name], value, rtol=1e-5, atol=1e-5)
-    expected = network.eval()(inputs).argmax(1) == labels
+    outputs = network.eval()(inputs)
+    assert dev_loss == pytest.approx(float(F.cross_entropy(outputs.detach(), labels)), rel=1e-5)
+    expected = outputs.argmax(1) == labels
     assert right.tolist() == expected.tolist()
     assert judged == pytest.approx(float(expected.float().mean()))
 

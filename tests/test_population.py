@@ -366,7 +366,7 @@ def test_candidates_are_judged_at_the_threshold(kind):
     rows, labels = torch.randn(60, LAYOUT.total), (torch.rand(60, 10) < 0.4).float()
     model = FeatureNetwork(CONFIGURATIONS[3], LAYOUT, settings) if kind == "alone" else kind(heads, LAYOUT)
     probabilities = model.eval()(rows).detach().sigmoid()
-    reached, right = judge(model, ArraySplit((rows,), labels))
+    reached, right, _ = judge(model, ArraySplit((rows,), labels))
     torch.testing.assert_close(reached, weighted_f1(probabilities > 0.3, labels > 0))
     torch.testing.assert_close(right, ((probabilities > 0.3) == (labels > 0)).float().mean(-1))
     assert not reached.equal(weighted_f1(probabilities > 0.5, labels > 0))

@@ -89,8 +89,10 @@ def read_skeletons(path: Path) -> dict[str, np.ndarray]:
             content = _Unpickler(file).load()
     except DataError as error:
         raise DataError(f"{path} {error}") from None
-    except (OSError, MemoryError):
+    except OSError:
         raise
+    except MemoryError:  # also if a damaged size asks for it
+        raise DataError(f"{path} is damaged, or does not fit into memory") from None
     except Exception as error:  # a damaged pickle raises almost anything
         raise DataError(
             f"{path} is not a complete pickle: {' '.join(str(error).split())[:200] or type(error).__name__}"

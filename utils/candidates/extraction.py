@@ -1,10 +1,11 @@
 """Extract a table of the feature bank: run the unimodal networks over a split, or resume where that stopped."""
 
+import contextlib
 import io
 import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -52,7 +53,7 @@ def extract_table(
     partial, pieces, count = path.with_suffix(".partial"), path.with_suffix(".pieces"), -(-len(split) // batch)
     done = distributed.from_first(lambda: _finished_batches(partial, (len(split), width), batch))
 
-    def compute(numbers: Sequence[int], done: int = 0) -> Iterator[bytes]:
+    def compute(numbers: Sequence[int], done: int = 0) -> Generator[bytes]:
         parts = [slice(n * batch, (n + 1) * batch) for n in numbers]
         desc, total = f"features of {path.stem}", done + len(parts)
         progress = Progress(split.read(parts), desc=desc, total=total, initial=done, verbose=verbose)
@@ -66,7 +67,7 @@ def extract_table(
         table = _read_pieces(pieces, done, count, 4 * width * batch)
     if distributed.rank():
         return
-    with open(partial, "ab") as file:
+    with contextlib.closing(table), open(partial, "ab") as file:
         synced = file.tell()
         for rows in table:
             file.write(rows)
@@ -100,20 +101,20 @@ def _piece(folder: Path, number: int) -> Path:
     return folder / f"{number * PIECE}-{(number + 1) * PIECE}"
 
 
-def _write_pieces(folder: Path, done: int, count: int, compute: Callable[[Sequence[int]], Iterator[bytes]]) -> None:
+def _write_pieces(folder: Path, done: int, count: int, compute: Callable[[Sequence[int]], Generator[bytes]]) -> None:
     """Compute this process's share of the pieces that are missing after the first `done` of `count` batches."""
     own = range(done // PIECE + distributed.rank(), -(-count // PIECE), distributed.world())
     missing = [n for n in own if not _piece(folder, n).exists()]
     batches = {n: range(n * PIECE, min((n + 1) * PIECE, count)) for n in missing}
-    rows = compute([n for piece in batches.values() for n in piece])
-    for number, piece in batches.items():
-        with whole_file(_piece(folder, number)) as file:
-            for _ in piece:
-                file.write(next(rows))
-                interrupts.check()
+    with contextlib.closing(compute([n for piece in batches.values() for n in piece])) as rows:
+        for number, piece in batches.items():
+            with whole_file(_piece(folder, number)) as file:
+                for _ in piece:
+                    file.write(next(rows))
+                    interrupts.check()
 
 
-def _read_pieces(folder: Path, done: int, count: int, size: int) -> Iterator[bytes]:
+def _read_pieces(folder: Path, done: int, count: int, size: int) -> Generator[bytes]:
     """Read the rows after the first `done` of `count` batches of `size` bytes, piece by piece."""
     for number in range(done // PIECE, -(-count // PIECE)):
         yield _piece(folder, number).read_bytes()[max(0, done - number * PIECE) * size :]

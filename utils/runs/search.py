@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import itertools
+import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -106,7 +107,9 @@ class SearchRun:
         if logits := evaluator.dev_logits():
             labels = evaluator.splits["dev"].labels
             scores = baseline_scores(self.modalities, logits, labels.ndim == 2, evaluator.head.threshold)
-            self.journal.append("baselines", {"dev": {name: float(accuracy(x, labels)) for name, x in scores.items()}})
+            reached = {name: float(accuracy(one, labels)) for name, one in scores.items()}
+            known = {name: dev for name, dev in reached.items() if math.isfinite(dev)}
+            self.journal.append("baselines", {"dev": known})
 
     def _steps(self, evaluate: Evaluator) -> Iterator[Step]:
         """Steps of the search by its method."""
