@@ -13,7 +13,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from measure import step
+from measure import add_originals, generate, step
 
 from utils import cli
 from utils.files import write_json
@@ -23,10 +23,7 @@ from utils.study import check_flags
 
 def parse_args() -> tuple[argparse.Namespace, list[str]]:
     parser = cli.make_parser(__doc__)
-    group = parser.add_argument_group("data")
-    for name in ("mnist_dir", "fsdd_dir", "esc50_dir"):
-        group.add_argument(f"--{name}", type=Path, required=True, help="see avmnist_gen.py")
-    group.add_argument("--preset", default="paper", help="see avmnist_gen.py")
+    add_originals(parser)
     group = parser.add_argument_group("training")
     group.add_argument("--schedule", choices=("onecycle", "constant"), default="onecycle", help="of all trainings")
     group.add_argument("--image_epochs", type=cli.EPOCHS, help="default: that of the schedule")
@@ -88,10 +85,7 @@ def print_table(paths: Sequence[dict], generation: float) -> None:
 def main() -> None:
     args, more = parse_args()
     check_flags("main_found_avmnist.py", more)
-    args.out.mkdir(parents=True, exist_ok=True)
-    sources = [x for name in ("mnist_dir", "fsdd_dir", "esc50_dir") for x in (f"--{name}", getattr(args, name))]
-    flags = [*sources, "--preset", args.preset, "--datadir", args.out / "data"]
-    generation = step(args.out, "generation", "avmnist_gen.py", flags, args.verbose)
+    generation = generate(args, args.out)
     paths = []
     for seed in args.seeds:
         paths.append(path(args, seed, more))

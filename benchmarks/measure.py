@@ -2,6 +2,7 @@
 timed split.
 """
 
+import argparse
 import dataclasses
 import statistics
 import subprocess
@@ -25,6 +26,7 @@ from utils.search.space import Configuration, Space
 from utils.training.batches import CPU, ArraySplit, Batches
 
 ROOT = Path(__file__).parents[1]
+ORIGINALS = ("mnist_dir", "fsdd_dir", "esc50_dir")
 
 
 def seconds_of(work: Callable[[], object], repeats: int, device: torch.device = CPU) -> list[float]:
@@ -78,6 +80,22 @@ def step(home: Path, name: str, script: str, flags: Sequence[object], verbose: b
         run_script(script, flags)
         write_json(record, {"seconds": time.perf_counter() - started})
     return read_json(record, {"seconds": at_least_0})["seconds"]
+
+
+def add_originals(parser: argparse.ArgumentParser) -> None:
+    """Flags of the originals from which AV-MNIST is generated."""
+    group = parser.add_argument_group("data")
+    for name in ORIGINALS:
+        group.add_argument(f"--{name}", type=Path, required=True, help="see avmnist_gen.py")
+    group.add_argument("--preset", default="paper", help="see avmnist_gen.py")
+
+
+def generate(args: argparse.Namespace, folder: Path) -> float:
+    """Generate AV-MNIST in `folder`/data, unless that is done; return the seconds it took."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sources = [x for name in ORIGINALS for x in (f"--{name}", getattr(args, name))]
+    flags = [*sources, "--preset", args.preset, "--datadir", folder / "data"]
+    return step(folder, "generation", "avmnist_gen.py", flags, args.verbose)
 
 
 def plain_pooled(net: LeNet, x: Tensor) -> tuple[list[Tensor], Tensor]:

@@ -32,10 +32,7 @@ EPOCHS = ("image_epochs", "audio_epochs", "found_epochs")
 
 def parse_args() -> argparse.Namespace:
     parser = cli.make_parser(__doc__)
-    group = parser.add_argument_group("data")
-    for name in ("mnist_dir", "fsdd_dir", "esc50_dir"):
-        group.add_argument(f"--{name}", type=Path, required=True, help="see avmnist_gen.py")
-    group.add_argument("--preset", default="paper", help="see avmnist_gen.py")
+    measure.add_originals(parser)
     group = parser.add_argument_group("training")
     group.add_argument("--image_epochs", type=cli.EPOCHS, default=6, help="of the image network")
     group.add_argument("--audio_epochs", type=cli.EPOCHS, default=6, help="of the audio network")
@@ -93,11 +90,8 @@ def main() -> None:
     if (known := json.loads(str(arrays["about"]))) != about:
         raise UsageError(f"{args.out} holds trainings with other settings: {known}; name another --out")
     missing = [seed for seed in args.seeds if f"rows_{seed}" not in arrays]
-    sources = [x for name in ("mnist_dir", "fsdd_dir", "esc50_dir") for x in (f"--{name}", getattr(args, name))]
     if missing:
-        args.work.mkdir(parents=True, exist_ok=True)
-        flags = [*sources, "--preset", args.preset, "--datadir", args.work / "data"]
-        measure.step(args.work, "generation", "avmnist_gen.py", flags, args.verbose)
+        measure.generate(args, args.work)
     for seed in missing:
         rows, correct = one_seed(args, seed)
         arrays |= {f"rows_{seed}": np.array(json.dumps(rows)), f"correct_{seed}": correct}
