@@ -70,17 +70,18 @@ def one_seed(args: argparse.Namespace, seed: int) -> tuple[list[dict], np.ndarra
         "best of the improved search": ["--conf", improved],
         "best of the published search": ["--conf", published],
     }
-    rows, correct = list[dict](), list[np.ndarray]()
+    last, found = len(networks) - 1, list[tuple[dict, np.ndarray]]()
     for place, (name, flags) in enumerate(networks.items()):
-        baselines = ["--no-baselines"] if place else ["--baselines", args.random]  # once is enough
-        found = [*cycle, "--epochs", args.found_epochs, *flags, *baselines]
-        folder = run(f"found-{place}", "main_found_avmnist.py", found)
-        own, right = read_json(folder / "results.json")["rows"], read_array(folder / "test_correct.npy")
-        own[-1]["name"] = name  # the last row is the network of --conf
-        first = -1 if place else 0
-        rows += [{key: row[key] for key in ("name", "dev", "test", "configuration")} for row in own[first:]]
-        correct += list(right[first:])
-    return rows, np.array(correct)
+        # Baselines train once, with the flags of an ordinary network
+        baselines = ["--baselines", args.random] if place == last else ["--no-baselines"]
+        training = [*cycle, "--epochs", args.found_epochs, *flags, *baselines]
+        folder = run(f"found-{place}", "main_found_avmnist.py", training)
+        rows, correct = read_json(folder / "results.json")["rows"], read_array(folder / "test_correct.npy")
+        rows[-1]["name"] = name  # the last row is the network of --conf
+        own = [{key: row[key] for key in ("name", "dev", "test", "configuration")} for row in rows]
+        pairs = list(zip(own, correct, strict=True))
+        found = [*pairs[:-1], *found, pairs[-1]] if place == last else [*found, pairs[-1]]
+    return [row for row, _ in found], np.array([right for _, right in found])
 
 
 def main() -> None:
