@@ -22,14 +22,14 @@ from searchers import EVERY
 from utils import cli
 from utils.errors import UsageError
 from utils.files import write_text
-from utils.results.over_seeds import Method, SeedResult, Spread, in_points, summarize
-from utils.results.statistics import signed
+from utils.results.over_seeds import SeedResult, Spread, in_points, summarize
+from utils.results.statistics import paired_bootstrap, signed
 from utils.search.space import Configuration, as_configuration
 from utils.search.table import AccuracyTable, unranked
 
 TRAININGS = (30, 50, 75, 100, 150)
 NOTHING = "Not measured yet."
-IMPROVED = "best of the improved search"
+PUBLISHED, IMPROVED = "best of the published search", "best of the improved search"
 Blocks = Mapping[str, Callable[[Results], str]]  # tables of a document by name
 
 
@@ -172,12 +172,14 @@ def regret(results: Results, kind: str) -> str:
 def methods(results: Results, task: str) -> str:
     """Mean and deviation over the seeds of everything trained to completion, and the leads of two searches over it."""
     seeds = list(results.methods.get(task, {}).values())
+    leads = [_leads(_last(seeds, name)) for name in (PUBLISHED, IMPROVED)]
     rows = []
-    leads = {m.name: _lead(m) for m in summarize(_last(seeds, IMPROVED))}
     for method in summarize(seeds):
         scores = [_score(score) for score in (method.dev, method.test)]
-        rows.append([method.name, *scores, _lead(method), leads[method.name]])
-    return markdown(["", "dev, %", "test, %", "published search leads by", "improved search leads by"], rows)
+        rows.append([method.name, *scores, *(lead.get(method.name, "") for lead in leads)])
+    return markdown(
+        [f"seeds: {len(seeds)}", "dev, %", "test, %", "published search leads by", "improved leads by"], rows
+    )
 
 
 def _last(seeds: Sequence[SeedResult], name: str) -> list[SeedResult]:
@@ -195,11 +197,15 @@ def _score(score: Spread | None) -> str:
     return percent(score.mean) + (f" ({100 * score.deviation:.1f})" if score.deviation is not None else "")
 
 
-def _lead(method: Method) -> str:
-    if method.lead is None:
-        return ""
-    ends = in_points(method.sampled)
-    return signed(100 * method.lead.mean) + (f" ({ends})" if ends else "")
+def _leads(seeds: Sequence[SeedResult]) -> dict[str, str]:
+    """Lead of the last row over each other in points, with its interval over test samples and, if several, seeds."""
+    found = {method.name: method.sampled for method in summarize(seeds) if method.lead}
+    if len(seeds) == 1:
+        ((rows, correct),) = seeds
+        found = {
+            row["name"]: paired_bootstrap(correct[-1], own, 0) for row, own in zip(rows[:-1], correct, strict=False)
+        }
+    return {name: f"{signed(100 * lead.mean)} ({in_points(lead)})" for name, lead in found.items() if lead}
 
 
 BENCHMARK: Blocks = {
