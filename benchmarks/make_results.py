@@ -173,13 +173,14 @@ def methods(results: Results, task: str) -> str:
     """Mean and deviation over the seeds of everything trained to completion, and the leads of two searches over it."""
     seeds = list(results.methods.get(task, {}).values())
     leads = [_leads(_last(seeds, name)) for name in (PUBLISHED, IMPROVED)]
+    first = {row["name"]: row.get("configuration") for one in seeds[:1] for row in one.rows}
     rows = []
     for method in summarize(seeds):
         scores = [_score(score) for score in (method.dev, method.test)]
-        rows.append([method.name, *scores, *(lead.get(method.name, "") for lead in leads)])
-    return markdown(
-        [f"seeds: {len(seeds)}", "dev, %", "test, %", "published search leads by", "improved leads by"], rows
-    )
+        configuration = json.dumps(first[method.name]).replace(" ", "") if first.get(method.name) else ""
+        rows.append([method.name, *scores, *(lead.get(method.name, "") for lead in leads), configuration])
+    head = [f"seeds: {len(seeds)}", "dev, %", "test, %", "published search leads by", "improved search leads by"]
+    return markdown([*head, "configuration, first seed"], rows)
 
 
 def _last(seeds: Sequence[SeedResult], name: str) -> list[SeedResult]:
