@@ -6,8 +6,8 @@ from pathlib import Path
 
 import measure  # noqa: F401 - finds the project
 import numpy as np
+from algorithms import SEARCHERS
 from scipy import stats
-from searchers import SEARCHERS
 
 from utils.arrays import read_arrays
 from utils.errors import UsageError

@@ -20,6 +20,7 @@ from utils.search.surrogate import AccuracyPredictor
 from utils.search.table import AccuracyTable, as_arrays, place_of, read_table, unranked
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
+import algorithms
 import searchers
 
 SPACE = Space((2, 1))  # four rows
@@ -220,9 +221,9 @@ def test_tpe_needs_optuna_and_says_so(folder, script_runner):
 
 
 def test_the_published_search_cools_as_in_its_script():
-    run = searchers.settings(toy(), 7)
-    steps = list(sequential_search(SPACE, toy().evaluator(0), searchers.NoPredictor(toy(), 7), run))
-    usual = list(sequential_search(SPACE, toy().evaluator(0), searchers.NoPredictor(toy(), 7), USUAL))
+    run = algorithms.settings(toy(), 7)
+    steps = list(sequential_search(SPACE, toy().evaluator(0), algorithms.NoPredictor(toy(), 7), run))
+    usual = list(sequential_search(SPACE, toy().evaluator(0), algorithms.NoPredictor(toy(), 7), USUAL))
     assert [step.temperature for step in steps] == [step.temperature for step in usual]
 
 

@@ -26,7 +26,7 @@ ACCURACY = {"paper": (0.39, 0.53), "multibench": (0.20, 0.36), "fork": (0.80, 1.
 
 @dataclasses.dataclass(frozen=True)
 class Findings:
-    """What was measured on a data set."""
+    """Measurements of a data set, and the presets that they match."""
 
     components: int  # principal components in which the images lie
     image_probe: float  # accuracy on test

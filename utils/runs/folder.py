@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import json
 import os
+import secrets
 import shlex
 import socket
 import sys
@@ -133,13 +134,11 @@ def _fresh(wanted: Path) -> Path:
 
 def _check_shared(folder: Path) -> None:
     """Raise UsageError if a process of the run does not see the folder of process 0."""
-
-    def marked() -> str:
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".seen-", delete=False) as file:
-            return Path(file.name).name
-
     if distributed.world() > 1:
-        mark = folder / distributed.from_first(marked)
+        mark = folder / distributed.from_first(lambda: f".seen.{secrets.token_hex(8)}.tmp")  # which `sweep` removes
+        if distributed.rank() == 0:
+            mark.touch()
+        distributed.gather(None)
         hosts = [host for host, seen in distributed.gather((socket.gethostname(), mark.exists())) if not seen]
         if distributed.rank() == 0:
             mark.unlink()
@@ -150,7 +149,7 @@ def _check_shared(folder: Path) -> None:
 
 
 def _facts(flags: Mapping[str, object], inputs: Mapping[str, object]) -> dict[str, Any]:
-    """What the processes of a run have in common, and a resumed run with the one before."""
+    """Settings, inputs and versions, which must be equal in all processes of a run and when it is resumed."""
     versions = {"python": sys.version.split()[0], "torch": torch.__version__, "numpy": np.__version__}
     return parse_json(json.dumps({"settings": flags, "inputs": inputs, "versions": versions}))
 
