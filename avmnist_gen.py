@@ -13,8 +13,7 @@ import os
 import time
 from pathlib import Path
 
-from datasets.avmnist.build import PRESETS, Settings, build
-from datasets.avmnist.download import download_originals
+from datasets.avmnist.presets import PRESETS
 from utils import cli
 from utils.errors import UsageError
 
@@ -75,6 +74,8 @@ def find_originals(args: argparse.Namespace, noisy: bool) -> dict[str, Path]:
     if args.download:
         if given:
             raise UsageError(f"--download fetches the originals itself; leave out --{next(iter(given))}")
+        from datasets.avmnist.download import download_originals
+
         return download_originals(Path("data/originals"), args.verbose)
     missing = [f"--{name}" for name in folders if name not in given and (noisy or name != "esc50_dir")]
     if missing:
@@ -84,6 +85,10 @@ def find_originals(args: argparse.Namespace, noisy: bool) -> dict[str, Path]:
 
 def main() -> None:
     args = parse_args()
+
+    # Imports (here, so that --help does not wait for torch)
+    from datasets.avmnist.build import Settings, build
+
     started = time.perf_counter()
 
     # Settings: those of the preset, unless given.

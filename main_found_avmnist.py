@@ -11,20 +11,8 @@ as best_<rows>_<test accuracy>.checkpoint. The run folder receives args.json, re
 
 import argparse
 
-import torch
-
-from datasets.avmnist.load import MODALITIES, data_identity, is_stand_in, load_avmnist
-from models.fusion import AudioImageNetwork
-from models.lenet import AudioLeNet, ImageLeNet
 from utils import cli
 from utils.runs import data_flags, flags
-from utils.runs.folder import open_training
-from utils.runs.found import FoundRun
-from utils.runs.found_inputs import choose_configuration, load_weights, tested_checkpoint, top_configurations
-from utils.search.space import Space
-from utils.seeds import derive_seed
-from utils.training.batches import ArraySplit
-from utils.training.devices import on_device
 
 # Rows of (audio feature, image feature, activation); --conf takes the index in this list.
 PUBLISHED = [
@@ -49,20 +37,36 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    # Settings
     args = parse_args()
-    run, training = flags.run_settings(args), flags.found_settings(args)
-    head = flags.head_settings(args, args.num_outputs)
+
+    # Imports (here, so that --help does not wait for torch)
+    import torch
+
+    from datasets.avmnist.load import MODALITIES, data_identity, is_stand_in, load_avmnist
+    from models.fusion import AudioImageNetwork
+    from models.lenet import AudioLeNet, ImageLeNet
+    from utils.runs.folder import open_training
+    from utils.runs.found import FoundRun
+    from utils.runs.found_inputs import choose_configuration, load_weights, tested_checkpoint, top_configurations
+    from utils.runs.settings import check_batches, found_settings, head_settings, limits, run_settings
+    from utils.search.space import Space
+    from utils.seeds import derive_seed
+    from utils.training.batches import ArraySplit
+    from utils.training.devices import on_device
+
+    # Settings
+    run, training = run_settings(args), found_settings(args)
+    head = head_settings(args, args.num_outputs)
     space = Space(sizes=(AudioLeNet.depth, ImageLeNet.depth))
     configuration, searched = choose_configuration(args.conf, space, MODALITIES, PUBLISHED)
     top = top_configurations(searched, args.retrain_top, args.ensemble)
     tested = tested_checkpoint(args.test_cp, args.checkpointdir)
 
     # Data
-    data = load_avmnist(args.datadir, args.num_outputs, data_flags.limits(args), args.dev_samples)
+    data = load_avmnist(args.datadir, args.num_outputs, limits(args), args.dev_samples)
     splits = {name: ArraySplit((s.images, s.spectrograms), s.labels) for name, s in data.items()}
     if tested is None:
-        flags.check_batches(head, args.batchsize, len(splits["train"]), run.compute.replicas)
+        check_batches(head, args.batchsize, len(splits["train"]), run.compute.replicas)
 
     # Network: the configuration's central weights over both trained networks, or the checkpoint to be tested
     checkpoints = [tested] if tested else [args.checkpointdir / args.audio_cp, args.checkpointdir / args.rgb_cp]

@@ -10,20 +10,8 @@ checkpointdir as best_<rows>_<test score>.checkpoint. The run folder receives ar
 import argparse
 from pathlib import Path
 
-import torch
-
-from datasets.features import load_features
-from models.fusion import FeatureLayout, FeatureNetwork
 from utils import cli
-from utils.candidates.feature_bank import feature_splits
-from utils.results.export import check_export, export_network
 from utils.runs import data_flags, flags
-from utils.runs.folder import open_training
-from utils.runs.found import FoundRun
-from utils.runs.found_inputs import choose_configuration, load_weights, tested_checkpoint, top_configurations
-from utils.search.space import Space
-from utils.seeds import derive_seed
-from utils.training.devices import on_device
 
 
 def parse_args() -> argparse.Namespace:
@@ -44,21 +32,37 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+
+    # Imports (here, so that --help does not wait for torch)
+    import torch
+
+    from datasets.features import load_features
+    from models.fusion import FeatureLayout, FeatureNetwork
+    from utils.candidates.feature_bank import feature_splits
+    from utils.results.export import check_export, export_network
+    from utils.runs.folder import open_training
+    from utils.runs.found import FoundRun
+    from utils.runs.found_inputs import choose_configuration, load_weights, tested_checkpoint, top_configurations
+    from utils.runs.settings import check_batches, found_settings, head_settings, limits, run_settings, scale_epochs
+    from utils.search.space import Space
+    from utils.seeds import derive_seed
+    from utils.training.devices import on_device
+
     tested = tested_checkpoint(args.test_cp, args.checkpointdir)
     if args.export:
         check_export(args.export)
 
     # Data: features of every sample; no dev split when only testing
     names = ("train", "test") if tested else ("train", "dev", "test")
-    data = load_features(args.datadir, names, data_flags.limits(args), args.multi_label)
+    data = load_features(args.datadir, names, limits(args), args.multi_label)
 
     # Settings: fewer samples get more epochs
-    flags.scale_epochs(args, len(data.labels["train"]), epochs=70, period=5)
-    run, training = flags.run_settings(args), flags.found_settings(args)
-    head = flags.head_settings(args, data.num_outputs, data.multi_label, args.threshold)
+    scale_epochs(args, len(data.labels["train"]), epochs=70, period=5)
+    run, training = run_settings(args), found_settings(args)
+    head = head_settings(args, data.num_outputs, data.multi_label, args.threshold)
     splits = feature_splits(data.rows, data.labels)
     if tested is None:
-        flags.check_batches(head, args.batchsize, len(splits["train"]))
+        check_batches(head, args.batchsize, len(splits["train"]))
 
     # Network: the configuration's central weights over the features
     space = Space(tuple(map(len, data.widths)), allow_skip=True)

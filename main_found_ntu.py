@@ -10,20 +10,8 @@ as best_<rows>_<test accuracy>.checkpoint. The run folder receives args.json, re
 
 import argparse
 
-import torch
-
-from datasets.ntu.samples import MODALITIES
-from models.fusion import SkeletonRGBNetwork
-from models.hcn import SkeletonNet
-from models.inflated_resnet import InflatedResNet50
 from utils import cli
 from utils.runs import data_flags, flags
-from utils.runs.folder import open_training
-from utils.runs.found import FoundRun
-from utils.runs.found_inputs import choose_configuration, load_weights, tested_checkpoint, top_configurations
-from utils.search.space import Space
-from utils.seeds import derive_seed
-from utils.training.devices import on_device
 
 # Rows of (skeleton feature, RGB feature, activation); --conf takes the index in this list.
 PUBLISHED = [
@@ -47,10 +35,27 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    # Settings
     args = parse_args()
-    run, training = flags.run_settings(args), flags.found_settings(args)
-    head = flags.head_settings(args, args.num_outputs)
+
+    # Imports (here, so that --help does not wait for torch)
+    import torch
+
+    from datasets.ntu.samples import MODALITIES
+    from models.fusion import SkeletonRGBNetwork
+    from models.hcn import SkeletonNet
+    from models.inflated_resnet import InflatedResNet50
+    from utils.runs.folder import open_training
+    from utils.runs.found import FoundRun
+    from utils.runs.found_inputs import choose_configuration, load_weights, tested_checkpoint, top_configurations
+    from utils.runs.ntu_data import check_protocol, ntu_checkpoints, read_ntu
+    from utils.runs.settings import check_batches, found_settings, head_settings, run_settings
+    from utils.search.space import Space
+    from utils.seeds import derive_seed
+    from utils.training.devices import on_device
+
+    # Settings
+    run, training = run_settings(args), found_settings(args)
+    head = head_settings(args, args.num_outputs)
     space = Space(sizes=(SkeletonNet.depth, InflatedResNet50.depth))
     configuration, searched = choose_configuration(args.conf, space, MODALITIES, PUBLISHED)
     top = top_configurations(searched, args.retrain_top, args.ensemble)
@@ -58,13 +63,13 @@ def main() -> None:
 
     # Data: every split to train, only the test split to test a checkpoint
     names = ("test",) if tested else ("train", "dev", "test")
-    splits, fingerprints, facts = data_flags.read_ntu(args, names, ("rgb", "skeleton"))
+    splits, fingerprints, facts = read_ntu(args, names, ("rgb", "skeleton"))
     if tested is None:
-        flags.check_batches(head, args.batchsize, len(splits["train"]), run.compute.replicas)
+        check_batches(head, args.batchsize, len(splits["train"]), run.compute.replicas)
 
     # Network: the configuration's central weights over both trained networks, or the checkpoint to be tested
-    checkpoints = [tested] if tested else data_flags.ntu_checkpoints(args, SKELETON, RGB)
-    data_flags.check_protocol(checkpoints, args.protocol)
+    checkpoints = [tested] if tested else ntu_checkpoints(args, SKELETON, RGB)
+    check_protocol(checkpoints, args.protocol)
     torch.manual_seed(derive_seed(args.seed, "found network"))
     network = SkeletonRGBNetwork(configuration, head, args.vid_len[1])
     inputs = {

@@ -11,17 +11,8 @@ and report.html.
 
 import argparse
 
-from datasets.avmnist.load import MODALITIES, data_identity, is_stand_in, load_avmnist
-from models.fusion import AudioImageNetwork
-from models.lenet import AudioLeNet, ImageLeNet
 from utils import cli
-from utils.candidates.evaluators import CachedEvaluator
-from utils.candidates.live import LiveEvaluator
 from utils.runs import data_flags, flags, search_flags
-from utils.runs.search import open_search
-from utils.search.space import Space
-from utils.training.batches import ArraySplit
-from utils.training.checkpoints import load_backbones
 
 
 def parse_args() -> argparse.Namespace:
@@ -38,14 +29,36 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    # Settings
     args = parse_args()
-    run, settings = flags.run_settings(args), search_flags.search_settings(args)
-    head, training = flags.head_settings(args, args.num_outputs), flags.training_settings(args)
+
+    # Imports (here, so that --help does not wait for torch)
+    from datasets.avmnist.load import MODALITIES, data_identity, is_stand_in, load_avmnist
+    from models.fusion import AudioImageNetwork
+    from models.lenet import AudioLeNet, ImageLeNet
+    from utils.candidates.evaluators import CachedEvaluator
+    from utils.candidates.live import LiveEvaluator
+    from utils.runs.search import open_search
+    from utils.runs.settings import (
+        budget,
+        check_batches,
+        head_settings,
+        limits,
+        run_settings,
+        search_method,
+        search_settings,
+        training_settings,
+    )
+    from utils.search.space import Space
+    from utils.training.batches import ArraySplit
+    from utils.training.checkpoints import load_backbones
+
+    # Settings
+    run, settings = run_settings(args), search_settings(args)
+    head, training = head_settings(args, args.num_outputs), training_settings(args)
 
     # Data: an image, a spectrogram and a label per sample
-    data = load_avmnist(args.datadir, args.num_outputs, data_flags.limits(args), args.dev_samples)
-    flags.check_batches(head, args.batchsize, len(data["train"].labels))
+    data = load_avmnist(args.datadir, args.num_outputs, limits(args), args.dev_samples)
+    check_batches(head, args.batchsize, len(data["train"].labels))
     splits = {
         name: ArraySplit((data[name].images, data[name].spectrograms), data[name].labels) for name in ("train", "dev")
     }
@@ -59,7 +72,7 @@ def main() -> None:
         "data": data_identity(data, ["train"], dev_samples=args.dev_samples),
     }
 
-    with open_search(run, settings, space, MODALITIES, inputs, search_flags.search_method(args)) as search:
+    with open_search(run, settings, space, MODALITIES, inputs, search_method(args)) as search:
         # Feature bank: what the frozen networks compute for every sample, once for all candidates
         evaluator: CachedEvaluator | LiveEvaluator
         if args.features == "cached":
@@ -73,7 +86,7 @@ def main() -> None:
             )
 
         # Search: unfold, predict, sample, train, update the surrogate, cool down
-        completed = search.carry_out(evaluator, search_flags.budget(args))
+        completed = search.carry_out(evaluator, budget(args))
 
         # Best network, baselines and report
         best = search.write_best(evaluator, completed, {"stand_in": is_stand_in(args.datadir)})

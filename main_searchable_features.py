@@ -12,14 +12,9 @@ results.csv and report.html.
 
 import argparse
 
-from datasets.features import load_features
-from models.fusion import ACTIVATION_NAMES, FeatureLayout
+from models.rows import ACTIVATION_NAMES
 from utils import cli
-from utils.candidates.evaluators import CachedEvaluator
-from utils.candidates.feature_bank import bank_of_features, feature_splits
 from utils.runs import data_flags, flags, search_flags
-from utils.runs.search import open_search
-from utils.search.space import Space
 
 
 def parse_args() -> argparse.Namespace:
@@ -43,22 +38,41 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
 
+    # Imports (here, so that --help does not wait for torch)
+    from datasets.features import load_features
+    from models.fusion import FeatureLayout
+    from utils.candidates.evaluators import CachedEvaluator
+    from utils.candidates.feature_bank import bank_of_features, feature_splits
+    from utils.runs.search import open_search
+    from utils.runs.settings import (
+        budget,
+        check_batches,
+        head_settings,
+        limits,
+        run_settings,
+        scale_epochs,
+        search_method,
+        search_settings,
+        training_settings,
+    )
+    from utils.search.space import Space
+
     # Data: the features of every sample, already computed
-    data = load_features(args.datadir, ("train", "dev"), data_flags.limits(args), args.multi_label)
+    data = load_features(args.datadir, ("train", "dev"), limits(args), args.multi_label)
 
     # Settings: fewer samples get more epochs
-    flags.scale_epochs(args, len(data.labels["train"]), epochs=3, period=1)
-    run, settings = flags.run_settings(args), search_flags.search_settings(args)
-    training = flags.training_settings(args)
-    head = flags.head_settings(args, data.num_outputs, data.multi_label, args.threshold)
+    scale_epochs(args, len(data.labels["train"]), epochs=3, period=1)
+    run, settings = run_settings(args), search_settings(args)
+    training = training_settings(args)
+    head = head_settings(args, data.num_outputs, data.multi_label, args.threshold)
     splits = feature_splits(data.rows, data.labels)
-    flags.check_batches(head, args.batchsize, len(splits["train"]))
+    check_batches(head, args.batchsize, len(splits["train"]))
     activations = sorted({ACTIVATION_NAMES.index(name) for name in args.activations})
     space = Space(tuple(map(len, data.widths)), tuple(activations), args.allow_skip)
     inputs = {"data": data.checksums}
 
     named = data.feature_names if data.module_names else ()
-    with open_search(run, settings, space, data.modalities, inputs, search_flags.search_method(args), named) as search:
+    with open_search(run, settings, space, data.modalities, inputs, search_method(args), named) as search:
         # Feature bank
         bank = bank_of_features(FeatureLayout(data.widths, data.num_outputs, data.has_logits), splits)
         if head.standardize:
@@ -68,7 +82,7 @@ def main() -> None:
         )
 
         # Search: propose candidates, train them, learn from the results
-        completed = search.carry_out(evaluator, search_flags.budget(args))
+        completed = search.carry_out(evaluator, budget(args))
 
         # Best network, baselines and report
         facts = {"score": "weighted F1", "multi_label": True} if data.multi_label else {}

@@ -11,17 +11,8 @@ results.csv and report.html.
 
 import argparse
 
-from datasets.ntu.samples import MODALITIES
-from models.fusion import SkeletonRGBNetwork
-from models.hcn import SkeletonNet
-from models.inflated_resnet import InflatedResNet50
 from utils import cli
-from utils.candidates.evaluators import CachedEvaluator
-from utils.candidates.live import LiveEvaluator
 from utils.runs import data_flags, flags, search_flags
-from utils.runs.search import open_search
-from utils.search.space import Space
-from utils.training.checkpoints import load_backbones
 
 SKELETON, RGB = "skeleton_32frames_83.42", "rgb_8frames_82.14"  # the published defaults
 
@@ -38,27 +29,49 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    # Settings
     args = parse_args()
-    run, settings = flags.run_settings(args), search_flags.search_settings(args)
-    head, training = flags.head_settings(args, args.num_outputs), flags.training_settings(args)
+
+    # Imports (here, so that --help does not wait for torch)
+    from datasets.ntu.samples import MODALITIES
+    from models.fusion import SkeletonRGBNetwork
+    from models.hcn import SkeletonNet
+    from models.inflated_resnet import InflatedResNet50
+    from utils.candidates.evaluators import CachedEvaluator
+    from utils.candidates.live import LiveEvaluator
+    from utils.runs.ntu_data import check_protocol, ntu_checkpoints, read_ntu
+    from utils.runs.search import open_search
+    from utils.runs.settings import (
+        budget,
+        check_batches,
+        head_settings,
+        run_settings,
+        search_method,
+        search_settings,
+        training_settings,
+    )
+    from utils.search.space import Space
+    from utils.training.checkpoints import load_backbones
+
+    # Settings
+    run, settings = run_settings(args), search_settings(args)
+    head, training = head_settings(args, args.num_outputs), training_settings(args)
 
     # Data: an RGB clip, a skeleton and a label per sample; candidates train on the split trainexp
     names = {"train": "trainexp", "dev": "dev"}
-    splits, fingerprints, facts = data_flags.read_ntu(args, names, ("rgb", "skeleton"))
-    flags.check_batches(head, args.batchsize, len(splits["train"]))
+    splits, fingerprints, facts = read_ntu(args, names, ("rgb", "skeleton"))
+    check_batches(head, args.batchsize, len(splits["train"]))
 
     # Networks: both trained on their own modality; the search trains only the central weights between them
     space = Space(sizes=(SkeletonNet.depth, InflatedResNet50.depth))
     network = SkeletonRGBNetwork(space.rows()[:1], head, args.vid_len[1])
-    checkpoints = data_flags.ntu_checkpoints(args, SKELETON, RGB)
-    data_flags.check_protocol(checkpoints, args.protocol)
+    checkpoints = ntu_checkpoints(args, SKELETON, RGB)
+    check_protocol(checkpoints, args.protocol)
     inputs = {
         "checkpoints": load_backbones(network, checkpoints),
         "data": fingerprints | {"crops": args.seed},
     }
 
-    with open_search(run, settings, space, MODALITIES, inputs, search_flags.search_method(args)) as search:
+    with open_search(run, settings, space, MODALITIES, inputs, search_method(args)) as search:
         # Feature bank: what the frozen networks compute for every sample, one pass of random crops per epoch
         evaluator: CachedEvaluator | LiveEvaluator
         if args.features == "cached":
@@ -72,7 +85,7 @@ def main() -> None:
             )
 
         # Search: unfold, predict, sample, train, update the surrogate, cool down
-        completed = search.carry_out(evaluator, search_flags.budget(args))
+        completed = search.carry_out(evaluator, budget(args))
 
         # Best network, baselines and report
         best = search.write_best(evaluator, completed, facts)

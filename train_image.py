@@ -9,17 +9,8 @@ with plain SGD at a constant learning rate, as published, unless --schedule says
 
 import argparse
 
-import torch
-
-from datasets.avmnist.load import data_identity, is_stand_in, load_avmnist
-from models.lenet import ImageLeNet
 from utils import cli
 from utils.runs import data_flags, flags, unimodal_flags
-from utils.runs.folder import open_training
-from utils.runs.unimodal import finish_unimodal, train_unimodal
-from utils.seeds import derive_seed
-from utils.training.batches import ArraySplit
-from utils.training.devices import on_device
 
 
 def parse_args() -> argparse.Namespace:
@@ -31,20 +22,33 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    # Settings
     args = parse_args()
-    run = flags.run_settings(args)
-    plan = unimodal_flags.plan(args)
+
+    # Imports (here, so that --help does not wait for torch)
+    import torch
+
+    from datasets.avmnist.load import data_identity, is_stand_in, load_avmnist
+    from models.lenet import ImageLeNet
+    from utils.runs.folder import open_training
+    from utils.runs.settings import limits, run_settings, sgd, unimodal_plan
+    from utils.runs.unimodal import finish_unimodal, train_unimodal
+    from utils.seeds import derive_seed
+    from utils.training.batches import ArraySplit
+    from utils.training.devices import on_device
+
+    # Settings
+    run = run_settings(args)
+    plan = unimodal_plan(args)
 
     # Data
-    data = load_avmnist(args.datadir, args.num_outputs, data_flags.limits(args), args.dev_samples)
+    data = load_avmnist(args.datadir, args.num_outputs, limits(args), args.dev_samples)
     splits = {name: ArraySplit((split.images,), split.labels).to(run.device) for name, split in data.items()}
     inputs = {"data": data_identity(data, modalities=["image"], dev_samples=args.dev_samples)}
 
     # Network and optimizer
     torch.manual_seed(derive_seed(args.seed, "image network"))
     network = on_device(ImageLeNet(args.channels, args.num_outputs), run.device)
-    optimizer = unimodal_flags.sgd(network, args)
+    optimizer = sgd(network, args)
 
     with open_training(run, inputs) as folder:
         # Training: the network ends with the weights of its best dev epoch

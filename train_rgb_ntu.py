@@ -10,19 +10,9 @@ published code has no such script.
 
 import argparse
 import functools
-from collections.abc import Mapping
 
-import torch
-from torch import Tensor
-
-from models.inflated_resnet import InflatedResNet50, inflate
 from utils import cli
-from utils.errors import UsageError
 from utils.runs import data_flags, flags, unimodal_flags
-from utils.runs.folder import open_training
-from utils.runs.unimodal import Plan, finish_unimodal, train_unimodal
-from utils.seeds import derive_seed
-from utils.training.rates import cosine_rates
 
 
 def parse_args() -> argparse.Namespace:
@@ -41,30 +31,28 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def imagenet_weights(verbose: bool) -> Mapping[str, Tensor]:
-    """State dict of torchvision's ResNet-50, downloaded unless torch has it in its cache."""
-    from torchvision.models import ResNet50_Weights  # only needed here
-
-    source = ResNet50_Weights.IMAGENET1K_V1
-    try:
-        return source.get_state_dict(progress=verbose)
-    except OSError as error:
-        raise UsageError(
-            f"--pretrained could not download {source.url} ({error}); "
-            f"put that file into {torch.hub.get_dir()}/checkpoints, or leave --pretrained out"
-        ) from None
-
-
 def main() -> None:
-    # Settings
     args = parse_args()
-    run = flags.run_settings(args)
+
+    # Imports (here, so that --help does not wait for torch)
+    import torch
+
+    from models.inflated_resnet import InflatedResNet50, inflate
+    from utils.runs.folder import open_training
+    from utils.runs.ntu_data import imagenet_weights, read_ntu
+    from utils.runs.settings import run_settings
+    from utils.runs.unimodal import Plan, finish_unimodal, train_unimodal
+    from utils.seeds import derive_seed
+    from utils.training.rates import cosine_rates
+
+    # Settings
+    run = run_settings(args)
     frames = args.vid_len[0]
     rates = functools.partial(cosine_rates, args.lr, 0.0, args.epochs, 1)  # one cosine over the whole training
     plan = Plan(args.epochs, args.batchsize, args.seed, rates)
 
     # Data
-    splits, fingerprints, facts = data_flags.read_ntu(args, ("train", "dev", "test"), ("rgb",), run.device)
+    splits, fingerprints, facts = read_ntu(args, ("train", "dev", "test"), ("rgb",), run.device)
 
     # Network and optimizer
     torch.manual_seed(derive_seed(args.seed, "rgb network"))

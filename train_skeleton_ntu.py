@@ -11,15 +11,8 @@ published code has no such script.
 import argparse
 import functools
 
-import torch
-
-from models.hcn import SkeletonNet
 from utils import cli
 from utils.runs import data_flags, flags, unimodal_flags
-from utils.runs.folder import open_training
-from utils.runs.unimodal import Plan, finish_unimodal, train_unimodal
-from utils.seeds import derive_seed
-from utils.training.rates import cosine_rates
 
 
 def parse_args() -> argparse.Namespace:
@@ -33,15 +26,27 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    # Settings
     args = parse_args()
-    run = flags.run_settings(args)
+
+    # Imports (here, so that --help does not wait for torch)
+    import torch
+
+    from models.hcn import SkeletonNet
+    from utils.runs.folder import open_training
+    from utils.runs.ntu_data import read_ntu
+    from utils.runs.settings import run_settings
+    from utils.runs.unimodal import Plan, finish_unimodal, train_unimodal
+    from utils.seeds import derive_seed
+    from utils.training.rates import cosine_rates
+
+    # Settings
+    run = run_settings(args)
     frames = args.vid_len[1]
     rates = functools.partial(cosine_rates, args.lr, 0.0, args.epochs, 1)  # one cosine over the whole training
     plan = Plan(args.epochs, args.batchsize, args.seed, rates)
 
     # Data
-    splits, fingerprints, facts = data_flags.read_ntu(args, ("train", "dev", "test"), ("skeleton",), run.device)
+    splits, fingerprints, facts = read_ntu(args, ("train", "dev", "test"), ("skeleton",), run.device)
 
     # Network and optimizer
     torch.manual_seed(derive_seed(args.seed, "skeleton network"))

@@ -27,6 +27,7 @@ from utils.candidates.feature_bank import open_bank
 from utils.candidates.live import LiveEvaluator
 from utils.files import write_json
 from utils.runs import data_flags, flags
+from utils.runs.settings import head_settings, limits, training_settings
 from utils.search.space import Configuration, Space, format_configuration
 from utils.training.batches import ArraySplit
 from utils.training.checkpoints import load_backbones
@@ -45,8 +46,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
     args = parser.parse_args()
     device = resolve_device(args.device)
-    head, training = flags.head_settings(args, args.num_outputs), flags.training_settings(args)
-    data = load_avmnist(args.datadir, args.num_outputs, data_flags.limits(args), args.dev_samples)
+    head, training = head_settings(args, args.num_outputs), training_settings(args)
+    data = load_avmnist(args.datadir, args.num_outputs, limits(args), args.dev_samples)
     splits = {n: ArraySplit((data[n].images, data[n].spectrograms), data[n].labels) for n in ("train", "dev")}
 
     network = AudioImageNetwork(SPACE.rows()[:1], head, args.channels)

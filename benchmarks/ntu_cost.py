@@ -37,7 +37,7 @@ from models.hcn import SkeletonNet
 from models.inflated_resnet import InflatedResNet50
 from tests.ntu_samples import draw_clip, draw_skeletons, sample_name, write_skeleton, write_video
 from utils import cli
-from utils.arrays import ArrayOnDisk
+from utils.array_on_disk import ArrayOnDisk
 from utils.candidates.evaluators import CachedEvaluator
 from utils.candidates.extraction import EXTRACTION_BATCH
 from utils.candidates.feature_bank import BankedSplit, FeatureBank

@@ -15,7 +15,7 @@ from utils import cli
 from utils.candidates.evaluators import CachedEvaluator
 from utils.candidates.feature_bank import FeatureBank, bank_of_features, feature_splits, open_bank
 from utils.errors import UsageError
-from utils.runs import flags
+from utils.runs.settings import scaled_epochs
 from utils.search.space import Space
 from utils.training.batches import CPU, ArraySplit
 from utils.training.checkpoints import load_backbones
@@ -75,7 +75,7 @@ def _features(datadir: Path) -> Task:
     if data.multi_label:
         raise UsageError(f"{datadir} has several labels for a sample; a table counts correctly classified samples")
     splits = feature_splits(data.rows, data.labels)
-    epochs = flags.scaled_epochs(len(data.labels["train"]), TrainingSettings.batchsize, TrainingSettings.epochs)
+    epochs = scaled_epochs(len(data.labels["train"]), TrainingSettings.batchsize, TrainingSettings.epochs)
     training = TrainingSettings(epochs=epochs, Ti=epochs / TrainingSettings.epochs)
     bank = bank_of_features(FeatureLayout(data.widths, data.num_outputs, data.has_logits), splits)
     bank = bank.standardized(data.modalities)

@@ -8,9 +8,6 @@ labels, images and spectrograms belong together come from two small classifiers,
 
 import argparse
 
-from datasets.avmnist.build import PRESETS
-from datasets.avmnist.check import ACCURACY, Findings, examine
-from datasets.avmnist.load import image_folder, is_stand_in, read_parts
 from utils import cli
 from utils.errors import DataError
 
@@ -22,30 +19,13 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def describe(found: Findings) -> list[str]:
-    """Lines that compare the findings with the presets."""
-    components = ", ".join(f"{name} {PRESETS[name][0]}" for name in ACCURACY)
-    reached = ", ".join(f"{name} {100 * low:.0f} to {100 * high:.0f} %" for name, (low, high) in ACCURACY.items())
-    aligned = "no: " + " and ".join(found.unaligned) + " do not belong to them" if found.unaligned else "yes"
-    both = [name for name in found.images if name in found.sounds]
-    preset = both[0] if both else f"none; images of {_named(found.images)}, noise of {_named(found.sounds)}"
-    if "spectrograms" in found.unaligned:
-        preset = f"images of {_named(found.images)}; noise cannot be measured without labels"
-    return [
-        f"image components: {found.components} ({components})",
-        f"noise: a probe reaches {100 * found.audio_probe:.1f} % ({reached})",
-        f"labels aligned: {aligned} (probes on images {100 * found.image_probe:.1f} %, on spectrograms "
-        f"{100 * found.audio_probe:.1f} %; guessing stays below {100 * found.chance:.1f} %)",
-        f"preset: {preset}",
-    ]
-
-
-def _named(presets: list[str]) -> str:
-    return f"preset {presets[0]}" if presets else "no preset"
-
-
 def main() -> None:
     args = parse_args()
+
+    # Imports (here, so that --help does not wait for torch)
+    from datasets.avmnist.check import describe, examine
+    from datasets.avmnist.load import image_folder, is_stand_in, read_parts
+
     parts = read_parts(args.datadir)
     try:
         lines = describe(examine(parts))

@@ -13,8 +13,7 @@ import os
 import sys
 from pathlib import Path
 
-from datasets.ntu import scan
-from datasets.ntu.pack import PACK_FOLDER, TEXT_FOLDER, SkeletonPack, write_pack
+from datasets.ntu import PACK_FOLDER, TEXT_FOLDER, scan
 from datasets.ntu.protocols import FIRST_SETUPS, PROTOCOLS
 from datasets.ntu.transcode import PIXELS, VideoSettings, find_originals, prepare_videos
 from utils import cli
@@ -50,6 +49,8 @@ def parse_args() -> argparse.Namespace:
 
 def counts(datadir: Path, clips: Path) -> str:
     """Summarize the data folder in lines to compare with the published numbers."""
+    from datasets.ntu.pack import SkeletonPack
+
     videos, pack = scan(clips, r"_rgb\.avi").keys(), SkeletonPack.open(datadir)
     skeletons = scan(datadir / TEXT_FOLDER, r"\.skeleton").keys() | (pack.names if pack else set())
     both = videos & skeletons
@@ -69,6 +70,10 @@ def counts(datadir: Path, clips: Path) -> str:
 
 def main() -> None:
     args = parse_args()
+
+    # Imports (here, so that --help does not wait for torch)
+    from datasets.ntu.pack import write_pack
+
     settings = VideoSettings(args.vid_dim, args.vid_fr, args.codec)
     clips, text = settings.folder(args.datadir), args.datadir / TEXT_FOLDER
 

@@ -20,14 +20,13 @@ from torch import Tensor, nn
 from models.hcn import SkeletonNet
 from models.inflated_resnet import InflatedResNet50
 from models.lenet import AudioLeNet, ImageLeNet
+from models.rows import SKIP
 from models.unimodal import UnimodalNetwork
 
 Configuration = Sequence[Sequence[int]]
 Outputs = Tensor | tuple[Tensor, ...]
 
-ACTIVATIONS: tuple[type[nn.Module], ...] = (nn.ReLU, nn.Sigmoid, nn.LeakyReLU, nn.GELU)
-ACTIVATION_NAMES = ("relu", "sigmoid", "leaky_relu", "gelu")
-SKIP = -1
+ACTIVATIONS: tuple[type[nn.Module], ...] = (nn.ReLU, nn.Sigmoid, nn.LeakyReLU, nn.GELU)  # see `models.rows`
 
 
 @dataclasses.dataclass(frozen=True)

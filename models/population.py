@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models import dropout
-from models.fusion import SKIP, FeatureLayout, FusionHead, Outputs
+from models.fusion import FeatureLayout, FusionHead, Outputs
+from models.rows import SKIP
 
 OTHERS = ((2, F.leaky_relu), (3, F.gelu))  # activations besides ReLU and sigmoid, by index
 NORM = ("weight", "bias", "running_mean", "running_var")  # state of a batch norm, one number per unit in each

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from models.fusion import ACTIVATION_NAMES
+from models.rows import ACTIVATION_NAMES
 from utils import report as report_package
 from utils.report import write_report
 

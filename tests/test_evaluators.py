@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models.fusion import AudioImageNetwork, FusionHead, HeadSettings, SkeletonRGBNetwork
-from utils.arrays import ArrayOnDisk
+from utils.array_on_disk import ArrayOnDisk
 from utils.candidates.evaluators import CachedEvaluator, TrainingSettings
 from utils.candidates.feature_bank import open_bank
 from utils.candidates.live import LiveEvaluator

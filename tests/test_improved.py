@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.fusion import SKIP
+from models.rows import SKIP
 from tests.test_search import AVMNIST, Toy, trained
 from utils.search.improved import GaussianProcess, improved_search, neighbours
 from utils.search.loop import Evaluation, SearchError, SearchSettings, random_search

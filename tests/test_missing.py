@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from models.fusion import AudioImageNetwork, FeatureLayout, FeatureNetwork, HeadSettings
 from utils.results.robustness import LEVELS, disturbed_batches, evaluate_missing, format_missing
-from utils.seeds import generator
-from utils.training.batches import ArraySplit
+from utils.training.batches import ArraySplit, generator
 from utils.training.evaluation import evaluate
 
 LAYOUT = FeatureLayout(widths=((2, 3), (4,), (1, 2)), num_outputs=3)

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -169,23 +170,48 @@ def test_no_empty_folders_are_left(data, tmp_path, script_runner):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_missing_package_is_named(home, run, monkeypatch):
-    """One that is imported where it is used."""
-    hidden = home / "hidden"
-    hidden.mkdir()
-    (hidden / "pooch.py").write_text("raise ModuleNotFoundError('No module named pooch', name='pooch')")
-    monkeypatch.setenv("PYTHONPATH", f"{hidden}{os.pathsep}{ROOT}")
-    command = [sys.executable, ROOT / "avmnist_gen.py", "--download", "--datadir", "downloaded"]
-    done = subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=60)
+COMMANDS = ["utils.report", "utils.predict", "utils.study"]
+COMMANDS += ["datasets.ntu_prepare", "datasets.avmnist_check", "datasets.mmimdb"]
+
+
+@pytest.fixture
+def run_without(tmp_path, monkeypatch):
+    """Run a script or a command (as `python -m` does) where packages are missing."""
+
+    def run(packages: Iterable[str], name: str, *flags: object) -> subprocess.CompletedProcess:
+        for package in packages:
+            lines = f"raise ModuleNotFoundError('No module named {package}', name='{package}')"
+            (tmp_path / f"{package}.py").write_text(lines)
+        monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
+        program = [str(ROOT / name)] if name.endswith(".py") else ["-m", name]
+        command = [sys.executable, *program, *map(str, flags)]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+
+    return run
+
+
+@pytest.mark.parametrize("name", [*sorted(path.name for path in ROOT.glob("*.py")), *COMMANDS])
+def test_help_does_not_wait_for_torch(run_without, name):
+    done = run_without(["torch"], name, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    called = name if name.endswith(".py") else f"python -m {name}"
+    assert done.stdout.startswith(f"usage: {called} ")
+
+
+@pytest.mark.parametrize(
+    ("package", "command"),
+    [
+        ("torch", ["main_searchable_avmnist.py"]),
+        ("torch", ["train_image.py"]),
+        ("pooch", ["avmnist_gen.py", "--download", "--datadir", "downloaded"]),
+    ],
+)
+def test_a_missing_package_is_named(run_without, package, command):
+    done = run_without([package], *command)
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        f"error: the package pooch is missing: {sys.executable} -m pip install -r {ROOT / 'requirements.txt'}"
+        f"error: the package {package} is missing: {sys.executable} -m pip install -r {ROOT / 'requirements.txt'}"
     ]
-
-
-@pytest.mark.parametrize("name", ["utils.report", "utils.predict", "utils.study", "datasets.ntu_prepare"])
-def test_modules_call_themselves_as_they_are_called(run, name):
-    assert run(name, "--help").stdout.startswith(f"usage: python -m {name} ")
 
 
 def test_one_cycle_has_its_own_rate_and_epochs(data, home, run):

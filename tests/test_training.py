@@ -22,8 +22,8 @@ from utils.errors import UsageError
 from utils.results.table import f1_scores
 from utils.runs.flags import check_batches
 from utils.runs.fusion_training import is_over
-from utils.seeds import derive_seed, generator
-from utils.training.batches import ArraySplit
+from utils.seeds import derive_seed
+from utils.training.batches import ArraySplit, generator
 from utils.training.devices import Compute, KeepsBfloat16
 from utils.training.evaluation import evaluate, predict
 from utils.training.loop import train_epoch

@@ -3,7 +3,6 @@
 import zlib
 
 import numpy as np
-import torch
 
 
 def derive_seed(*place: int | str) -> int:
@@ -14,8 +13,3 @@ def derive_seed(*place: int | str) -> int:
     """
     words = [zlib.crc32(word.encode()) if isinstance(word, str) else word for word in place]
     return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
-
-
-def generator(*place: int | str) -> torch.Generator:
-    """Create a CPU generator for one place in a run."""
-    return torch.Generator().manual_seed(derive_seed(*place))

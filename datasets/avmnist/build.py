@@ -17,7 +17,8 @@ from datasets.avmnist.audio import common_rate, plan_audio, write_spectrograms
 from datasets.avmnist.folder import ARRAYS, FORMAT, MANIFEST, SPLITS, RowWriter, replaceable_manifest
 from datasets.avmnist.load import read_parts
 from datasets.avmnist.sources import Raw, Settings, read_originals
-from utils.arrays import ArrayOnDisk, read_array
+from utils.array_on_disk import ArrayOnDisk
+from utils.arrays import read_array
 from utils.errors import DataError
 from utils.files import restore_folder, whole_folder, write_json
 from utils.progress import Progress
@@ -25,14 +26,6 @@ from utils.reading import sha256
 
 VERSION = 1  # version of the folder's format and of how it is computed
 CHUNK = 4096  # images projected at a time
-
-
-PRESETS: dict[str, tuple[int, float | None]] = {  # PCA components of the images, dB of speech over noise
-    "paper": (5, -10.0),
-    "multibench": (4, -19.0),
-    "fork": (3, None),
-    "embedded": (3, -10.0),
-}
 
 
 def build(target: Path, settings: Settings, num_workers: int, force: bool, verbose: bool) -> tuple[dict, bool]:

@@ -11,8 +11,8 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional as F
 
-from datasets.avmnist.build import PRESETS
 from datasets.avmnist.load import AVMNISTSplit
+from datasets.avmnist.presets import PRESETS
 from utils.errors import DataError
 
 TRAINED, TESTED = 12_000, 10_000  # samples of a probe, from the start
@@ -87,3 +87,25 @@ def _probe(train: np.ndarray, labels: np.ndarray, test: np.ndarray, expected: np
 
     fitted = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(train, labels)
     return float((fitted.predict(test) == expected).mean())
+
+
+def describe(found: Findings) -> list[str]:
+    """Lines that compare the findings with the presets."""
+    components = ", ".join(f"{name} {PRESETS[name][0]}" for name in ACCURACY)
+    reached = ", ".join(f"{name} {100 * low:.0f} to {100 * high:.0f} %" for name, (low, high) in ACCURACY.items())
+    aligned = "no: " + " and ".join(found.unaligned) + " do not belong to them" if found.unaligned else "yes"
+    both = [name for name in found.images if name in found.sounds]
+    preset = both[0] if both else f"none; images of {_named(found.images)}, noise of {_named(found.sounds)}"
+    if "spectrograms" in found.unaligned:
+        preset = f"images of {_named(found.images)}; noise cannot be measured without labels"
+    return [
+        f"image components: {found.components} ({components})",
+        f"noise: a probe reaches {100 * found.audio_probe:.1f} % ({reached})",
+        f"labels aligned: {aligned} (probes on images {100 * found.image_probe:.1f} %, on spectrograms "
+        f"{100 * found.audio_probe:.1f} %; guessing stays below {100 * found.chance:.1f} %)",
+        f"preset: {preset}",
+    ]
+
+
+def _named(presets: list[str]) -> str:
+    return f"preset {presets[0]}" if presets else "no preset"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from datasets.avmnist.folder import FORMAT, MANIFEST, read_manifest
-from utils.arrays import ArrayOnDisk
+from utils.array_on_disk import ArrayOnDisk
 from utils.errors import DataError
 
 CHUNK = 4096  # images checked at a time

@@ -4,6 +4,7 @@ import os
 import re
 from pathlib import Path
 
+TEXT_FOLDER, PACK_FOLDER = "nturgbd_skeletons", "nturgbd_skeletons_packed"  # in DATADIR
 SAMPLE = r"S\d{3}C\d{3}P\d{3}R\d{3}A\d{3}"  # name of a sample: setup, camera, subject, repetition, action
 
 

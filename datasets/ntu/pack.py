@@ -13,16 +13,16 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from datasets.ntu import scan
+from datasets.ntu import PACK_FOLDER, TEXT_FOLDER, scan
 from datasets.ntu.pickled import joints_of, read_skeletons
 from datasets.ntu.skeleton import JOINTS, parse_skeleton
 from datasets.ntu.workers import Report, parallel
-from utils.arrays import ArrayOnDisk, read_arrays
+from utils.array_on_disk import ArrayOnDisk
+from utils.arrays import read_arrays
 from utils.errors import DataError
 from utils.files import sweep, whole_file
 from utils.progress import Progress
 
-TEXT_FOLDER, PACK_FOLDER = "nturgbd_skeletons", "nturgbd_skeletons_packed"
 _FIELDS = ("names", "starts", "frames", "bodies", "sizes")
 
 

@@ -27,7 +27,7 @@ from datasets.features import load_features
 from datasets.ntu.pack import SkeletonPack
 from datasets.ntu.skeleton import parse_skeleton
 from tests.ntu_samples import write_skeleton
-from utils.arrays import ArrayOnDisk
+from utils.array_on_disk import ArrayOnDisk
 from utils.candidates.feature_bank import _open_table, _seconds
 from utils.errors import DataError, UsageError
 from utils.reading import conform

@@ -19,7 +19,7 @@ import torch
 
 from models.fusion import FeatureLayout, FusionNetwork
 from utils import distributed
-from utils.arrays import ArrayOnDisk
+from utils.array_on_disk import ArrayOnDisk
 from utils.candidates.extraction import CHECKSUM, MOST_CHECKED, extract_table
 from utils.errors import ProjectError, UsageError
 from utils.files import locked, write_json

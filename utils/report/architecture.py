@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from markupsafe import Markup
 
-from models.fusion import ACTIVATION_NAMES
+from models.rows import ACTIVATION_NAMES
 from utils.report.contents import RunFiles
 from utils.report.plots import KINDS, Point, drawing, tag, text
 from utils.search.space import format_configuration

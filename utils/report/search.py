@@ -5,7 +5,7 @@ from itertools import accumulate, chain, groupby
 
 from markupsafe import Markup
 
-from models.fusion import ACTIVATION_NAMES, SKIP
+from models.rows import ACTIVATION_NAMES, SKIP
 from utils.report import plots
 from utils.report.architecture import activation_name, to_svg
 from utils.report.contents import RunFiles

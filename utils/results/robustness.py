@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from models.fusion import FusionNetwork
-from utils.seeds import generator
-from utils.training.batches import Batch, Split
+from utils.training.batches import Batch, Split, generator
 from utils.training.evaluation import eval_mode
 from utils.training.metrics import accuracy, scores
 

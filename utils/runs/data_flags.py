@@ -1,21 +1,11 @@
-"""Flags for data sets and checkpoints, and the settings that they become."""
+"""Flags for data sets and checkpoints."""
 
 import argparse
 import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
-
-from datasets.ntu.folder import Selection, normalise_clips
 from datasets.ntu.protocols import PROTOCOLS
-from datasets.ntu.samples import NTUSettings
-from datasets.ntu.splits import read_splits
 from utils import cli
-from utils.errors import UsageError
-from utils.reading import read_json
-from utils.training.batches import CPU, LoadedSplit, loaded_splits
-from utils.training.checkpoints import find_checkpoint
 
 WORKERS = cli.integer(0, 1024)
 
@@ -120,49 +110,6 @@ def add_ntu_checkpoints(parser: argparse.ArgumentParser) -> None:
         )
 
 
-def read_ntu(
-    args: argparse.Namespace,
-    names: Sequence[str] | Mapping[str, str],
-    inputs: tuple[str, ...],
-    device: torch.device = CPU,
-) -> tuple[dict[str, LoadedSplit], dict[str, object], dict[str, object]]:
-    """Find the samples of NTU RGB+D; return splits by name, their fingerprints, and facts for the results.
-
-    Args:
-        names: see `NTUFolder.splits`.
-        inputs: "rgb" and "skeleton", in the order in which the network takes them.
-    """
-    settings = NTUSettings(args.vid_dim, args.vid_fr, tuple(args.vid_len), args.frame_sampling, not args.no_norm)
-    selection = Selection(args.num_outputs, limits(args), args.no_bad_skel, args.skip_bad_samples, args.protocol)
-    data, facts = read_splits(args.datadir, settings, selection, names, inputs, args.num_workers, args.verbose)
-    splits = loaded_splits(data, inputs, normalise_clips, args.num_workers, args.seed, device)
-    facts = {"protocol": args.protocol, **facts}
-    return splits, {name: split.identity() for name, split in data.items()}, facts
-
-
-def check_protocol(checkpoints: Sequence[Path], protocol: str) -> None:
-    """Raise UsageError if a network was trained on another protocol, whose training samples may be test samples here.
-
-    The results beside a checkpoint state its protocol; without them it is xsub60, as of the published checkpoints.
-    """
-    for path in checkpoints:
-        record = path.with_suffix(".json")
-        stated = read_json(record, {"protocol?": str}).get("protocol") if record.exists() else None
-        if (stated or "xsub60") != protocol:
-            trained = f"was trained on --protocol {stated}" if stated else "has no record of its protocol"
-            fix = f'train one, in a --checkpointdir of its own, or state {{"protocol": "{protocol}"}} in {record.name}'
-            raise UsageError(f"{path} {trained}, but this command has {protocol}; {fix}")
-
-
-def ntu_checkpoints(args: argparse.Namespace, skeleton: str, rgb: str) -> list[Path]:
-    """Find the checkpoints of both networks, skeleton first, given the published script's defaults."""
-    skeleton_frames, rgb_frames = args.vid_len[1], args.vid_len[0]
-    return [
-        find_checkpoint(args.checkpointdir, args.ske_cp, "ske_cp", "skeleton", skeleton_frames, skeleton),
-        find_checkpoint(args.checkpointdir, args.rgb_cp, "rgb_cp", "rgb", rgb_frames, rgb),
-    ]
-
-
 def add_feature_data(parser: argparse.ArgumentParser) -> None:
     """Folders of feature tables and checkpoints, and how many samples to use."""
     group = parser.add_argument_group("data")
@@ -187,11 +134,6 @@ def _add_limits(group: argparse._ArgumentGroup) -> None:
         unused = "; a search does not read them" if split == "test" else ""
         text = f"use only this many {split} samples, from the start{unused}"
         group.add_argument(f"--limit_{split}", type=cli.COUNT, default=None, help=text)
-
-
-def limits(args: argparse.Namespace) -> dict[str, int | None]:
-    """Number of samples to use, by split; None: all."""
-    return {"train": args.limit_train, "dev": args.limit_dev, "test": args.limit_test}
 
 
 def _add_workers(group: argparse._ArgumentGroup, default: int, text: str) -> None:

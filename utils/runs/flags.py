@@ -1,20 +1,12 @@
-"""Flags of the training and search scripts, and the settings that they become.
+"""Flags of the training and search scripts, with the published names and defaults.
 
-Names and defaults are the published ones. `argparse.Namespace` ends here: everything below takes settings.
+Like all modules of flags, this one imports neither torch nor numpy, so that `--help` answers at once.
 """
 
 import argparse
-import dataclasses
 from pathlib import Path
 
-import torch
-
-from models.fusion import HeadSettings
-from utils import cli, distributed
-from utils.errors import UsageError
-from utils.runs.folder import RunSettings
-from utils.training.devices import Compute, require_memory, resolve_device, use_bfloat16
-from utils.training.loop import TrainingSettings
+from utils import cli
 
 BATCHSIZE = cli.integer(1, 1_000_000)
 RATE = cli.number(0, 1000, above=True)
@@ -47,28 +39,6 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
         "--deterministic", action="store_true", help="on CUDA, use deterministic algorithms where they exist"
     )
     cli.add_verbosity(parser)
-
-
-def run_settings(args: argparse.Namespace) -> RunSettings:
-    """Settings of the run; device and precision are decided here."""
-    if args.use_dataparallel and distributed.world() > 1:
-        raise UsageError("--use_dataparallel is for one process; under torchrun, every process has a GPU of its own")
-    device = resolve_device(args.device)
-    if args.use_dataparallel and device.index is not None:
-        raise UsageError(f"--use_dataparallel takes all GPUs, but --device {args.device} names one; leave one out")
-    compute = Compute(device, use_bfloat16(args.amp, device), args.use_dataparallel)
-    flags = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
-    return RunSettings(
-        flags={**flags, "bfloat16": compute.bfloat16},  # recorded, so that no run is resumed in another precision
-        checkpointdir=args.checkpointdir,
-        run_dir=args.run_dir,
-        resume=args.resume,
-        seed=args.seed,
-        compute=compute,
-        verbose=args.verbose and not distributed.rank(),
-        tensorboard=args.tensorboard,
-        deterministic=args.deterministic,
-    )
 
 
 def add_amp(group: argparse._ArgumentGroup, default: str) -> None:
@@ -161,94 +131,6 @@ def add_fusion_flags(
         add_amp(training, amp)
     else:
         parser.set_defaults(amp="off")
-
-
-def scale_epochs(args: argparse.Namespace, samples: int, *, epochs: int, period: float) -> None:
-    """Fill in the number of epochs and the first cosine cycle, unless given, for a training split of any size.
-
-    Args:
-        epochs, period: published defaults for AV-MNIST. Smaller data gets more epochs, with cycles in proportion.
-    """
-    if args.epochs is None:
-        args.epochs = scaled_epochs(samples, args.batchsize, epochs)
-    if args.Ti is None:
-        args.Ti = period * args.epochs / epochs
-    if args.verbose:
-        print(f"training for {args.epochs} epochs of {-(-samples // args.batchsize)} steps (--epochs)")
-
-
-def scaled_epochs(samples: int, batchsize: int, least: int) -> int:
-    """Number of epochs that have the steps of a published search on AV-MNIST, and at least `least`."""
-    return max(least, -(-STEPS // -(-samples // batchsize)))
-
-
-def head_settings(
-    args: argparse.Namespace, num_outputs: int, multi_label: bool = False, threshold: float = 0.5
-) -> HeadSettings:
-    """Settings of the central weights.
-
-    Raises:
-        UsageError: they do not fit into memory, or there is a threshold for samples of one class.
-    """
-    if threshold != 0.5 and not multi_label:
-        raise UsageError("--threshold is for multi-label data, but these samples have one class each; leave it out")
-    inner = args.inner_representation_size
-    weights = 20 * inner * (inner + num_outputs)  # bytes of two layers, their gradients, Adam's moments, the best epoch
-    what = f"layers of {inner:,} units for {num_outputs:,} classes"
-    require_memory(weights, torch.device("cpu"), what, "use a smaller --inner_representation_size")
-    return HeadSettings(
-        num_outputs=num_outputs,
-        inner_size=args.inner_representation_size,
-        dropout=args.drpt,
-        batchnorm=args.batchnorm,
-        alphas=args.alphas,
-        multitask=args.multitask,
-        multi_label=multi_label,
-        threshold=threshold,
-        standardize=args.standardize,
-    )
-
-
-def training_settings(args: argparse.Namespace) -> TrainingSettings:
-    """Settings of a fusion network's training.
-
-    Raises:
-        UsageError: the learning rates are in the wrong order.
-    """
-    if args.eta_min > args.eta_max:
-        raise UsageError(f"eta_min <= eta_max must hold, but got eta_min={args.eta_min}, eta_max={args.eta_max}")
-    return TrainingSettings(
-        epochs=args.epochs,
-        batchsize=args.batchsize,
-        eta_max=args.eta_max,
-        eta_min=args.eta_min,
-        Ti=args.Ti,
-        Tm=args.Tm,
-        schedule=args.schedule,
-        seed=args.seed,
-    )
-
-
-def found_settings(args: argparse.Namespace) -> TrainingSettings:
-    """Settings of a found network's training."""
-    balanced = args.class_weights == "balanced"
-    return dataclasses.replace(training_settings(args), patience=args.patience, balanced=balanced)
-
-
-def check_batches(head: HeadSettings, batchsize: int, count: int, gpus: int = 1) -> None:
-    """Raise UsageError if batch norm would see one of the `count` training samples alone.
-
-    Args:
-        gpus: number of GPUs that share a batch.
-    """
-    batches = {min(batchsize, count), count % batchsize or batchsize}
-    alone = any(size % -(-size // gpus) == 1 or size <= gpus for size in batches)
-    if head.batchnorm and alone:
-        shares = f" on {gpus} GPUs" if gpus > 1 else ""
-        raise UsageError(
-            f"--batchnorm needs two samples in every batch, but {count} samples in batches of {batchsize}{shares} "
-            "leave one over; use another --batchsize or --limit_train"
-        )
 
 
 def add_found_flags(parser: argparse.ArgumentParser, conf: int | None) -> None:

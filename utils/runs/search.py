@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from models.fusion import ACTIVATION_NAMES, FusionNetwork
+from models.fusion import FusionNetwork
+from models.rows import ACTIVATION_NAMES
 from utils import distributed
 from utils.candidates.evaluators import PopulationEvaluator
 from utils.candidates.feature_bank import FeatureBank, open_bank

@@ -1,15 +1,10 @@
-"""Flags of searches, and the settings that they become; names and defaults are the published ones."""
+"""Flags of searches, with the published names and defaults."""
 
 import argparse
-import dataclasses
 
 from utils import cli
-from utils.errors import UsageError
 from utils.runs import flags
-from utils.search.evaluate import Budget
-from utils.search.loop import SearchSettings
 
-PUBLISHED = ("initial_temperature", "final_temperature", "temperature_decay", "lr_surrogate", "epochs_surrogate")
 TEMPERATURE = cli.number(0, 1_000_000, above=True)
 
 
@@ -70,27 +65,3 @@ def add_feature_flags(parser: argparse.ArgumentParser) -> None:
         default=4,
         help="GB of memory for cached features; larger feature banks are read from disk as needed",
     )
-
-
-def search_method(args: argparse.Namespace) -> str:
-    """Name of the search in its journal: sequential (the published one), improved or random."""
-    return "random" if args.randsearch else {"published": "sequential"}.get(args.search, args.search)
-
-
-def search_settings(args: argparse.Namespace) -> SearchSettings:
-    """Settings of the search.
-
-    Raises:
-        UsageError: `--with_random` is given to a random search, or a setting of the published search to the improved.
-    """
-    for name in PUBLISHED if search_method(args) == "improved" else ():
-        if getattr(args, name) != getattr(SearchSettings, name):
-            raise UsageError(f"--{name} is a setting of the published search; give --search published, or leave it out")
-    if search_method(args) == "random" and args.with_random:
-        raise UsageError("this is a random search already; leave out --with_random")
-    return SearchSettings(**{field.name: getattr(args, field.name) for field in dataclasses.fields(SearchSettings)})
-
-
-def budget(args: argparse.Namespace) -> Budget:
-    """Limits of the search."""
-    return Budget(args.max_candidates, args.time_budget)

@@ -1,20 +1,13 @@
-"""Flags of unimodal training, and what they become.
+"""Flags of unimodal training.
 
 The networks of AV-MNIST train at a constant learning rate, as published, by which the presets of the data set are
 calibrated; or in one cycle, which reaches a higher accuracy in a fifth of the epochs.
 """
 
 import argparse
-import itertools
-from collections.abc import Iterator
-
-import torch
-from torch import nn
 
 from utils import cli
 from utils.runs import flags
-from utils.runs.unimodal import Plan
-from utils.training.rates import onecycle_rates
 
 ONE_CYCLE = {"epochs": 10, "lr": 0.3}  # defaults of `--schedule onecycle`
 
@@ -54,22 +47,3 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
         parser.set_defaults(**ONE_CYCLE)
         args = parser.parse_args()
     return args
-
-
-def plan(args: argparse.Namespace) -> Plan:
-    """Epochs, batches and learning rates of the training."""
-
-    def rates(batches_per_epoch: int) -> Iterator[float]:
-        if args.schedule == "constant":
-            return itertools.repeat(args.lr)
-        return onecycle_rates(args.lr, 0.0, args.epochs * batches_per_epoch)
-
-    return Plan(args.epochs, args.batchsize, args.seed, rates)
-
-
-def sgd(network: nn.Module, args: argparse.Namespace) -> torch.optim.SGD:
-    """Make the optimizer: plain SGD at a constant rate, with Nesterov momentum in one cycle."""
-    momentum = 0.9 if args.schedule == "onecycle" else 0.0
-    return torch.optim.SGD(
-        network.parameters(), args.lr, momentum=momentum, weight_decay=args.weight_decay, nesterov=momentum > 0
-    )

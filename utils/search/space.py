@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from models.fusion import SKIP
+from models.rows import SKIP
 from utils.errors import UsageError
 from utils.reading import at_least_0, conform, parse_json, read_json_bytes, shown
 

@@ -13,11 +13,16 @@ from torch.utils.data import DataLoader, Dataset
 
 from utils import interrupts
 from utils.errors import ProjectError
-from utils.seeds import derive_seed, generator
+from utils.seeds import derive_seed
 
 Batch = tuple[tuple[Tensor, ...], Tensor]
 Part = slice | Tensor  # samples of a batch: a slice of the split, or indices (B,)
 CPU = torch.device("cpu")
+
+
+def generator(*place: int | str) -> torch.Generator:
+    """Create a CPU generator for one place in a run; see `derive_seed`."""
+    return torch.Generator().manual_seed(derive_seed(*place))
 
 
 class Split(abc.ABC):

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.dropout import threshold
-from models.fusion import SKIP, FeatureLayout, FusionHead, Outputs
+from models.fusion import FeatureLayout, FusionHead, Outputs
+from models.rows import SKIP
 from utils.candidates.fused.epoch import describe, make_buffers, predict, train_steps
 from utils.candidates.fused.operations import padded
 from utils.training.adam import FlatAdam
