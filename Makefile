@@ -6,7 +6,7 @@ override DEMO := demo
 # Waiting threads sleep instead of spinning, which would slow a busy machine down many times over.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: setup setup-test demo test test-fast test-portable lint clean
+.PHONY: setup setup-test demo test test-fast test-portable test-cuda lint clean
 
 setup: $(VENV)/ready
 setup-test: $(VENV)/ready-test
@@ -43,6 +43,12 @@ test-portable: setup-test
 		echo "$$kernels"; \
 		env $$kernels $(BIN)/python -m pytest -n 2 --dist loadgroup -m trained || exit; \
 	done
+
+# The CUDA tests, then the fast ones with every search and training on the first GPU.
+test-cuda: setup-test
+	$(BIN)/python -c 'import torch; torch.cuda.is_available() or exit("make test-cuda: torch sees no CUDA device")'
+	$(BIN)/python -m pytest tests/test_cuda.py
+	PYTORCH_NVML_BASED_CUDA_CHECK=1 MFAS_TEST_DEVICE=cuda $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not long"
 
 lint: setup-test
 	$(BIN)/ruff check .

@@ -13,6 +13,7 @@ from hypothesis import settings
 from tests.reliability.harness import Server
 
 LONGEST = 600  # seconds that a script may take
+TEST_DEVICE = os.environ.get("MFAS_TEST_DEVICE", "")  # on which scripts train; see `make test-cuda`
 ROOT = Path(__file__).parents[1]
 GUIDE = (ROOT / "docs" / "own_data.md").read_text()
 torch.set_num_threads(1)
@@ -38,6 +39,8 @@ def script_runner(server):
     before = _environment()
 
     def run(cwd: Path, script: str, *args: object, code: int = 0, threads: int = 1) -> subprocess.CompletedProcess:
+        if TEST_DEVICE and script.startswith(("main_", "train_")) and "--device" not in args:
+            args = (*args, "--device", TEST_DEVICE)
         own = threads > 1 or script.startswith("benchmarks/") or _environment() != before
         if own:
             program = [str(ROOT / script)] if script.endswith(".py") else ["-m", script]

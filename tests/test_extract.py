@@ -1,6 +1,5 @@
 """Pooled features of any networks: what they hold, what is refused, and the files they are written to."""
 
-import copy
 from collections import OrderedDict, UserDict
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -297,15 +296,6 @@ def test_inputs_may_be_arrays_several_arguments_or_named_ones():
     assert torch.equal(positional, named)
     assert positional.shape == (5, 2)
     assert positional.dtype == torch.float32
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_inputs_go_to_the_networks_device(tmp_path, network):
-    x, labels = torch.rand(2, 1, 4, 4), torch.tensor([0, 1])
-    there = Extractor(copy.deepcopy(network).cuda(), ["1"])
-    path = write_features(tmp_path, "train", {"a": there, "b": Extractor(network, ["1"])}, [(x, x, labels.cuda())])
-    with np.load(path) as arrays:
-        np.testing.assert_allclose(arrays["a.0"], arrays["b.0"], rtol=1e-3, atol=1e-4)
 
 
 def test_a_name_that_does_not_exist_is_told_with_those_near_it(network):

@@ -11,7 +11,6 @@ import torch
 from models import dropout
 from models.fusion import FeatureLayout, FeatureNetwork, FusionHead, HeadSettings
 from models.population import Population
-from utils.candidates.cuda_graph import CapturedStep
 from utils.candidates.fused import operations
 from utils.candidates.fused.operations import draw_words
 from utils.candidates.fused.training import FusedHeads, FusedTraining
@@ -308,54 +307,6 @@ def test_dropout_differs_between_members_and_stops_in_eval():
     assert torch.equal(population(rows), torch.stack([first, second]))
     first, second = population.eval()(rows)
     assert torch.equal(first, second)
-
-
-def test_a_step_that_cannot_be_captured_warns_and_runs_eagerly(monkeypatch, capsys):
-    """CUDA's calls are replaced, so the test needs no device."""
-
-    class Refuses:
-        def __init__(self, graph=None):
-            pass
-
-        def __enter__(self):
-            raise RuntimeError("operation not permitted when stream is capturing\nmore of it")
-
-        def __exit__(self, *error):
-            pass
-
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", Refuses)
-    monkeypatch.setattr(torch.cuda, "graph", Refuses)
-    monkeypatch.setattr(CapturedStep, "_warm_up", lambda self, *inputs: self.step(*inputs))
-    total = torch.zeros(())
-    step = CapturedStep(lambda x, mask: total.add_(x.sum()))
-    for number in range(6):
-        step(torch.full((2,), float(number)), None)
-    step(torch.ones(1), None)  # a smaller last batch
-    assert float(total) == 2 * sum(range(6)) + 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("warning: steps are not captured")
-    assert line.endswith("(operation not permitted when stream is capturing)")
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_captured_step_equals_one_that_is_run():
-    """On a device, with a smaller last batch."""
-    settings, training = HeadSettings(num_outputs=10, dropout=0.0), TrainingSettings(batchsize=BATCH)
-    generator = torch.Generator().manual_seed(1)
-    count = STEPS * BATCH - 5
-    rows = torch.randn(count, LAYOUT.total, generator=generator)
-    split = ArraySplit((rows,), torch.randint(10, (count,), generator=generator)).to(torch.device("cuda"))
-    weights = []
-    for captured in (False, True):
-        population = Population(build_heads(settings), LAYOUT).cuda()
-        train_pass = PopulationTraining(population, training)
-        if not captured:
-            train_pass.step = train_pass._step
-        rates = training.rates(STEPS)
-        for epoch in range(2):
-            train_pass(split.batches(BATCH, (0, epoch)), rates, epoch)
-        weights.append(torch.cat([p.detach().flatten() for p in population.parameters()]))
-    torch.testing.assert_close(*weights, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", [FusedHeads, Population, "alone"])

@@ -136,19 +136,15 @@ def _check_finite(seen: Sequence[tuple[int, float, Tensor]]) -> None:
             raise Diverged("loss", number, rate)
 
 
-def adam(parameters: Sequence[nn.Parameter], settings: TrainingSettings, capturable: bool = False) -> torch.optim.Adam:
-    """Make the published optimizer of fusion networks; `capturable` (for CUDA graphs) makes its rate a tensor."""
-    rate = torch.tensor(settings.eta_max, device=parameters[0].device) if capturable else settings.eta_max
-    return torch.optim.Adam(parameters, lr=rate, weight_decay=settings.weight_decay, fused=True, capturable=capturable)
+def adam(parameters: Sequence[nn.Parameter], settings: TrainingSettings) -> torch.optim.Adam:
+    """Make the published optimizer of fusion networks."""
+    return torch.optim.Adam(parameters, lr=settings.eta_max, weight_decay=settings.weight_decay, fused=True)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the learning rate, in place if it is a tensor."""
+    """Set the learning rate."""
     for group in optimizer.param_groups:
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(rate)
-        else:
-            group["lr"] = rate
+        group["lr"] = rate
 
 
 class TrainPass(Protocol):
