@@ -3,6 +3,7 @@
     python benchmarks/search_cost.py --out search_cost.json    # random arrays of the published size; about 10 minutes
     python benchmarks/search_cost.py --quick                   # a tenth of the samples; under 90 seconds
     python benchmarks/search_cost.py --datadir data/avmnist --checkpointdir checkpoints/avmnist    # real arrays
+    python benchmarks/search_cost.py --device cuda             # everything on a GPU
 
 Published loop: both networks forwards and backwards for every candidate, in train mode and float32, with torch's own
 pooling. In every repeat, steps of training and of evaluation are timed on configurations that the search trained, and
@@ -25,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measure import plain_pooled, ratios, run_script, seconds_of, spread
+from measure import machine_name, plain_pooled, ratios, run_script, seconds_of, spread
 from torch import Tensor
 
 from datasets.avmnist.load import load_avmnist
@@ -36,6 +37,7 @@ from utils.files import write_json
 from utils.search.loop import SearchSettings
 from utils.search.space import Configuration, as_configuration
 from utils.training.checkpoints import save_state
+from utils.training.devices import resolve_device
 from utils.training.metrics import losses
 
 BATCH, EPOCHS, CLASSES = 32, 3, 10  # published
@@ -60,12 +62,12 @@ class PublishedNetwork(AudioImageNetwork):
         return [features for features, _ in parts], [logits for _, logits in parts]
 
 
-def published_step(configuration: Configuration) -> dict[str, float]:
+def published_step(configuration: Configuration, device: torch.device) -> dict[str, float]:
     """Seconds of a training step and of an evaluation step, medians of ten."""
-    network = PublishedNetwork(configuration, HeadSettings(CLASSES))
+    network = PublishedNetwork(configuration, HeadSettings(CLASSES)).to(device)
     optimizer = torch.optim.Adam(network.central_parameters(), 1e-3, weight_decay=1e-4)
-    inputs = torch.rand(BATCH, 1, 28, 28), torch.rand(BATCH, 1, 112, 112)
-    labels = torch.randint(CLASSES, (BATCH,))
+    inputs = torch.rand(BATCH, 1, 28, 28, device=device), torch.rand(BATCH, 1, 112, 112, device=device)
+    labels = torch.randint(CLASSES, (BATCH,), device=device)
 
     def train() -> None:
         network.train()
@@ -78,14 +80,14 @@ def published_step(configuration: Configuration) -> dict[str, float]:
         network.eval()(*inputs)
 
     works = {"training": train, "evaluation": evaluate}
-    return {name: statistics.median(seconds_of(work, 10)) for name, work in works.items()}
+    return {name: statistics.median(seconds_of(work, 10, device)) for name, work in works.items()}
 
 
-def published_steps(configurations: Sequence[Configuration], seed: int) -> dict[str, float]:
+def published_steps(configurations: Sequence[Configuration], seed: int, device: torch.device) -> dict[str, float]:
     """Mean seconds of the steps of some configurations: the deeper their features, the longer the backward pass."""
     count = len(configurations)
     places = np.random.default_rng(seed).choice(count, min(SAMPLED, count), replace=False)
-    steps = [published_step(configurations[place]) for place in places]
+    steps = [published_step(configurations[place], device) for place in places]
     return {name: statistics.mean(step[name] for step in steps) for name in steps[0]}
 
 
@@ -165,8 +167,10 @@ def run_search(datadir: Path, checkpointdir: Path, flags: Sequence[object]) -> R
         return Run(best, trained, seconds, again, int((folder / "memory").read_text()) * 1024 / 1e9)
 
 
-def limit(configurations: Sequence[Configuration], steps: int, repeats: int) -> tuple[dict[str, dict], float]:
-    """Rates of this machine, and a lower bound on the seconds that training all central weights takes.
+def limit(
+    configurations: Sequence[Configuration], steps: int, repeats: int, device: torch.device
+) -> tuple[dict[str, dict], float]:
+    """Rates of the device, and a lower bound on the seconds that training all central weights takes.
 
     A step multiplies every weight with a batch forwards and for its gradient, and the weights that read a fusion layer
     also for the gradient of what they read; a product is two operations. It reads and writes weight, gradient and both
@@ -177,13 +181,13 @@ def limit(configurations: Sequence[Configuration], steps: int, repeats: int) -> 
     weights = sum(p.numel() for head in heads for p in head.parameters())
     rows = [row for head in heads for row in head.configuration]
     first_terms = settings.inner_size * sum(widths[0][row[0]] + widths[1][row[1]] for row in rows)
-    matrix = torch.rand(2048, 2048)
-    block = torch.rand(4 * weights * SearchSettings().num_samples // len(heads))
+    matrix = torch.rand(2048, 2048, device=device)
+    block = torch.rand(4 * weights * SearchSettings().num_samples // len(heads), device=device)
     target = torch.empty_like(block)
     products, copies = [], []
     for _ in range(1 + repeats):
-        products.append(2 * 2048**3 / statistics.median(seconds_of(lambda: matrix @ matrix, 3)))
-        copies.append(2 * 4 * len(block) / statistics.median(seconds_of(lambda: target.copy_(block), 1000)))
+        products.append(2 * 2048**3 / statistics.median(seconds_of(lambda: matrix @ matrix, 3, device)))
+        copies.append(2 * 4 * len(block) / statistics.median(seconds_of(lambda: target.copy_(block), 1000, device)))
     rates = {"flops": spread(products[1:]), "bytes": spread(copies[1:])}
     flops, moved = 2 * BATCH * (3 * weights - first_terms) * steps, 8 * 4 * weights * steps
     return rates, max(flops / rates["flops"]["median"], moved / rates["bytes"]["median"])
@@ -212,6 +216,7 @@ def parse_args() -> argparse.Namespace:
     group = parser.add_argument_group("measurement")
     group.add_argument("--repeats", type=cli.COUNT, default=3, help="whole searches, and repeats of all else")
     group.add_argument("--quick", action="store_true", help="the same as --train 5500 --dev 500 --repeats 2")
+    group.add_argument("--device", type=cli.device, default="cpu", help="of the search and of the published loop")
     group.add_argument("--compilation", action="store_true", help="also time the compilation of the first search")
     group.add_argument("--out", type=Path, help="write the figures to this JSON file")
     cli.add_verbosity(parser)
@@ -223,11 +228,13 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def measured(runs: Sequence[Run], published: Sequence[dict[str, float]], counts: dict[str, int]) -> dict[str, object]:
+def measured(
+    runs: Sequence[Run], published: Sequence[dict[str, float]], counts: dict[str, int], device: torch.device
+) -> dict[str, object]:
     """The figures, from the search and the steps of the published loop in each repeat and the sizes of the splits."""
     configurations = runs[0].configurations
     steps, dev_steps = (EPOCHS * -(-counts[split] // BATCH) for split in ("train", "dev"))  # of one candidate
-    rates, least = limit(configurations, steps, len(runs))
+    rates, least = limit(configurations, steps, len(runs), device)
     searches = [len(configurations) * (steps * p["training"] + dev_steps * p["evaluation"]) for p in published]
     processes = [run.seconds for run in runs]
     parts = {part: [run.best["seconds_by_part"][part] for run in runs] for part in runs[0].best["seconds_by_part"]}
@@ -244,12 +251,13 @@ def measured(runs: Sequence[Run], published: Sequence[dict[str, float]], counts:
         "ratio_training": ratios(searches, parts["training"]),
         "floor_multiple": ratios(parts["training"], [least] * len(runs)),
         "settings": counts | {"candidates": len(configurations), "repeats": len(runs)},
-        "machine": {"threads": torch.get_num_threads(), "torch": torch.__version__},
+        "machine": {"device": machine_name(device), "torch": torch.__version__},
     }
 
 
 def main() -> None:
     args = parse_args()
+    device = resolve_device(args.device)
     say = print if args.verbose else lambda text: None
     with tempfile.TemporaryDirectory() as folder:
         datadir, checkpointdir = args.datadir or Path(folder), args.checkpointdir or Path(folder)
@@ -258,16 +266,16 @@ def main() -> None:
             write_random_data(datadir, args.train, args.dev)
         data = load_avmnist(datadir, limits={"train": args.train, "dev": args.dev})
         counts = {split: len(data[split].labels) for split in ("train", "dev")}
-        flags = ["--limit_train", args.train, "--limit_dev", args.dev]
-        published_step(((0, 0, 0),))  # the first steps of a process are slower
+        flags = ["--limit_train", args.train, "--limit_dev", args.dev, "--device", args.device]
+        published_step(((0, 0, 0),), device)  # the first steps of a process are slower
         runs, published = [], []
         for repeat in range(args.repeats):
             say(f"repeat {repeat + 1} of {args.repeats}: search")
             runs.append(run_search(datadir, checkpointdir, flags))
-            say(f"repeat {repeat + 1} of {args.repeats}: published loop on {torch.get_num_threads()} threads")
-            published.append(published_steps(runs[0].configurations, repeat))
+            say(f"repeat {repeat + 1} of {args.repeats}: published loop on {machine_name(device)}")
+            published.append(published_steps(runs[0].configurations, repeat, device))
         compiling = {"compile_seconds": compile_seconds(datadir, checkpointdir)} if args.compilation else {}
-    figures = measured(runs, published, counts) | compiling
+    figures = measured(runs, published, counts, device) | compiling
     print_table(figures)
     if args.out:
         write_json(args.out, figures)
