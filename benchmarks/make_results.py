@@ -142,14 +142,19 @@ def longer(results: Results) -> str:
         "64 units": "64 units per layer",
         "to the end": "to the end, frozen networks (256 units, 5 epochs, one cycle)",
     }
-    for name, reached in results.ranking["accuracies"].items():
-        own, values = scores[: len(reached)], np.array(reached)
+    trainings = {names[name]: dict(enumerate(values)) for name, values in results.ranking["accuracies"].items()}
+    if tuned := {int(place): row["dev"] for place, row in results.ranking.get("fine-tuned", {}).items()}:
+        half, frozen = len(tuned) // 2, results.ranking["accuracies"]["to the end"]
+        trainings[f"the same, the {half} best by score and {half} random ones"] = {i: frozen[i] for i in tuned}
+        trainings["these, with all weights (1 + 2 epochs)"] = tuned
+    for name, reached in trainings.items():
+        own, values = scores[list(reached)], np.array(list(reached.values()))
         upper = own >= np.median(own)
         among = stats.spearmanr(own[upper], values[upper]).statistic
         best = values[np.argsort(-own)[: len(own) // 10]].mean()
         ranks = [f"{stats.spearmanr(own, values).statistic:.3f}", f"{among:.2f}"]
         levels = [percent(level) for level in (best, np.median(values), values.max())]
-        rows.append([names[name], str(len(values)), *ranks, *levels])
+        rows.append([name, str(len(values)), *ranks, *levels])
     head = ["training", "configurations", "Spearman", "in the better half", "best tenth by score, mean"]
     return markdown([*head, "median", "highest"], rows)
 

@@ -239,9 +239,11 @@ def main() -> None:
         return
     if task.training.epochs < THIRDS:
         raise UsageError(f"--epochs must be at least {THIRDS}, but is {task.training.epochs}")
+    plan = Plan(len(task.space.rows()), args.seeds, args.sample)
+    if args.sample > (deeper := plan.rows ** (len(plan.seeds) + 1)):
+        raise UsageError(f"--sample must be at most {deeper:,}, the configurations one layer deeper; got {args.sample}")
     parts, before = args.out.with_suffix(".parts"), read_table(args.out) if args.out.exists() else None
     parts.mkdir(parents=True, exist_ok=True)
-    plan = Plan(len(task.space.rows()), args.seeds, args.sample)
     if before:
         check_same(before.facts, task, args.out)
         check_covered(before, plan, args.out)

@@ -5,17 +5,18 @@
 
 The sample has equally many configurations from each tenth of the table by accuracy. Each one trains as in a search, but
 with another seed; with ten epochs; with 64 units per layer; and to the end, with the units, dropout and learning-rate
-cycle of the found script, but frozen networks. Finished trainings are kept in OUT, so the command can be interrupted
-and repeated.
+cycle of the found script, but frozen networks. With --fine_tune, main_found_avmnist.py also trains some of the latter
+with all weights. Finished trainings are kept in OUT, so the command can be interrupted and repeated.
 """
 
 import argparse
 import dataclasses
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-import measure  # noqa: F401 - finds the project
+import measure
 import numpy as np
 from task import Task, add_task_flags, open_task
 
@@ -31,6 +32,7 @@ from utils.seeds import derive_seed
 TENTHS = 10
 SEED = 100  # of the new trainings, which no table has
 TOGETHER = 20  # configurations whose trainings are stored together
+FINE_EPOCHS = 2  # of the training of all weights, after one epoch of the central weights
 
 
 def variants(task: Task, epochs: int) -> dict[str, Task]:
@@ -64,6 +66,29 @@ def train(task: Task, configurations: Sequence[Configuration], first: int) -> li
     return [e.accuracy for e in task.evaluator(SEED).train(configurations, 1, first)]
 
 
+def best_and_random(scores: Sequence[float], count: int) -> list[int]:
+    """Places of the `count` best scores and of as many random others, alternately."""
+    best = np.argsort(scores, kind="stable")[::-1][:count]
+    others = np.setdiff1d(np.arange(len(scores)), best)
+    drawn = np.random.default_rng(derive_seed(0, "fine-tuned")).permutation(others)[:count]
+    return np.stack([best, drawn], axis=1).flatten().tolist()
+
+
+def fine_tune(args: argparse.Namespace, figures: dict, scores: Sequence[float]) -> None:
+    """Train configurations to the end with all weights; keep their dev and test accuracies by place in the sample."""
+    reached = figures.setdefault("fine-tuned", {})
+    for place in best_and_random(scores, args.fine_tune):
+        if str(place) not in reached:
+            folders = ["--datadir", args.datadir, "--checkpointdir", args.work / "checkpoints"]
+            training = ["--seed", SEED, "--schedule", "onecycle", "--epochs", FINE_EPOCHS, "--no-baselines"]
+            conf, run = json.dumps(figures["configurations"][place]), args.work / str(place)
+            flags = [*folders, *training, "--conf", conf, "--run_dir", run]
+            measure.step(args.work, str(place), "main_found_avmnist.py", flags, args.verbose)
+            (row,) = (row for row in read_json(run / "results.json")["rows"] if row["name"] == "found network")
+            reached[str(place)] = {split: row[split] for split in ("dev", "test")}
+            write_json(args.out, figures)
+
+
 def parse_args() -> argparse.Namespace:
     parser = cli.make_parser(__doc__)
     add_task_flags(parser)
@@ -72,9 +97,15 @@ def parse_args() -> argparse.Namespace:
     group.add_argument("--count", type=cli.integer(TENTHS, 100_000), default=200, help="configurations")
     group.add_argument("--to_the_end", type=cli.integer(TENTHS, 100_000), default=60, help="of these, to the end")
     group.add_argument("--end_epochs", type=cli.EPOCHS, default=5, help="of the training to the end")
+    text = "of the latter: fine-tune this many of the best by the table's first seed, and as many random ones"
+    group.add_argument("--fine_tune", type=cli.integer(0, 1000), default=0, metavar="N", help=text)
+    group.add_argument("--work", type=Path, help="folder of the runs of --fine_tune")
     group.add_argument("--out", type=Path, required=True, help="configurations and accuracies, a JSON file")
     cli.add_verbosity(parser)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.fine_tune and (args.features or args.work is None):
+        raise UsageError("--fine_tune needs --work, and the networks of AV-MNIST: leave out --features")
+    return args
 
 
 def main() -> None:
@@ -102,6 +133,12 @@ def main() -> None:
                 reached += train(work, some, len(reached))
                 write_json(args.out, figures)
                 bar.update(len(some))
+    if args.fine_tune:
+        (args.work / "checkpoints").mkdir(parents=True, exist_ok=True)
+        for name in ("audio_model.pkl", "image_model.pkl"):  # found networks go beside them
+            shutil.copy((args.checkpointdir or args.datadir) / name, args.work / "checkpoints")
+        scored = sample[: ends["to the end"]]
+        fine_tune(args, figures, [table.correct[len(c)][0, table.rank(c)].max() for c in scored])
 
 
 if __name__ == "__main__":

@@ -12,12 +12,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.lenet import AudioLeNet, ImageLeNet
 from tests.conftest import ROOT
 from utils.errors import UsageError
 from utils.search.loop import SearchSettings, random_search, sequential_search
-from utils.search.space import Space
+from utils.search.space import Space, as_configuration
 from utils.search.surrogate import AccuracyPredictor
 from utils.search.table import AccuracyTable, as_arrays, place_of, read_table, unranked
+from utils.training.checkpoints import save_state
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import algorithms
@@ -264,6 +266,32 @@ def test_a_sample_trains_longer_and_wider_in_pieces(folder, script_runner):
     (folder / "ranking.json").write_text(json.dumps(figures))
     script_runner(folder, "benchmarks/ranking.py", *flags)
     assert json.loads((folder / "ranking.json").read_text())["accuracies"] == whole
+
+
+@pytest.mark.slow
+def test_the_best_and_random_ones_of_a_sample_are_fine_tuned(run_script, tmp_path):
+    run_script("avmnist_gen.py", "--source", "embedded", "--limit_train", 120, "--limit_test", 20, "--datadir", "data")
+    for name, network in (("audio", AudioLeNet()), ("image", ImageLeNet())):
+        save_state(tmp_path / f"networks/{name}_model.pkl", network.state_dict())
+    folders = ["--datadir", "data", "--checkpointdir", "networks", "--no-verbose"]
+    command = ["benchmarks/make_table.py", *folders, "--seeds", 1, "--out", "table.npz"]
+    assert "--sample must be at most 900," in run_script(*command, code=2).stderr
+    run_script(*command, "--sample", 0)
+    flags = [*folders, "--table", "table.npz", "--count", 10, "--to_the_end", 10, "--end_epochs", 1]
+    flags += ["--out", "ranking.json", "--fine_tune", 1]
+    done = run_script("benchmarks/ranking.py", *flags, code=2)
+    assert "--fine_tune needs --work" in done.stderr
+    run_script("benchmarks/ranking.py", *flags, "--work", "work")
+    figures = json.loads((tmp_path / "ranking.json").read_text())
+    table, tuned = read_table(tmp_path / "table.npz"), figures["fine-tuned"]
+    scores = [table.correct[1][0, table.rank(as_configuration(c))].max() for c in figures["configurations"]]
+    assert len(tuned) == 2
+    assert max(scores) in [scores[int(place)] for place in tuned]
+    for place, row in tuned.items():
+        results = json.loads((tmp_path / f"work/{place}/results.json").read_text())
+        assert results["configuration"] == figures["configurations"][int(place)]
+        assert row == {split: results["rows"][-1][split] for split in ("dev", "test")}
+    assert sorted(path.name for path in (tmp_path / "networks").glob("*.*")) == ["audio_model.pkl", "image_model.pkl"]
 
 
 def test_the_documents_are_filled_from_the_results(folder, script_runner, tmp_path):
