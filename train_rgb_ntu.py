@@ -25,7 +25,7 @@ def parse_args() -> argparse.Namespace:
         "--pretrained",
         choices=("none", "centre", "average"),
         default="none",
-        help="start from torchvision's ResNet-50: 3x3 kernels on the middle frame, or spread over three frames",
+        help="start from torchvision's ResNet-50: 3x3 kernels on the middle frame, or spread over three; none: random",
     )
     flags.add_run_flags(parser)
     return parser.parse_args()

@@ -120,7 +120,7 @@ def store(task: Task, block: Block, parts: Path) -> None:
 
 
 def assemble(task: Task, plan: Plan, parts: Path, before: AccuracyTable | None) -> AccuracyTable | None:
-    """Return the table of what is finished, None if nothing is: whole depths only, none before those below it."""
+    """Return the table of the depths finished so far, shallowest first, without gaps; None if none is finished."""
     correct, seconds = dict[int, list[np.ndarray]](), dict[int, list[np.ndarray]]()
     for (layers, seed), blocks in itertools.groupby(plan.blocks(), lambda block: (block.layers, block.seed)):
         if layers - 1 not in {0, *correct} or len(correct.get(layers, ())) < seed:
@@ -182,7 +182,7 @@ def check(task: Task, table: AccuracyTable, count: int) -> None:
     equal = differences.count(0)
     print(f"{equal} of {count} equal; largest difference: {max(differences)} of {table.dev_samples} dev samples")
     if np.median(differences) > DIFFERENCE * table.dev_samples:
-        raise UsageError("the table is not that of these data and checkpoints, or of this version")
+        raise UsageError("the table was made from other data or checkpoints, or by another version")
     if equal == count:
         first, second = (search(table, evaluator) for evaluator in (table.evaluator(0), bank_evaluator(task, table)))
         if first != second:
@@ -223,7 +223,7 @@ def parse_args() -> argparse.Namespace:
     group = parser.add_argument_group("table")
     group.add_argument("--seeds", type=cli.COUNT, nargs="+", default=[3, 3, 2], help="number of seeds, by depth")
     group.add_argument(
-        "--sample", type=cli.integer(0, 10**6), default=20_000, help="of configurations one layer deeper"
+        "--sample", type=cli.integer(0, 10**6), default=20_000, help="number of random configurations one layer deeper"
     )
     group.add_argument("--check", type=cli.COUNT, help="train so many random configurations again, and compare")
     group.add_argument("--out", type=Path, required=True, help="the table, an .npz file")

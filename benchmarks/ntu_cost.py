@@ -245,7 +245,7 @@ def parse_args() -> argparse.Namespace:
     batch, what = min(EXTRACTION_BATCH, LoadedSplit.evaluation_batch), "samples at once through the networks"
     group.add_argument("--batch", type=cli.COUNT, default=batch, help=f"{what}, as in the feature bank")
     rows = COUNTS["trainexp"]
-    group.add_argument("--rows", type=cli.COUNT, default=rows, help="of the table that a population trains on")
+    group.add_argument("--rows", type=cli.COUNT, default=rows, help="rows of the table that a population trains on")
     group.add_argument("--large_rows", type=cli.COUNT, default=655_000, help="of a table that is only streamed, 20 GB")
 
     cli.add_verbosity(parser)

@@ -2,8 +2,8 @@
 
     python benchmarks/own_data.py --out studies/own_data --seeds 0 1 2
 
-Each data set is cut into modalities, each of which gets a network of its own; `python -m utils.study` does the rest, to
-which other flags than those below go. The same command resumes. Prints and writes (own_data.json) every method's mean
+Each data set is cut into modalities, each of which gets a network of its own; `python -m utils.study` does the rest and
+receives flags not listed below. Repeat the command to resume. Prints and writes (own_data.json) every method's mean
 test accuracy over the seeds.
 """
 

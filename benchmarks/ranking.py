@@ -95,8 +95,8 @@ def parse_args() -> argparse.Namespace:
     group = parser.add_argument_group("sample")
     group.add_argument("--table", type=Path, required=True, help="a table of benchmarks/make_table.py")
     group.add_argument("--count", type=cli.integer(TENTHS, 100_000), default=200, help="configurations")
-    group.add_argument("--to_the_end", type=cli.integer(TENTHS, 100_000), default=60, help="of these, to the end")
-    group.add_argument("--end_epochs", type=cli.EPOCHS, default=5, help="of the training to the end")
+    group.add_argument("--to_the_end", type=cli.integer(TENTHS, 100_000), default=60, help="how many train to the end")
+    group.add_argument("--end_epochs", type=cli.EPOCHS, default=5, help="epochs of the training to the end")
     text = "of the latter: fine-tune this many of the best by the table's first seed, and as many random ones"
     group.add_argument("--fine_tune", type=cli.integer(0, 1000), default=0, metavar="N", help=text)
     group.add_argument("--work", type=Path, help="folder of the runs of --fine_tune")

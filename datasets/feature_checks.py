@@ -135,8 +135,8 @@ def check_repeated(folder: Path, rows: Mapping[str, np.ndarray]) -> None:
         rows: features (N, D) by split, train first.
 
     Raises:
-        DataError: all samples of a split occur in another. Samples that also repeat within their split more often than
-            not, as those of a few codes do, only give the warning.
+        DataError: all samples of a split occur in another. If at most half of a split's
+            samples are distinct, as with features that take few values, this only gives the warning.
     """
     # Keyed 64-bit hashes: 100,000 samples of 4,000 features take a fraction of the time to read them.
     hashes = {split: [hash(row.tobytes()) for row in of] for split, of in rows.items()}

@@ -100,7 +100,7 @@ def _checked(where: str, array: np.ndarray, count: int, kind: str) -> tuple[str,
 
 
 def _only(folder: Path, name: str, found: Mapping[Path, tuple[str, ...]]) -> tuple[str, ...] | None:
-    """The names that all files have which have any."""
+    """Return the names, which must be equal in all files that have any; None if no file has."""
     for path, names in found.items():
         first = next(iter(found))
         if names != found[first]:

@@ -24,7 +24,7 @@ from utils.reading import Error, open_file, sha256
 class ArrayOnDisk:
     """Rows of an .npy file, which are read on access; none of them stay in memory.
 
-    The file must not change while it is in use: what is read is what its checksum is of.
+    The file must not change while it is in use, so that the rows read are those that its checksum covers.
     """
 
     device = torch.device("cpu")

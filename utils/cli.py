@@ -136,7 +136,7 @@ def number(low: float, high: float, above: bool = False) -> Callable[[str], floa
 
 
 def to_float(text: str) -> float:
-    """The number in a text; NaN, which is in no range, if it is none."""
+    """Convert text to a number; NaN, which no range contains, if it is not one."""
     try:
         return float(text)
     except ValueError:
@@ -200,7 +200,7 @@ def add_alias(group: argparse._ArgumentGroup, spelling: str, name: str, type_: C
 
 
 class Ignore(argparse.Action):
-    """Accept a published flag that has no effect, neither here nor in the published scripts."""
+    """Accept a published flag that has no effect here or in the published scripts."""
 
     def __call__(self, *_) -> None:
         pass

@@ -63,7 +63,7 @@ def gather(value: T) -> list[T]:
 
 
 def own_part(count: int) -> slice:
-    """The part of `count` things in order that this process has to do."""
+    """Return the slice of `count` items in order that this process works on."""
     first, end = (count * number // world() for number in (rank(), rank() + 1))
     return slice(first, end)
 

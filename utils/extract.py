@@ -167,7 +167,7 @@ def _keep(
 
 @contextlib.contextmanager
 def _without_fast_path() -> Iterator[None]:
-    """Compute transformers module by module: in eval mode, torch else skips their parts and nests padded sequences."""
+    """Turn off the fast path of transformers, which in eval mode bypasses their modules and nests padded sequences."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

@@ -47,7 +47,7 @@ class ScriptError(ProjectError):
 def main() -> None:
     parser = cli.make_parser(__doc__)
     parser.allow_abbrev = False  # --dev would become --device otherwise, and the scripts have flags of their own
-    parser.add_argument("name", choices=("avmnist", "ntu", "features"), help="NAME of the two scripts")
+    parser.add_argument("name", choices=("avmnist", "ntu", "features"), help="which main_*_NAME.py scripts to run")
     parser.add_argument("--seeds", type=cli.SEED, nargs="+", required=True, help="seeds, such as 0 1 2")
     parser.add_argument("--out", type=Path, required=True, help="folder of the study")
     for part, script in (("search", "searchable"), ("found", "found")):
@@ -87,7 +87,7 @@ def advice() -> Iterator[None]:
 
 
 def joined(given: Sequence[str]) -> list[str]:
-    """Join the flags that take flags with their value, which would be mistaken for a flag of this command."""
+    """Join --search_flags and --found_flags with their values, which would be mistaken for flags of this command."""
     rest, out = iter(given), []
     for word in rest:
         value = next(rest, None) if word in ("--search_flags", "--found_flags") else None
@@ -129,7 +129,7 @@ def planned(name: str, seeds: Sequence[int], out: Path, search: list[str], found
 
 
 def carry_out(runs: Sequence[Sequence[Sequence[str]]], record: Path) -> None:
-    """Run the commands that have not ended well before, and record each that does.
+    """Run the commands that have not succeeded yet, and record each success.
 
     A run whose folder was removed is run again, and so is what follows with the same seed.
 
@@ -166,7 +166,7 @@ def run_one(command: Sequence[str], shown: str) -> None:
     code = interrupts.run_script(command)
     if code:
         how = f"ended with exit code {code}" if code > 0 else f"was killed by {signal.Signals(-code).name}"
-        then = "the same study command goes on from here; for other flags, name another --out"
+        then = "the same study command resumes from here; for other flags, name another --out"
         raise ScriptError(f"{shown} {how}; {then}", max(code, 1))
 
 

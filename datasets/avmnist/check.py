@@ -1,4 +1,4 @@
-"""Measure what tells the copies of AV-MNIST apart: components of the images, noise of the recordings, alignment.
+"""Measure what distinguishes the copies of AV-MNIST: components of the images, noise of the recordings, alignment.
 
 Noise is measured by a probe, linear discriminant analysis on small spectrograms. Its accuracy with each preset was
 measured on data sets of 12,000 + 4,000 samples that `avmnist_gen.py` built with three seeds.

@@ -4,8 +4,9 @@
     python -m datasets.mmimdb --hdf5 multimodal_imdb.hdf5 --images --vgg_weights vgg19-dcbb9e9d.pth
     python main_searchable_features.py --datadir data/mmimdb --threshold 0.3
 
-The text network is a Maxout MLP on the mean word2vec of a plot. The image network is one on the VGG-16 features of the
-file or, with --images, a linear classifier on frozen VGG-19. Both keep their best dev epoch by weighted F1.
+The text network is a Maxout MLP on the mean word2vec of a plot. The image network is another Maxout MLP, on the
+file's VGG-16 features, or, with --images, a linear classifier on frozen VGG-19.
+Both keep their best dev epoch by weighted F1.
 docs/mmimdb.md describes the file and lists published figures. DATADIR receives train.npz, dev.npz and test.npz, and
 networks.json with the F1 of both networks.
 """

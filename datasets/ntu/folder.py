@@ -99,7 +99,7 @@ class NTUFolder:
             raise
 
     def splits(self, names: Iterable[str] | Mapping[str, str]) -> dict[str, NTUSplit]:
-        """Splits of the protocol by name, or by another one, as {"train": "trainexp"} of a search.
+        """Splits of the protocol by name; a mapping renames them, such as {"train": "trainexp"} in a search.
 
         Raises:
             DataError: a split is empty, has samples of one class only, or has a class above `num_outputs`.

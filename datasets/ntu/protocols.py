@@ -39,7 +39,7 @@ class Part:
         return int(name[1:4]) in self.setups and int(name[5:8]) in self.cameras and subject_of(name) in self.subjects
 
     def __str__(self) -> str:
-        """Words such as "the subjects 2, 5, 9, 14", without what is a range."""
+        """Describe the part, as in "the subjects 2, 5, 9, 14"; criteria that are whole ranges are left out."""
         listed = {name: members for name, members in vars(self).items() if not isinstance(members, range)}
         return " and ".join(f"the {name} {', '.join(map(str, members))}" for name, members in listed.items())
 

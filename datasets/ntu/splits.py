@@ -24,8 +24,8 @@ def read_splits(
 ) -> tuple[dict[str, NTUSplit], dict[str, object]]:
     """Read splits by name (see `NTUFolder.splits`), and return them with facts to record in the results.
 
-    With `selection.skip_damaged` these are {"skipped_samples": {name: reason}}, otherwise none. An input of a sample
-    may be damaged if `modalities` do not include it. DataError if a split has no samples, or none that can be read.
+    With `selection.skip_damaged` these are {"skipped_samples": {name: reason}}, otherwise none. Only the inputs in
+    `modalities` are checked. DataError if a split has no samples, or none that can be read.
     """
     folder = discover(datadir, settings, selection)
     splits = folder.splits(names)

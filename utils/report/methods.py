@@ -78,7 +78,7 @@ def leads(methods: Sequence[Method]) -> Figure | None:
 
 
 def _score(value: Spread | None) -> Cell:
-    """A share in percent, and its interval without what no share can be."""
+    """A score in percent, and its interval, clipped to 0 to 100 %."""
     cell = [_mean(value, 100, "%")]
     if ends := interval(value):
         cell.append(f"{100 * max(ends[0], 0):.1f} to {100 * min(ends[1], 1):.1f}")

@@ -21,7 +21,7 @@ AT_ONCE = 1000  # resamples drawn together, which bounds the memory
 
 
 class Spread(NamedTuple):
-    """Values over seeds; one value has no deviation, and equal ones have no interval: others may well differ."""
+    """Values over seeds; a single value has no deviation, and equal values no interval, as further ones may differ."""
 
     seeds: int
     mean: float

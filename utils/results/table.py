@@ -52,7 +52,7 @@ class Row:
 def compare(found: Row, others: Sequence[Row], seed: int) -> dict[str, object]:
     """Fill in the leads of the found network; return the verdict and McNemar's test against the baseline best on dev.
 
-    Of baselines that are level on dev, it is the one that is best on test, which is never to the found one's advantage.
+    If baselines are level on dev, the one that is best on test is used; this never favors the found network.
     Multi-label data has no leads: weighted F1 is not a mean over samples.
     """
     for row in others:

@@ -118,7 +118,7 @@ def add_feature_data(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--multi_label",
         action="store_true",
-        help="labels are 0 and 1 (N, C), even if every sample has exactly one, as one-hot classes do",
+        help="treat labels 0 and 1 (N, C) as multi-label even if every sample has exactly one, like one-hot classes",
     )
     group.add_argument(
         "--threshold",

@@ -112,7 +112,7 @@ def add_fusion_flags(
     )
     training = _add_training(parser, epochs, batchsize, period)
     if multitask is not None:
-        net.add_argument("--alphas", action="store_true", help="one learned number per layer weighs the two features")
+        net.add_argument("--alphas", action="store_true", help="weigh the two features of a layer by a learned number")
         net.add_argument(
             "--multitask",
             action=argparse.BooleanOptionalAction,
@@ -152,8 +152,8 @@ def add_found_flags(parser: argparse.ArgumentParser, conf: int | None) -> None:
         type=cli.integer(0, 100),
         default=1,
         metavar="N",
-        help="for comparison, train the last features joined, N random configurations, and late fusion of fine-tuned "
-        "networks, each like the found network, and logistic regression",
+        help="also train, for comparison: the last features joined, N random configurations, and late fusion of "
+        "fine-tuned networks, each in the same way as the found network; and logistic regression",
     )
     group.add_argument(
         "--no-baselines", dest="baselines", action="store_const", const=None, help="train only the found network"
@@ -163,7 +163,7 @@ def add_found_flags(parser: argparse.ArgumentParser, conf: int | None) -> None:
         type=cli.COUNT,
         default=None,
         metavar="EPOCHS",
-        help="end a training after as many epochs without a better one on dev (default: train all epochs)",
+        help="stop a training after this many epochs without a better one on dev (default: train all epochs)",
     )
     group.add_argument(
         "--class_weights",

@@ -92,7 +92,7 @@ def top_configurations(searched: Mapping[str, Any], count: int, ensemble: bool) 
     """Return the configurations after the best that `--retrain_top` trains, from the best.json of a search.
 
     Raises:
-        UsageError: there are not as many, or `--ensemble` would be of one network.
+        UsageError: the file holds fewer, or `--ensemble` would average a single network.
     """
     if ensemble and count == 1:
         raise UsageError("--ensemble averages the networks of --retrain_top, which must be 2 or more, but got 1")

@@ -49,7 +49,7 @@ def ntu_checkpoints(args: argparse.Namespace, skeleton: str, rgb: str) -> list[P
 def check_protocol(checkpoints: Sequence[Path], protocol: str) -> None:
     """Raise UsageError if a network was trained on another protocol, whose training samples may be test samples here.
 
-    The results beside a checkpoint state its protocol; without them it is xsub60, as of the published checkpoints.
+    The results beside a checkpoint state its protocol; without them, xsub60 is assumed, as for published checkpoints.
     """
     for path in checkpoints:
         record = path.with_suffix(".json")

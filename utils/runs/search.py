@@ -67,7 +67,7 @@ class SearchRun:
     def carry_out(self, evaluator: PopulationEvaluator, budget: Budget) -> bool:
         """Run the search, or the rest of it, and journal every step; return False if the budget ran out.
 
-        Other processes than process 0 train what it asks for, until their end here.
+        All processes but process 0 train what it asks for, and exit when the search ends.
         """
         if distributed.rank():
             evaluator.serve()

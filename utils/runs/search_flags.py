@@ -26,13 +26,13 @@ def add_search_flags(parser: argparse.ArgumentParser, search: str) -> None:
         choices=("published", "improved", "random"),
         default=search,
         help="published: sequential, guided by the surrogate; improved: guided by a Gaussian process; "
-        "random: drawn at random; all with as many trainings",
+        "random: drawn at random; all train the same number of candidates",
     )
     group.add_argument(
         "--randsearch", type=cli.boolean, nargs="?", const=True, default=False, help="the same as --search random"
     )
     group.add_argument(
-        "--with_random", action="store_true", help="also run a random search with as many trainings for comparison"
+        "--with_random", action="store_true", help="for comparison, also run a random search with as many trainings"
     )
     group.add_argument(
         "--max_candidates",

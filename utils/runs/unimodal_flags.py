@@ -1,7 +1,7 @@
 """Flags of unimodal training.
 
-The networks of AV-MNIST train at a constant learning rate, as published, by which the presets of the data set are
-calibrated; or in one cycle, which reaches a higher accuracy in a fifth of the epochs.
+The networks of AV-MNIST train at a constant learning rate, as published, or in one cycle, which reaches a higher
+accuracy in a fifth of the epochs. The presets of the data set are calibrated with the constant rate.
 """
 
 import argparse

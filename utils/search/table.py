@@ -112,7 +112,7 @@ class AccuracyTable:
         """Evaluate candidates by looking them up, for `utils.search.loop`.
 
         Args:
-            seed: of the trainings; where fewer were made, it counts modulo their number.
+            seed: of the trainings, taken modulo the number of seeds in the table.
         """
 
         def evaluate(

@@ -1,6 +1,7 @@
 """Adam on a flat vector, in the arithmetic of `torch.optim.Adam`.
 
-A search makes no other optimizer: the first one of `torch.optim` imports for seconds what only compilation needs.
+A search uses no other optimizer: creating the first one of `torch.optim` takes seconds, because it imports modules that
+only compilation needs.
 """
 
 import math

@@ -48,7 +48,7 @@ def total(*sums: Tensor) -> list[Tensor]:
 
 
 def evaluated(batches: Batches) -> Iterator[Batch]:
-    """This process's batches of those to evaluate: consecutive ones, so that `joined` restores the order."""
+    """Read this process's share of the batches to evaluate: consecutive ones, so that `joined` restores the order."""
     parts = batches.parts()
     return batches.split.read(parts[distributed.own_part(len(parts))])
 

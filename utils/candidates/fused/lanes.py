@@ -1,4 +1,4 @@
-"""Sixteen floats at a time in numba: what its vectorizer does not find in the small matrix products of a fusion layer.
+"""Operations on sixteen floats at a time for numba, which does not vectorize a fusion layer's small matrix products.
 
 A product keeps its sums in registers, which takes a value that holds several floats. Numba has no such type; LLVM does,
 and fits it to the vector registers of the processor.
