@@ -173,8 +173,9 @@ def limit(
     """Rates of the device, and a lower bound on the seconds that training all central weights takes.
 
     A step multiplies every weight with a batch forwards and for its gradient, and the weights that read a fusion layer
-    also for the gradient of what they read; a product is two operations. It reads and writes weight, gradient and both
-    of Adam's moments, of a population together: the copy is of that size.
+    also for the gradient of what they read; a multiply-add counts as two operations. It reads and writes weight,
+    gradient and both of Adam's moments; the rate of memory is that of a copy of so many bytes as these take in a
+    population.
     """
     widths, settings = (AudioLeNet().feature_widths, ImageLeNet().feature_widths), HeadSettings(CLASSES)
     heads = [FusionHead(configuration, widths, settings) for configuration in configurations]

@@ -52,7 +52,7 @@ def sha256(content: Path | bytes | memoryview | BinaryIO, most: int | None = Non
     """SHA-256 of bytes, or of a file from its first byte, in hexadecimal.
 
     Args:
-        most: bytes of a file to read; of a larger one, blocks at equal distances are read.
+        most: bytes of a file to read; of a larger one, evenly spaced blocks are read.
     """
     if isinstance(content, Path):
         with open_file(content) as file, errors_name(content):

@@ -689,7 +689,7 @@ def test_data_that_changed_between_stop_and_resume(home, refuses, script, change
     np.save(DATA / "audio/test_data.npy", np.arange(TEST, dtype=np.uint8).repeat(112 * 112).reshape(TEST, 112, 112))
     flags = "--epochs 1 --run_dir run"
     damage = each(lambda: started(script, *flags.split()), lambda: shuffled(DATA / changed))
-    refuses(script, flags, damage, 2, "run holds a run with another data, which has changed since it started")
+    refuses(script, flags, damage, 2, "run holds a run with other inputs (data) than this command")
 
 
 def test_content_decides_which_bank_is_used(home, capsys):

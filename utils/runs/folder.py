@@ -196,7 +196,7 @@ def _check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any], e
     for name, value in before.get("inputs", {}).items():
         if now["inputs"].get(name) != value:
             raise UsageError(
-                f"{run_dir} holds a run with another {name}, which has changed since it started; name another --run_dir"
+                f"{run_dir} holds a run with other inputs ({name}) than this command; name another --run_dir"
             )
 
 
