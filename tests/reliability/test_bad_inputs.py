@@ -736,7 +736,7 @@ def test_features_that_changed_between_stop_and_resume(tmp_path, refuses, monkey
         np.savez("test.npz", **arrays)
         os.utime("test.npz", ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
-    refuses("main_found_features.py", flags, damage, 2, "run holds a run with another data, which has changed")
+    refuses("main_found_features.py", flags, damage, 2, "run holds a run with other inputs (data) than this command")
 
 
 @pytest.mark.parametrize(
