@@ -57,8 +57,8 @@ def main() -> None:
     data = load_features(args.datadir, names, limits(args), args.multi_label)
 
     # Settings: fewer samples get more epochs
-    scale_epochs(args, len(data.labels["train"]), epochs=70, period=5)
-    run, training = run_settings(args), found_settings(args)
+    scale_epochs(args, len(data.labels["train"]), epochs=70, period=5, only_test=tested is not None)
+    run, training = run_settings(args), found_settings(args, data.multi_label)
     head = head_settings(args, data.num_outputs, data.multi_label, args.threshold)
     splits = feature_splits(data.rows, data.labels)
     if tested is None:
@@ -93,7 +93,8 @@ def main() -> None:
         if args.export:
             columns = sum(map(sum, data.widths))
             rows = torch.from_numpy(data.rows["test"][:2, :columns])
-            print(export_network(network.cpu().over_features(), rows, args.export))
+            assert isinstance(found.network, FeatureNetwork)
+            print(export_network(found.network.cpu().over_features(), rows, args.export))
             print(f"its input: {columns} columns, which are {', '.join(data.feature_names)} side by side")
 
 

@@ -74,7 +74,9 @@ def load_features(
         try:
             found, checksums[path.name] = read_arrays(path, DataError)
         except FileNotFoundError:
-            raise DataError(f"{path} is missing; docs/own_data.md describes the file") from None
+            there = sorted(entry.name for entry in folder.iterdir())[:5] if folder.is_dir() else []
+            instead = f" ({folder} holds {', '.join(there)})" if there else ""
+            raise DataError(f"{path} is missing{instead}; docs/own_data.md describes the file") from None
         arrays[split] = {name: array for name, array in found.items() if not is_text(name)}
         texts[split] = {name: array for name, array in found.items() if is_text(name)}
     train = arrays[splits[0]]

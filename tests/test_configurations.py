@@ -43,7 +43,7 @@ def test_check_names_the_limits_and_the_row(row):
     space.check(((0, 0, 2), (4, 2, 0)), legal_activations=3)
     with pytest.raises(UsageError) as caught:
         space.check(((0, 0, 0), row), legal_activations=3)
-    assert str(caught.value) == (f"a configuration row needs 3 numbers from 0 to [4, 2, 2], but got {list(row)}")
+    assert str(caught.value) == (f"a configuration row is 3 numbers, 0 to 4, 0 to 2, 0 to 2, but got {list(row)}")
 
 
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=5).map(tuple), st.sampled_from([(0, 1), (0, 3), (2,)]))
@@ -67,7 +67,7 @@ def test_with_skips_check_names_the_index_that_skips(row):
     with pytest.raises(UsageError) as caught:
         space.check((row,), legal_activations=4)
     assert str(caught.value) == (
-        "a configuration row needs 3 numbers from 0 to [4, 2, 3], or -1 for modalities to skip (not all), "
+        "a configuration row is 3 numbers, 0 to 4, 0 to 2, 0 to 3, or -1 for modalities to skip (not all), "
         f"but got {list(row)}"
     )
 
@@ -186,7 +186,7 @@ def test_where_nothing_is_published_a_number_is_none():
 
 
 NO_LIST = "a configuration is a list of rows of numbers such as"
-NO_FILE = "--conf takes a number, a list such as [[3,2,0]], or a search's best.json, but there is no file"
+NO_FILE = "--conf takes a list such as [[3,2,0]] or a search's best.json, but there is no file"
 
 
 @pytest.mark.parametrize(

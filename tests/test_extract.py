@@ -258,7 +258,7 @@ def test_a_masked_mean_is_that_of_the_positions_that_count(data, b, t, c):
     mask = torch.tensor(data.draw(st.lists(rows, min_size=b, max_size=b)))
     x = torch.arange(float(b * t * c)).reshape(b, t, c).masked_fill(~mask[:, :, None], torch.nan)
     for named in ({"attention_mask": mask.long()}, {"src_key_padding_mask": ~mask}, {"attention_mask": mask.half()}):
-        found = pool(":mean", x, Inputs(nn.Identity(), named))
+        found = pool(":mean", nn.Identity(), x, Inputs(nn.Identity(), named))
         torch.testing.assert_close(found, torch.stack([row[keep].mean(0) for row, keep in zip(x, mask, strict=True)]))
 
 
@@ -438,6 +438,30 @@ def test_bad_batches_write_nothing(tmp_path, batches, rule):
     with pytest.raises(UsageError, match=rule):
         write_features(tmp_path, "dev", {"a": identity(), "b": identity()}, batches)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("body", [nn.GRU(4, 6, batch_first=True), nn.TransformerEncoderLayer(4, 2, batch_first=True)])
+def test_sequences_of_modules_made_for_them_need_to_say_how(body):
+    x = torch.rand(3, 8, 4)
+    network = nn.Sequential(body)
+    with pytest.raises(UsageError, match=r"second dimension is the length of the sequence.*name it '0:last'"):
+        Extractor(network, ["0"])(x)
+    (feature,), _ = Extractor(network, ["0:last"])(x)
+    assert feature.shape == (3, 6 if isinstance(body, nn.GRU) else 4)
+
+
+def test_packed_sequences_are_refused():
+    packed = nn.utils.rnn.pack_padded_sequence(torch.rand(3, 5, 4), torch.tensor([5, 3, 2]), batch_first=True)
+    with pytest.raises(UsageError, match="packed sequences cannot be pooled"):
+        Extractor(nn.Sequential(nn.LSTM(4, 6, batch_first=True)), ["0"])([packed])
+
+
+@pytest.mark.parametrize("network", ["network.pt", {"weight": X}])
+def test_what_is_no_network_is_refused(network):
+    with pytest.raises(UsageError, match=r"must be a torch\.nn\.Module, but is a "):
+        Extractor(network, ["1"])
+    with pytest.raises(UsageError, match="must be a list of module names"):
+        Extractor(nn.Sequential(nn.ReLU()), [0])
 
 
 def test_names_are_checked_before_the_pass(tmp_path):

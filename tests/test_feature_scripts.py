@@ -17,7 +17,7 @@ from sklearn.metrics import f1_score
 
 from utils import predict
 from utils.errors import DataError, UsageError
-from utils.runs.flags import scale_epochs
+from utils.runs.settings import scale_epochs
 from utils.search.loop import SearchError
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("own data")]  # one process runs the example
@@ -97,8 +97,8 @@ def test_a_search_over_three_modalities_may_skip_and_has_the_activations_asked_f
     assert header["activations"] == ["relu", "gelu"]
     assert header["modalities"] == ["top", "bottom", "edges"]
     assert header["sizes"] == [3, 3, 3]
-    assert "searching 126 rows per level of top and bottom and edges features" in search.stdout
-    assert "so all may take about" in search.stdout
+    assert "search space: 126 possible rows per fusion layer (top, bottom, edges)" in search.stdout
+    assert "so the search may take about" in search.stdout
 
 
 def test_progress_that_is_no_terminals_comes_in_lines(search):
@@ -192,7 +192,7 @@ def test_several_networks_of_a_search_are_trained_and_averaged_and_predict(searc
     (home / "data/digits/classes.txt").write_text("\n".join(f"digit {i}" for i in range(10)))
     flags = ("--conf", "runs/skips/best.json", "--inner_representation_size", 16, "--no-verbose", "--no-baselines")
     flags += ("--retrain_top", 2, "--ensemble", "--class_weights", "balanced", "--epochs", 30, "--patience", 2)
-    run_here(FOUND, *DIGITS, *flags, "--run_dir", "runs/top")
+    run_here(FOUND, *DIGITS, *flags, "--run_dir", "runs/top", "--export", "out/top.pt2")
     (home / "data/digits/classes.txt").unlink()
     results, best = read(home / "runs/top/results.json"), read(home / "runs/skips/best.json")
     ensemble, other, found = results["rows"][5:]
@@ -208,6 +208,8 @@ def test_several_networks_of_a_search_are_trained_and_averaged_and_predict(searc
     assert len(scores) < 30
     assert len(scores) - 1 - scores.index(max(scores)) == 2
 
+    assert exported_scores(home, "out/top.pt2").mean() == pytest.approx(found["test"], abs=1e-6)
+    assert found["test"] != other["test"]  # or the wrong one would pass
     checkpoint = str(home / results["checkpoint"])
     monkeypatch.setattr(sys, "argv", ["predict", checkpoint, "data/digits/test.npz", "--out", "runs/predicted.csv"])
     predict.main()
@@ -241,7 +243,7 @@ def test_smaller_data_gets_more_epochs_by_default(samples, given, epochs, cycle,
     args = argparse.Namespace(**{"epochs": None, "Ti": None, "batchsize": 32, "verbose": True, **given})
     scale_epochs(args, samples, epochs=3, period=1)
     assert (args.epochs, args.Ti) == (epochs, pytest.approx(cycle))
-    assert capsys.readouterr().out == f"training for {epochs} epochs of {-(-samples // 32)} steps (--epochs)\n"
+    assert capsys.readouterr().out == f"epochs (--epochs): {epochs}; steps in an epoch: {-(-samples // 32)}\n"
 
 
 def test_a_best_candidate_below_a_baseline_is_told(home, run_here):
@@ -396,7 +398,7 @@ def test_a_search_ends_at_so_many_candidates_and_goes_on_as_if_it_had_not(whole,
         best = read(home / "runs/part/best.json")
         assert (best["whole"], best["candidates_trained"]) == (False, number)
         assert f"{number} candidates trained in " in printed
-        assert ", where the budget ran out; the best dev weighted F1:" in printed
+        assert ", stopped by the budget; the best dev weighted F1:" in printed
         assert read_journal(home / "runs/part") == read_journal(home / "runs/notes")[:number]
         assert len((home / "runs/part/results.csv").read_text().splitlines()) == number + 1
     run_here(SEARCH, "--resume", "runs/part", "--max_candidates", 1000)  # all other flags are those of the run
@@ -420,17 +422,17 @@ def test_a_search_ends_when_its_time_is_over(notes, home, run_here):
     assert best["seconds"] < 3
     assert best["random"]["candidates_trained"] == best["candidates_trained"]
     assert f"random search, {best['candidates_trained']} candidates" in printed
-    assert ", where the budget ran out" in printed
+    assert ", stopped by the budget" in printed
     assert "This search ran out of budget" in (home / "runs/second/report.html").read_text()
     with pytest.raises(SearchError, match="the budget ran out before a candidate was trained"):
         run_here(SEARCH, *NOTES, *SMALL, "--time_budget", "0.000001s", "--run_dir", "runs/none")
 
 
 def test_a_found_network_is_extended_with_its_baselines(home, run_here):
-    small = ("--conf", "[[2,2,2,0]]", "--Ti", 2, "--inner_representation_size", 8, "--no-verbose")
+    small = ("--conf", "[[2,2,2,0]]", "--inner_representation_size", 8, "--no-verbose")
     run_here(FOUND, *DIGITS, *small, "--epochs", 2, "--run_dir", "runs/longer")
-    run_here(FOUND, "--resume", "runs/longer", "--epochs", 4)
-    run_here(FOUND, *DIGITS, *small, "--epochs", 4, "--run_dir", "runs/long")
+    run_here(FOUND, "--resume", "runs/longer", "--epochs", 4)  # with the same cycle, whose default is 5 / 70 of it
+    run_here(FOUND, *DIGITS, *small, "--epochs", 4, "--Ti", 2 * 5 / 70, "--run_dir", "runs/long")
     longer, long = (read(home / f"runs/{name}/results.json") for name in ("longer", "long"))
     assert len(longer["epochs"]) == 4
     assert longer["epochs"] == long["epochs"]
@@ -438,8 +440,27 @@ def test_a_found_network_is_extended_with_its_baselines(home, run_here):
         (row["name"], row["test"]) for row in long["rows"]
     ]
     scaled = ("--resume", "runs/longer", "--epochs", 5, "--Ti", 3)
-    with pytest.raises(UsageError, match=r"runs/longer holds a run with Ti 2\.0, but this command has 3\.0"):
+    with pytest.raises(UsageError, match=r"runs/longer holds a run with Ti 0\.1\d+, but this command has 3\.0"):
         run_here(FOUND, *scaled)
+
+
+def test_runs_of_equal_accuracy_keep_their_own_checkpoints(home, run_here):
+    flags = ("--conf", "[[1,1,1,0]]", "--epochs", 1, "--no-baselines", "--no-verbose", "--checkpointdir", "equal")
+    for name in ("one", "two", "one"):  # the last command repeats the first
+        run_here(FOUND, *DIGITS, *flags, "--run_dir", f"runs/{name}")
+    one, two = (Path(read(home / f"runs/{name}/results.json")["checkpoint"]) for name in ("one", "two"))
+    assert two.name == f"{one.stem}-2.checkpoint"
+    assert {path.name for path in (home / "equal").glob("*.checkpoint")} == {one.name, two.name}
+    assert read(home / two.with_suffix(".json"))["run_dir"] == "runs/two"
+    with pytest.raises(UsageError, match=f"runs/one holds a run of {FOUND}, not of {SEARCH}"):
+        run_here(SEARCH, "--resume", "runs/one")
+
+
+def test_a_refused_command_leaves_its_run_folder_free(notes, home, run_here):
+    flags = (*NOTES, "--conf", "[[1,1,0]]", "--epochs", 1, "--no-baselines", "--run_dir", "runs/free")
+    with pytest.raises(UsageError, match="--class_weights balanced is for samples of one class"):
+        run_here(FOUND, *flags, "--class_weights", "balanced")
+    run_here(FOUND, *flags)
 
 
 def test_a_search_over_features_leaves_no_empty_folder(home, run_here):
@@ -531,7 +552,7 @@ def test_a_best_json_of_other_features_is_refused(home, small, run):
 @pytest.mark.parametrize(
     ("script", "flags", "message"),
     [
-        (SEARCH, ("--datadir", "data"), "train.npz is missing; docs/own_data.md describes the file"),
+        (SEARCH, ("--datadir", "data"), "train.npz is missing (data holds digits, notes); docs/own_data.md describes"),
         (SEARCH, (*DIGITS, "--search", "random", "--with_random"), "is a random search already"),
         (SEARCH, (*DIGITS, "--epochs_surrogate", 9), "is a setting of the published search; give --search published"),
         (FOUND, (*DIGITS, "--conf", "[[-1,-1,-1,0]]"), "to skip (not all), but got [-1, -1, -1, 0]"),

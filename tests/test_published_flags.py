@@ -139,10 +139,9 @@ def test_flags_and_defaults(parser_of, script):
         ("main_searchable_ntu", "--randsearch --num_workers 16", {"randsearch": True, "num_workers": 16}),
         ("main_found_ntu", "--j 16 --no-multitask", {"num_workers": 16, "multitask": False}),
         ("main_found_avmnist", "--multitask", {"multitask": True}),
-        ("main_found_ntu", "--checkpoint C --inner 128 --use_data", {"inner_representation_size": 128}),
     ],
 )
-def test_other_published_spellings_and_abbreviations(parser_of, script, line, read):
+def test_other_published_spellings(parser_of, script, line, read):
     args = vars(parser_of(script).parse_args(line.split()))
     assert {name: args[name] for name in read} == read
     assert "vid_fr" not in args or script.endswith("ntu")  # AV-MNIST has no use for it

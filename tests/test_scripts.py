@@ -139,17 +139,21 @@ def test_a_finished_script_prints_the_next_command(data, home, run):
     small = ("--limit_train", 64, "--limit_dev", 32, "--limit_test", 32, "--epochs", 1)
     flags = ("--datadir", data, "--checkpointdir", "chain", "--channels", 2)
     carried = f"--datadir {data} --checkpointdir chain --channels 2"
+
+    def shown(script: str) -> str:
+        return f"next: python {os.path.relpath(ROOT / script, home)}"
+
     image = run("train_image.py", *small, *flags)
-    assert image.stdout.splitlines()[-1] == f"next: python train_audio.py {carried}"
+    assert image.stdout.splitlines()[-1] == f"{shown('train_audio.py')} {carried}"
     audio = run("train_audio.py", *small, *flags)
-    assert audio.stdout.splitlines()[-1] == f"next: python main_searchable_avmnist.py {carried}"
-    command = audio.stdout.splitlines()[-1].split()[2:]
+    assert audio.stdout.splitlines()[-1] == f"{shown('main_searchable_avmnist.py')} {carried}"
+    script, *command = audio.stdout.splitlines()[-1].split()[2:]
     few = ("--limit_train", 64, "--max_fusions", 1, "--search_iterations", 1, "--epochs", 1, "--run_dir", "runs/chain")
-    search = run(*command, *few)
+    search = run(Path(script).name, *command, *few)
     found = search.stdout.splitlines()[-1]
-    assert found == f"next: python main_found_avmnist.py --conf runs/chain/best.json {carried}"
+    assert found == f"{shown('main_found_avmnist.py')} --conf runs/chain/best.json {carried}"
     assert "; the best dev accuracy:" in search.stdout
-    last = run(*found.split()[2:], *small, "--no-baselines", "--inner_representation_size", 8)
+    last = run("main_found_avmnist.py", *found.split()[3:], *small, "--no-baselines", "--inner_representation_size", 8)
     assert re.search("^accuracy +dev +test +found leads by", last.stdout, re.MULTILINE)
 
 
@@ -410,7 +414,7 @@ def test_features_of_networks_are_standardized_if_asked(run, home, search):
         ("main_found_avmnist.py", ("--retrain_top", "2"), "needs a search's best.json"),
         ("main_found_avmnist.py", ("--ensemble",), "--ensemble averages the networks of --retrain_top"),
         ("main_found_avmnist.py", ("--conf", "9"), "published configurations 0 to 4"),
-        ("main_found_avmnist.py", ("--conf", "[[5,0,0]]"), "needs 3 numbers from 0 to [4, 2, 3]"),
+        ("main_found_avmnist.py", ("--conf", "[[5,0,0]]"), "a configuration row is 3 numbers, 0 to 4, 0 to 2, 0 to 3,"),
         ("main_found_avmnist.py", ("--conf", "nowhere.json"), "nowhere.json"),
         ("main_found_avmnist.py", ("--test_cp", "nowhere.checkpoint"), "nowhere.checkpoint does not exist"),
         ("main_found_avmnist.py", ("--batchnorm", "--limit_train", "33"), "leave one over"),

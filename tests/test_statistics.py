@@ -63,10 +63,14 @@ def test_unequal_shapes_are_refused(rows):
         (
             [1] * 60 + [0] * 40,
             [0] * 20 + [1] * 40 + [0] * 40,
-            "ahead of the best baseline (late, 40.0 %) by 20.0 points",
+            "ahead of the baseline that is best on dev (late, 40.0 %) by 20.0 points",
         ),
-        ([1] * 50 + [0] * 50, [1] * 51 + [0] * 49, "behind the best baseline (late, 51.0 %) by 1.0 points"),
-        ([1, 0] * 50, [0, 1] * 50, "level with the best baseline (late, 50.0 %) ("),
+        (
+            [1] * 50 + [0] * 50,
+            [1] * 51 + [0] * 49,
+            "behind the baseline that is best on dev (late, 51.0 %) by 1.0 points",
+        ),
+        ([1, 0] * 50, [0, 1] * 50, "level with the baseline that is best on dev (late, 50.0 %) ("),
     ],
 )
 def test_the_verdict_says_who_is_ahead_and_whether_that_is_clear(found, other, said):
@@ -78,7 +82,7 @@ def test_the_verdict_says_who_is_ahead_and_whether_that_is_clear(found, other, s
     assert sentence.endswith(f": {clear[(lead['low'] > 0) - (lead['high'] < 0)]}.")
     assert (
         verdict("late", 0.4, 0.6, None)
-        == "The found network is ahead of the best baseline (late, 40.0 %) by 20.0 points."
+        == "The found network is ahead of the baseline that is best on dev (late, 40.0 %) by 20.0 points."
     )
 
 

@@ -18,7 +18,7 @@ def test_the_found_network_is_compared_with_the_baseline_that_is_best_on_dev():
     others = [row("weak", 0.8, 95), row("level", 0.85, 80), row("strong", 0.85, 90), row("other", 0.99, 99, False)]
     said = compare(found, others, seed=0)
     assert said["mcnemar"]["against"] == "strong"  # of two that are level on dev, the better on test
-    ahead = "The found network is ahead of the best baseline (strong, 90.0 %) by 2.0 points"
+    ahead = "The found network is ahead of the baseline that is best on dev (strong, 90.0 %) by 2.0 points"
     assert str(said["verdict"]).startswith(ahead)
     for other in others:
         assert other.lead is not None

@@ -1,8 +1,7 @@
-"""The command line of every script: parser, types of flags, output, exit codes."""
+"""The command line of every script: types of flags, output, exit codes."""
 
 import argparse
 import contextlib
-import difflib
 import errno
 import os
 import re
@@ -11,12 +10,11 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar, NoReturn
 
 from utils import distributed, interrupts
-from utils.errors import ProjectError, UsageError, one_line
+from utils.errors import ProjectError, one_line
 from utils.output import STDOUT, Output, open_output
-from utils.reading import read_json
+from utils.parser import Parser, take_flag
 
 MEMORY_FLAGS = (
     "--batchsize",
@@ -35,55 +33,10 @@ NO_MEMORY = re.compile(
 REQUESTED = re.compile(r"(?:tried|unable) to allocate ([\d.]*\d)\.? ?(bytes|[kmgtpe]ib)", re.I)
 
 
-class Parser(argparse.ArgumentParser):
-    """A parser whose errors are the project's own: one line."""
-
-    flags: ClassVar[set[str]] = set()  # of all parsers of this process
-    arguments: ClassVar[list[str]] = []  # the last command line parsed, those of a run to resume first
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; --help lists all flags")
-
-    def parse_args(self, args=None, namespace=None):
-        """Parse the command line; with `--resume RUN_DIR`, on top of the command that started the run."""
-        given = sys.argv[1:] if args is None else list(args)
-        Parser.arguments = [*self._recorded(given), *given]
-        parsed, unknown = self.parse_known_args(Parser.arguments, namespace)
-        if unknown:
-            flag = unknown[0].partition("=")[0]
-            for near in difflib.get_close_matches(flag, self._option_string_actions, 1):
-                raise UsageError(f"unrecognized argument {flag}; did you mean {near}?")
-            self.error(f"unrecognized argument {flag}")
-        return parsed
-
-    def parse_known_args(self, args=None, namespace=None):
-        Parser.flags |= self._option_string_actions.keys()
-        return super().parse_known_args(args, namespace)
-
-    def _recorded(self, given: list[str]) -> list[str]:
-        """Flags of the command that started the run to resume; none if there is no such run of this script."""
-        folder = take_flag("--resume", given)[0] if "--resume" in self._option_string_actions else None
-        if folder is None:
-            return []
-        try:
-            about = read_json(Path(folder) / "args.json", {"script": str, "command": str})
-            command = shlex.split(about["command"])[2:]
-        except (OSError, ValueError, UsageError):
-            return []  # opening the run says what is wrong
-        return take_flag("--run_dir", command)[1] if about["script"] == Path(sys.argv[0]).name else []
-
-
-def take_flag(flag: str, arguments: list[str]) -> tuple[str | None, list[str]]:
-    """Take a flag out of a command line: return its value, None if it is missing, and all other arguments."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument(flag, dest="value", nargs="?")
-    taken, others = parser.parse_known_args(arguments)
-    return taken.value, others
-
-
 def show_next(verbose: bool, *words: object) -> None:
     """Print the command that comes next, with the folders and sizes that this one was given."""
-    command = ["python", *map(str, words)]
+    script, *flags = map(str, words)
+    command = ["python", os.path.relpath(ROOT / script), *flags]
     for name in CARRIED:
         value = take_flag(name, Parser.arguments)[0]
         command += [] if value is None else [name, value]

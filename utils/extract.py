@@ -43,11 +43,13 @@ class Extractor:
         logits: name of the module whose output is the class scores; "" is the network itself.
 
     Raises:
-        UsageError: the network has no such module.
+        UsageError: it is no network, or has no such module.
     """
 
     def __init__(self, network: nn.Module, layers: Sequence[str], logits: str | None = None) -> None:
-        if isinstance(layers, str) or not layers:
+        if not isinstance(network, nn.Module):
+            raise UsageError(f"the network must be a torch.nn.Module, but is a {type(network).__name__}")
+        if isinstance(layers, str) or not layers or not all(isinstance(name, str) for name in layers):
             raise UsageError(f'layers must be a list of module names, such as ["layer1"], but got {layers!r}')
         self.network = network
         self.layers = tuple(layers)
@@ -162,7 +164,7 @@ def _keep(
     name: str, kept: list[Tensor], inputs: Inputs, logits: bool, module: nn.Module, args: object, output: object
 ) -> None:
     """Forward hook: pool the output."""
-    kept.append(pool(name, output, inputs, logits))
+    kept.append(pool(name, module, output, inputs, logits))
 
 
 @contextlib.contextmanager

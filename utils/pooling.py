@@ -12,10 +12,18 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from utils.errors import UsageError
 
 CHANNEL_LAST, MASKED_MEAN = ":last", ":mean"
+SEQUENCES = (
+    nn.RNNBase,
+    nn.TransformerEncoderLayer,
+    nn.TransformerEncoder,
+    nn.TransformerDecoderLayer,
+    nn.TransformerDecoder,
+)
 TOKENS, PADDING = "attention_mask", "src_key_padding_mask"  # Hugging Face: 1 is a token; torch: True or -inf is padding
 
 
@@ -60,11 +68,12 @@ class Inputs:
         return {x.shape[1] for x in (*tokens, self.mask()) if x is not None}
 
 
-def pool(name: str, output: object, inputs: Inputs, logits: bool = False) -> Tensor:
+def pool(name: str, module: nn.Module, output: object, inputs: Inputs, logits: bool = False) -> Tensor:
     """Average an output over all dimensions but the first and the channels.
 
     Args:
         name: of the module, with how to pool.
+        module: whose output it is.
         output: a tensor, or a tuple, list, mapping, named tuple or dataclass, of which the first tensor is used.
         logits: use the one named "logits" if there is one.
 
@@ -86,7 +95,7 @@ def pool(name: str, output: object, inputs: Inputs, logits: bool = False) -> Ten
         rest = range(1, x.ndim - 1)
     else:
         rest = range(2, x.ndim)
-        if rest and x.shape[1] in inputs.lengths():
+        if rest and (isinstance(module, SEQUENCES) or x.shape[1] in inputs.lengths()):
             raise UsageError(
                 f"the output of module {name!r} is {tuple(x.shape)}, whose second dimension is the length of the "
                 f"sequence rather than channels; name it '{name}{CHANNEL_LAST}', or '{name}{MASKED_MEAN}' to leave out "
@@ -108,6 +117,8 @@ def _tensor_of(output: Any, logits: bool) -> Tensor | None:
         parts = {field.name: getattr(output, field.name) for field in dataclasses.fields(output)}
     elif isinstance(output, Sequence):
         parts = dict(enumerate(output))
+    if any(isinstance(x, PackedSequence) for x in (output, *parts.values())):
+        raise UsageError("packed sequences cannot be pooled; wrap their module in one that returns (batch, channel)")
     tensors = {name: x for name, x in parts.items() if isinstance(x, Tensor)}
     first = next(iter(tensors.values()), None)
     return tensors.get("logits", first) if logits else first

@@ -46,7 +46,6 @@ class ScriptError(ProjectError):
 
 def main() -> None:
     parser = cli.make_parser(__doc__)
-    parser.allow_abbrev = False  # --dev would become --device otherwise, and the scripts have flags of their own
     parser.add_argument("name", choices=("avmnist", "ntu", "features"), help="which main_*_NAME.py scripts to run")
     parser.add_argument("--seeds", type=cli.SEED, nargs="+", required=True, help="seeds, such as 0 1 2")
     parser.add_argument("--out", type=Path, required=True, help="folder of the study")

@@ -89,7 +89,10 @@ def _lead(method: Method) -> Cell:
     if not method.lead:
         return ["-"]
     sampled = in_points(method.sampled)
-    return [points(method.lead.mean), *filter(None, [in_points(method.lead), sampled and f"with samples {sampled}"])]
+    return [
+        points(method.lead.mean),
+        *filter(None, [in_points(method.lead), sampled and f"over seeds and samples: {sampled}"]),
+    ]
 
 
 def _time(value: Spread | None) -> str:

@@ -29,6 +29,10 @@ def load_network(checkpoint: Path) -> tuple[FeatureNetwork, dict[str, Any]]:
     Raises:
         UsageError: a file is missing or damaged, or the network was trained on raw data.
     """
+    if checkpoint.is_dir():
+        raise UsageError(
+            f"{checkpoint} is a folder; name the checkpoint that main_found_features.py printed at its end"
+        )
     path = checkpoint.with_suffix(".json")
     if not path.exists():
         raise UsageError(f"{path} does not exist; main_found_features.py writes it beside the checkpoint")
@@ -49,13 +53,16 @@ def read_rows(path: Path, modalities: Sequence[str], widths: Sequence[Sequence[i
     """Read features (N, D) float32, side by side.
 
     Raises:
-        DataError: an array is missing, or its shape differs from what the network was trained on.
+        DataError: an array is missing or empty, or its shape differs from what the network was trained on.
     """
     try:
         arrays, _ = read_arrays(path, DataError)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None
-    return np.concatenate(list(_columns(path, arrays, modalities, widths)), axis=1, dtype=np.float32)
+    rows = np.concatenate(list(_columns(path, arrays, modalities, widths)), axis=1, dtype=np.float32)
+    if not len(rows):
+        raise DataError(f"{path} holds no samples")
+    return rows
 
 
 def _columns(path: Path, arrays: Mapping[str, np.ndarray], modalities: Sequence[str], widths: Sequence[Sequence[int]]):

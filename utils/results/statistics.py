@@ -87,7 +87,7 @@ def paired(found: ArrayLike, other: ArrayLike, seed: int) -> dict[str, Any]:
 
 
 def verdict(name: str, test: float, found: float, lead: Mapping[str, Any] | None) -> str:
-    """Say in one sentence whether the found network is ahead of the best baseline.
+    """Say in one sentence whether the found network is ahead of the baseline that is best on dev.
 
     Args:
         name, test: of the baseline.
@@ -97,12 +97,13 @@ def verdict(name: str, test: float, found: float, lead: Mapping[str, Any] | None
     points = round(100 * (found - test), 1)
     side = "level with" if points == 0 else "ahead of" if points > 0 else "behind"
     by = f" by {abs(points):.1f} points" if points else ""
+    said = f"The found network is {side} the baseline that is best on dev ({name}, {100 * test:.1f} %){by}"
     if lead is None:
-        return f"The found network is {side} the best baseline ({name}, {100 * test:.1f} %){by}."
+        return f"{said}."
     low, high = 100 * lead["low"], 100 * lead["high"]
     gain = "a clear gain" if low > 0 else "a clear loss" if high < 0 else "no clear difference"
     interval = f"{100 * lead['confidence']:.0f} % interval {signed(low)} to {signed(high)}"
-    return f"The found network is {side} the best baseline ({name}, {100 * test:.1f} %){by} ({interval}): {gain}."
+    return f"{said} ({interval}): {gain}."
 
 
 def signed(points: float) -> str:

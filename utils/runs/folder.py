@@ -19,9 +19,9 @@ import numpy as np
 import torch
 
 from utils import distributed, interrupts
-from utils.cli import Parser, take_flag
 from utils.errors import UsageError
 from utils.files import locked, sweep, write_json
+from utils.parser import Parser, take_flag
 from utils.reading import parse_json, read_json
 from utils.report.board import check_board
 from utils.report.contents import ARGS, EXTENDED, FREE
@@ -115,10 +115,6 @@ def _writable(folder: Path) -> Iterator[None]:
 def _folder(run: RunSettings) -> Path:
     if run.resume is None:
         return run.run_dir or _fresh(Path("runs") / f"{Path(sys.argv[0]).stem}-{time.strftime('%Y%m%d-%H%M%S')}")
-    if run.run_dir is not None and run.run_dir != run.resume:
-        raise UsageError(f"--resume {run.resume} and --run_dir {run.run_dir} name two folders; leave one out")
-    if not (run.resume / "args.json").is_file():
-        raise UsageError(f"--resume takes the folder of a run, but {run.resume} holds no args.json")
     return run.resume
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from models.fusion import FusionNetwork, LateFusion
 from utils import distributed
 from utils.files import sweep, whole_file, write_json
+from utils.reading import read_json
 from utils.report import write_report
 from utils.report.board import write_training
 from utils.report.contents import FOUND
@@ -219,7 +221,7 @@ class FoundRun:
 
     def finish(self, tested: Path | None) -> None:
         """Save the network unless a checkpoint was tested; write results and report, and print the table."""
-        checkpoint = tested or self.run.checkpointdir / checkpoint_name(self.network.configuration, self.row.test)
+        checkpoint = tested or self._free_checkpoint()
         if not tested:
             save_state(checkpoint, self.network.state_dict())
         self.facts["checkpoint"] = str(checkpoint)
@@ -247,6 +249,16 @@ class FoundRun:
         if results.get("stand_in"):
             print("the data set is a stand-in: these figures are not results on the real one")
         print(f"checkpoint: {checkpoint}\nreport: {page}")
+
+    def _free_checkpoint(self) -> Path:
+        """Path of this run's checkpoint; numbered if another run reached the same accuracy with the same rows."""
+        path = wanted = self.run.checkpointdir / checkpoint_name(self.network.configuration, self.row.test)
+        for number in itertools.count(2):
+            record = path.with_suffix(".json")
+            if not record.exists() or read_json(record, {"run_dir?": str}).get("run_dir") == str(self.folder):
+                return path
+            path = wanted.with_stem(f"{wanted.stem}-{number}")
+        raise AssertionError("unreachable")
 
     def _write(self, rows: Sequence[Row]) -> dict[str, Any]:
         """Write results.json; it has no rows while the training is unfinished."""

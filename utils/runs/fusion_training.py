@@ -8,7 +8,6 @@ from torch import nn
 
 from models.fusion import FusionNetwork, LateFusion
 from utils import distributed
-from utils.errors import UsageError
 from utils.progress import Progress
 from utils.runs.folder import RunSettings
 from utils.training.batches import Split
@@ -40,8 +39,6 @@ def train_network(
     plan = phases(network, training.epochs)
     total = sum(epochs for *_, epochs in plan)
     labels, classes = splits["train"].labels, network.settings.num_outputs
-    if training.balanced and labels.ndim == 2:
-        raise UsageError("--class_weights balanced is for samples of one class; these may have several")
     weights = balanced_weights(labels, classes) if training.balanced else None
     if run.verbose:
         bfloat16 = ", bfloat16" * run.compute.bfloat16

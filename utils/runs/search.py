@@ -78,9 +78,10 @@ class SearchRun:
         if self.method != "sequential":
             total = min(total, space.configurations(settings.max_fusions))
             steps_in_all = -(-total // settings.num_samples)
+        limit = min(total, budget.candidates or total)
         self._journal_baselines(evaluator)
         name = "candidates at random" if self.method == "random" else "candidates"
-        with Progress(total=total, desc=name, verbose=self.run.verbose) as bar:
+        with Progress(total=limit, desc=name, verbose=self.run.verbose) as bar:
             evaluate = JournaledEvaluator(evaluator, journal, bar, budget)
             steps = self._steps(evaluate)
             try:
@@ -93,8 +94,9 @@ class SearchRun:
                     self.live.update(f"{name}, step {step.index + 1} of {steps_in_all}")
                     if step.index == 0 and self.run.verbose:
                         steps_like_it = steps_in_all if evaluator.together > 1 else total / len(step.candidates)
-                        about = duration(steps_like_it * step.seconds)
-                        bar.write(f"the first step took {duration(step.seconds)}, so all may take about {about}")
+                        about = min(steps_like_it * step.seconds * limit / total, budget.seconds or math.inf)
+                        took = duration(step.seconds)
+                        bar.write(f"the first step took {took}, so the search may take about {duration(about)}")
             except BudgetSpent:
                 if not any(journal.of_kind("candidate")):
                     raise SearchError("the budget ran out before a candidate was trained; give a larger one") from None
@@ -188,7 +190,7 @@ def open_search(
         features: names of all features, for the journal and the report.
     """
     if run.verbose:
-        print(f"searching {len(space.rows())} rows per level of {' and '.join(modalities)} features")
+        print(f"search space: {len(space.rows())} possible rows per fusion layer ({', '.join(modalities)})")
     header = _header(space, modalities, features, method)
     with open_run(run, inputs) as folder, contextlib.ExitStack() as stack:
         home = folder
@@ -230,7 +232,7 @@ def summary(journal: Journal) -> dict[str, Any]:
 
 
 def _print_best(best: Mapping[str, Any], folder: Path, report: Path) -> None:
-    ended = "" if best["whole"] else ", where the budget ran out"
+    ended = "" if best["whole"] else ", stopped by the budget"
     score, took = best.get("score", "accuracy"), duration(best["seconds"])
     print(f"{best['candidates_trained']} candidates trained in {took}{ended}; the best dev {score}:")
     for rank, entry in enumerate(best["configurations"], start=1):

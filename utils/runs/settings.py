@@ -51,18 +51,21 @@ def limits(args: argparse.Namespace) -> dict[str, int | None]:
     return {"train": args.limit_train, "dev": args.limit_dev, "test": args.limit_test}
 
 
-def scale_epochs(args: argparse.Namespace, samples: int, *, epochs: int, period: float) -> None:
+def scale_epochs(
+    args: argparse.Namespace, samples: int, *, epochs: int, period: float, only_test: bool = False
+) -> None:
     """Fill in the number of epochs and the first cosine cycle, unless given, for a training split of any size.
 
     Args:
         epochs, period: published defaults for AV-MNIST. Smaller data gets more epochs, with cycles in proportion.
+        only_test: nothing will be trained.
     """
     if args.epochs is None:
         args.epochs = scaled_epochs(samples, args.batchsize, epochs)
     if args.Ti is None:
         args.Ti = period * args.epochs / epochs
-    if args.verbose:
-        print(f"training for {args.epochs} epochs of {-(-samples // args.batchsize)} steps (--epochs)")
+    if args.verbose and not only_test:
+        print(f"epochs (--epochs): {args.epochs}; steps in an epoch: {-(-samples // args.batchsize)}")
 
 
 def scaled_epochs(samples: int, batchsize: int, least: int) -> int:
@@ -117,9 +120,15 @@ def training_settings(args: argparse.Namespace) -> TrainingSettings:
     )
 
 
-def found_settings(args: argparse.Namespace) -> TrainingSettings:
-    """Settings of a found network's training."""
+def found_settings(args: argparse.Namespace, multi_label: bool = False) -> TrainingSettings:
+    """Settings of a found network's training.
+
+    Raises:
+        UsageError: see `training_settings`; or classes are to be balanced where a sample may have several.
+    """
     balanced = args.class_weights == "balanced"
+    if balanced and multi_label:
+        raise UsageError("--class_weights balanced is for samples of one class; these may have several")
     return dataclasses.replace(training_settings(args), patience=args.patience, balanced=balanced)
 
 

@@ -59,10 +59,8 @@ class Space:
         for row in configuration:
             fits = len(row) == len(limits) and all(self._first <= i < n for i, n in zip(row, limits, strict=True))
             if not fits or row[-1] < 0 or max(row[:-1]) == SKIP:
-                raise UsageError(
-                    f"a configuration row needs {len(limits)} numbers from 0 to "
-                    f"{[n - 1 for n in limits]}{skips}, but got {list(row)}"
-                )
+                ranges = ", ".join(f"0 to {n - 1}" for n in limits)
+                raise UsageError(f"a configuration row is {len(limits)} numbers, {ranges}{skips}, but got {list(row)}")
 
 
 def unfold(sampled: Sequence[Configuration], rows: Sequence[Row], level: int) -> list[Configuration]:
@@ -147,7 +145,7 @@ def parse_configuration(text: str, published: Sequence[Configuration]) -> Config
         UsageError: The text is none of these, or the file holds no configuration.
     """
     if not text:
-        raise UsageError("--conf is empty; give a number, rows such as [[3,2,0],[2,0,1]], or a search's best.json")
+        raise UsageError("--conf is empty; give rows such as [[3,2,0],[2,0,1]], or a search's best.json")
     if _is_number(text):
         if not published:
             raise UsageError(f"--conf takes rows such as [[3,2,0],[2,0,1]] or a search's best.json, but got {text}")
@@ -187,8 +185,7 @@ def read_search(text: str) -> dict:
             raise ValueError("it lists no configuration")
     except FileNotFoundError:
         raise UsageError(
-            f"--conf takes a number, a list such as [[3,2,0]], or a search's best.json, "
-            f"but there is no file {_named(path)}"
+            f"--conf takes a list such as [[3,2,0]] or a search's best.json, but there is no file {_named(path)}"
         ) from None
     except OSError as error:
         raise UsageError(f"{_named(path)}: {error.strerror}") from None
