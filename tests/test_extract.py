@@ -474,6 +474,7 @@ def test_names_are_checked_before_the_pass(tmp_path):
         ("val", {"a": x, "b": x}, "split must be one of train, dev, test, but got 'val'"),
         ("dev", {"a": x}, "2 to 5 networks, but got 1"),
         ("dev", {name: x for name in "abcdef"}, "2 to 5 networks, but got 6"),
+        ("dev", {"a": x, "b": nn.ReLU()}, "b must be an Extractor of a network, but is a ReLU"),
         ("dev", {"a.b": x, "c": x}, "letters, digits, _ and -, but got 'a.b'"),
         ("dev", {"a": x, "b": identity(logits="body")}, "only b has them"),
     ):

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datasets.features import load_features
-from utils.errors import DataError
+from utils.errors import DataError, UsageError
+from utils.results.load import load_network, read_rows
 
 SPLITS = ("train", "dev", "test")
 COUNTS = {"train": 6, "dev": 4, "test": 5}
@@ -482,3 +483,12 @@ def test_any_header_of_an_array_gives_the_arrays_or_one_message(damaged, text, b
         assert "\n" not in str(error)  # noqa: PT017
     else:
         assert data.rows["train"].shape == (2, 3)
+
+
+def test_what_cannot_be_predicted_is_refused(tmp_path):
+    path = tmp_path / "new.npz"
+    np.savez(path, **{"a.0": np.zeros((0, 3), np.float32), "b.0": np.zeros((0, 2), np.float32)})
+    with pytest.raises(DataError, match=r"new\.npz holds no samples"):
+        read_rows(path, ["a", "b"], [[3], [2]])
+    with pytest.raises(UsageError, match="is a folder; name the checkpoint"):
+        load_network(tmp_path)

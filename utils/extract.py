@@ -186,6 +186,9 @@ def _checked_names(
         raise UsageError(f"split must be one of {', '.join(SPLITS)}, but got {split!r}")
     if len(networks) not in MODALITIES:
         raise UsageError(f"there must be 2 to 5 networks, but got {len(networks)}")
+    for name, extractor in networks.items():
+        if not isinstance(extractor, Extractor):
+            raise UsageError(f"{name} must be an Extractor of a network, but is a {type(extractor).__name__}")
     with_logits = [name for name, extractor in networks.items() if extractor.logits is not None]
     if len(with_logits) not in (0, len(networks)):
         raise UsageError(f"all networks or none must have logits, but only {', '.join(with_logits)} has them")
