@@ -418,7 +418,7 @@ def test_a_missing_file_is_named(tmp_path):
     write(tmp_path)
     (tmp_path / "test.npz").unlink()
     load_features(tmp_path, ("train", "dev"), {})
-    with pytest.raises(DataError, match=r"test\.npz is missing; docs/own_data\.md describes the file"):
+    with pytest.raises(DataError, match=r"test\.npz is missing \(\S+ holds dev\.npz, train\.npz\); docs/own_data"):
         load_features(tmp_path, SPLITS, {})
 
 
