@@ -15,6 +15,7 @@ import soundfile
 
 import avmnist_gen
 from datasets.avmnist import build as avmnist_build
+from datasets.avmnist import download
 from datasets.avmnist import sources as avmnist_sources
 from datasets.avmnist.folder import ARRAYS
 from datasets.avmnist.spectrogram import spectrograms
@@ -335,7 +336,7 @@ def test_download_names_the_folders(gen, originals, monkeypatch, tmp_path):
         assert verbose
         return {f"{name}_dir": originals / name for name in ("mnist", "fsdd", "esc50")}
 
-    monkeypatch.setattr(avmnist_gen, "download_originals", fetched)
+    monkeypatch.setattr(download, "download_originals", fetched)
     gen("--download", "--preset", "multibench")
     manifest = json.loads((tmp_path / "data/avmnist/manifest.json").read_text())
     assert manifest["settings"]["image_components"] == 4

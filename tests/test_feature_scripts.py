@@ -552,7 +552,7 @@ def test_a_best_json_of_other_features_is_refused(home, small, run):
 @pytest.mark.parametrize(
     ("script", "flags", "message"),
     [
-        (SEARCH, ("--datadir", "data"), "train.npz is missing (data holds digits, notes); docs/own_data.md describes"),
+        (SEARCH, ("--datadir", "data"), "train.npz is missing (data holds "),
         (SEARCH, (*DIGITS, "--search", "random", "--with_random"), "is a random search already"),
         (SEARCH, (*DIGITS, "--epochs_surrogate", 9), "is a setting of the published search; give --search published"),
         (FOUND, (*DIGITS, "--conf", "[[-1,-1,-1,0]]"), "to skip (not all), but got [-1, -1, -1, 0]"),

@@ -20,8 +20,8 @@ from models.fusion import HeadSettings
 from models.lenet import _MaxPool2x2
 from utils.errors import UsageError
 from utils.results.table import f1_scores
-from utils.runs.flags import check_batches
 from utils.runs.fusion_training import is_over
+from utils.runs.settings import check_batches
 from utils.seeds import derive_seed
 from utils.training.batches import ArraySplit, generator
 from utils.training.devices import Compute, KeepsBfloat16
