@@ -143,15 +143,16 @@ def longer(results: Results) -> str:
         "to the end": "to the end, frozen networks (256 units, 5 epochs, one cycle)",
     }
     trainings = {names[name]: dict(enumerate(values)) for name, values in results.ranking["accuracies"].items()}
-    if tuned := {int(place): row["dev"] for place, row in results.ranking.get("fine-tuned", {}).items()}:
-        half, frozen = len(tuned) // 2, results.ranking["accuracies"]["to the end"]
-        trainings[f"the same, the {half} best by score and {half} random ones"] = {i: frozen[i] for i in tuned}
-        trainings["these, with all weights (1 + 2 epochs)"] = tuned
+    if rows_tuned := results.ranking.get("fine-tuned", {}).get("rows"):
+        tuned = {int(place): row["dev"] for place, row in rows_tuned.items()}
+        best, frozen = sum(row["best"] for row in rows_tuned.values()), results.ranking["accuracies"]["to the end"]
+        name = f"the same, the {best} best by score and {len(tuned) - best} random ones"
+        trainings |= {name: {i: frozen[i] for i in tuned}, "these, with all weights (1 + 2 epochs)": tuned}
     for name, reached in trainings.items():
         own, values = scores[list(reached)], np.array(list(reached.values()))
         upper = own >= np.median(own)
         among = stats.spearmanr(own[upper], values[upper]).statistic
-        best = values[np.argsort(-own)[: len(own) // 10]].mean()
+        best = values[np.argsort(-own)[: max(1, len(own) // 10)]].mean()
         ranks = [f"{stats.spearmanr(own, values).statistic:.3f}", f"{among:.2f}"]
         levels = [percent(level) for level in (best, np.median(values), values.max())]
         rows.append([name, str(len(values)), *ranks, *levels])

@@ -13,6 +13,7 @@ import argparse
 import dataclasses
 import json
 import shutil
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -75,17 +76,24 @@ def best_and_random(scores: Sequence[float], count: int) -> list[int]:
 
 
 def fine_tune(args: argparse.Namespace, figures: dict, scores: Sequence[float]) -> None:
-    """Train configurations to the end with all weights; keep their dev and test accuracies by place in the sample."""
-    reached = figures.setdefault("fine-tuned", {})
-    for place in best_and_random(scores, args.fine_tune):
-        if str(place) not in reached:
-            folders = ["--datadir", args.datadir, "--checkpointdir", args.work / "checkpoints"]
-            training = ["--seed", SEED, "--schedule", "onecycle", "--epochs", FINE_EPOCHS, "--no-baselines"]
-            conf, run = json.dumps(figures["configurations"][place]), args.work / str(place)
-            flags = [*folders, *training, "--conf", conf, "--run_dir", run]
-            measure.step(args.work, str(place), "main_found_avmnist.py", flags, args.verbose)
-            (row,) = (row for row in read_json(run / "results.json")["rows"] if row["name"] == "found network")
-            reached[str(place)] = {split: row[split] for split in ("dev", "test")}
+    """Train configurations to the end with all weights; keep their dev and test accuracies by place in the sample.
+
+    Raises:
+        UsageError: OUT holds another number of them, among which the random ones are others.
+    """
+    reached = figures.setdefault("fine-tuned", {"count": args.fine_tune, "rows": {}})
+    if reached["count"] != args.fine_tune:
+        raise UsageError(f"{args.out} has --fine_tune {reached['count']}, not {args.fine_tune}; name another --out")
+    folders = ["--datadir", args.datadir, "--checkpointdir", args.work / "checkpoints"]
+    training = ["--seed", SEED, "--schedule", "onecycle", "--epochs", FINE_EPOCHS, "--no-baselines"]
+    for number, place in enumerate(best_and_random(scores, args.fine_tune)):
+        if str(place) not in reached["rows"]:
+            conf = json.dumps(figures["configurations"][place])
+            name = f"{place}-{zlib.crc32(json.dumps([figures['about'], conf]).encode()):08x}"  # of this sample alone
+            flags = [*folders, *training, "--conf", conf, "--run_dir", args.work / name]
+            measure.step(args.work, name, "main_found_avmnist.py", flags, args.verbose)
+            (row,) = (r for r in read_json(args.work / name / "results.json")["rows"] if r["name"] == "found network")
+            reached["rows"][str(place)] = {"best": number % 2 == 0, "dev": row["dev"], "test": row["test"]}
             write_json(args.out, figures)
 
 
@@ -105,6 +113,8 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.fine_tune and (args.features or args.work is None):
         raise UsageError("--fine_tune needs --work, and the networks of AV-MNIST: leave out --features")
+    if 2 * args.fine_tune > (most := min(args.to_the_end, args.count)):
+        raise UsageError(f"--fine_tune must be at most half of the {most} trained to the end, but is {args.fine_tune}")
     return args
 
 

@@ -454,6 +454,10 @@ def test_runs_of_equal_accuracy_keep_their_own_checkpoints(home, run_here):
     assert read(home / two.with_suffix(".json"))["run_dir"] == "runs/two"
     with pytest.raises(UsageError, match=f"runs/one holds a run of {FOUND}, not of {SEARCH}"):
         run_here(SEARCH, "--resume", "runs/one")
+    about = home / "runs/one/args.json"
+    about.write_text(about.read_text().replace("--epochs ", "--epo "))
+    with pytest.raises(UsageError, match="args.json is of another version: there is no --epo; give all flags"):
+        run_here(FOUND, "--resume", "runs/one")
 
 
 def test_a_refused_command_leaves_its_run_folder_free(notes, home, run_here):

@@ -283,14 +283,22 @@ def test_the_best_and_random_ones_of_a_sample_are_fine_tuned(run_script, tmp_pat
     assert "--fine_tune needs --work" in done.stderr
     run_script("benchmarks/ranking.py", *flags, "--work", "work")
     figures = json.loads((tmp_path / "ranking.json").read_text())
-    table, tuned = read_table(tmp_path / "table.npz"), figures["fine-tuned"]
+    table, tuned = read_table(tmp_path / "table.npz"), figures["fine-tuned"]["rows"]
     scores = [table.correct[1][0, table.rank(as_configuration(c))].max() for c in figures["configurations"]]
     assert len(tuned) == 2
     assert max(scores) in [scores[int(place)] for place in tuned]
     for place, row in tuned.items():
-        results = json.loads((tmp_path / f"work/{place}/results.json").read_text())
+        (path,) = (tmp_path / "work").glob(f"{place}-*/results.json")
+        results = json.loads(path.read_text())
         assert results["configuration"] == figures["configurations"][int(place)]
-        assert row == {split: results["rows"][-1][split] for split in ("dev", "test")}
+        assert [row["dev"], row["test"]] == [results["rows"][-1][split] for split in ("dev", "test")]
+    assert [scores[int(place)] for place, row in tuned.items() if row["best"]] == [max(scores)]
+    flags[-1] = 2
+    done = run_script("benchmarks/ranking.py", *flags, "--work", "work", code=2)
+    assert "ranking.json has --fine_tune 1, not 2" in done.stderr
+    flags[-1] = 6
+    done = run_script("benchmarks/ranking.py", *flags, "--work", "work", code=2)
+    assert "--fine_tune must be at most half of the 10 trained to the end, but is 6" in done.stderr
     assert sorted(path.name for path in (tmp_path / "networks").glob("*.*")) == ["audio_model.pkl", "image_model.pkl"]
 
 

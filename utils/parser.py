@@ -28,15 +28,18 @@ class Parser(argparse.ArgumentParser):
     def parse_args(self, args=None, namespace=None):
         """Parse the command line; with `--resume RUN_DIR`, on top of the command that started the run."""
         given = sys.argv[1:] if args is None else list(args)
-        flags = [word.partition("=")[0] for word in given if word.startswith("--")]
-        for flag in flags:  # before argparse reports which flags are missing
-            if flag not in self._option_string_actions:
-                self._refuse(flag)
+        if unknown_flag := self._unknown(given):  # before argparse reports which flags are missing
+            self._refuse(unknown_flag)
         Parser.arguments = [*self._recorded(given), *given]
         parsed, unknown = self.parse_known_args(Parser.arguments, namespace)
         if unknown:
             self._refuse(unknown[0])
         return parsed
+
+    def _unknown(self, arguments: list[str]) -> str | None:
+        """The first flag that there is not."""
+        flags = (word.partition("=")[0] for word in arguments if word.startswith("--"))
+        return next((flag for flag in flags if flag not in self._option_string_actions), None)
 
     def _refuse(self, argument: str) -> NoReturn:
         """Raise UsageError for an argument that there is not, with the flag that was probably meant."""
@@ -75,8 +78,13 @@ class Parser(argparse.ArgumentParser):
             command = take_flag("--run_dir", shlex.split(about["command"])[2:])[1]
         except ValueError as error:
             raise UsageError(f"{path} is damaged: its command is not one ({error})") from None
-        period = about["settings"].get("Ti")  # whose default depends on --epochs, which may grow
-        return command if period is None else ["--Ti", str(period), *command]
+        if unknown := self._unknown(command):
+            raise UsageError(
+                f"{path} is of another version: there is no {unknown}; give all flags, with --run_dir {folder}"
+            )
+        if (period := about["settings"].get("Ti")) is None:
+            return command
+        return ["--Ti", str(period), *take_flag("--Ti", command)[1]]  # its default depends on --epochs, which may grow
 
 
 def take_flag(flag: str, arguments: list[str]) -> tuple[str | None, list[str]]:

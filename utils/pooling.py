@@ -95,11 +95,13 @@ def pool(name: str, module: nn.Module, output: object, inputs: Inputs, logits: b
         rest = range(1, x.ndim - 1)
     else:
         rest = range(2, x.ndim)
-        if rest and (isinstance(module, SEQUENCES) or x.shape[1] in inputs.lengths()):
+        sequence = isinstance(module, SEQUENCES)
+        if rest and (sequence or x.shape[1] in inputs.lengths()):
+            otherwise = "" if sequence else " (if its channels do come second, pad the batch to another length)"
             raise UsageError(
                 f"the output of module {name!r} is {tuple(x.shape)}, whose second dimension is the length of the "
                 f"sequence rather than channels; name it '{name}{CHANNEL_LAST}', or '{name}{MASKED_MEAN}' to leave out "
-                "padding (if its channels do come second, pad the batch to another length)"
+                f"padding{otherwise}"
             )
     return x.mean(dim=tuple(rest), dtype=torch.float32) if rest else x.to(torch.float32, copy=True)
 

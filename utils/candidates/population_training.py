@@ -71,6 +71,7 @@ class PopulationTraining:
         shapes = [x.shape for x in inputs]
         if self.graphs_wanted and self.graphed is None:
             gc.collect()  # graphs of earlier populations must not be freed during the capture
+            torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)  # gradients live on torch's stream
             samples, self.shapes = tuple(x.clone() for x in inputs), shapes
             try:
                 module = SumOfLosses(self.population)

@@ -253,9 +253,10 @@ class FoundRun:
     def _free_checkpoint(self) -> Path:
         """Path of this run's checkpoint; numbered if another run reached the same accuracy with the same rows."""
         path = wanted = self.run.checkpointdir / checkpoint_name(self.network.configuration, self.row.test)
+        results = self.folder / "results.json"  # which name the checkpoint if this run was at its end before
+        own = read_json(results, {"checkpoint?": str}).get("checkpoint") if results.exists() else None
         for number in itertools.count(2):
-            record = path.with_suffix(".json")
-            if not record.exists() or read_json(record, {"run_dir?": str}).get("run_dir") == str(self.folder):
+            if str(path) == own or not path.with_suffix(".json").exists():
                 return path
             path = wanted.with_stem(f"{wanted.stem}-{number}")
         raise AssertionError("unreachable")
