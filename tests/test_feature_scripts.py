@@ -456,7 +456,7 @@ def test_runs_of_equal_accuracy_keep_their_own_checkpoints(home, run_here):
         run_here(SEARCH, "--resume", "runs/one")
     about = home / "runs/one/args.json"
     about.write_text(about.read_text().replace("--epochs ", "--epo "))
-    with pytest.raises(UsageError, match="args.json is of another version: there is no --epo; give all flags"):
+    with pytest.raises(UsageError, match=r"args\.json is of another version: there is no --epo; give all flags"):
         run_here(FOUND, "--resume", "runs/one")
 
 
