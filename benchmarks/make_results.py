@@ -143,11 +143,14 @@ def longer(results: Results) -> str:
         "to the end": "to the end, frozen networks (256 units, 5 epochs, one cycle)",
     }
     trainings = {names[name]: dict(enumerate(values)) for name, values in results.ranking["accuracies"].items()}
-    if rows_tuned := results.ranking.get("fine-tuned", {}).get("rows"):
-        tuned = {int(place): row["dev"] for place, row in rows_tuned.items()}
-        best, frozen = sum(row["best"] for row in rows_tuned.values()), results.ranking["accuracies"]["to the end"]
-        name = f"the same, the {best} best by score and {len(tuned) - best} random ones"
-        trainings |= {name: {i: frozen[i] for i in tuned}, "these, with all weights (1 + 2 epochs)": tuned}
+    tuned = results.ranking.get("fine-tuned", {"count": 0, "rows": {}})
+    if 0 < 2 * tuned["count"] == len(tuned["rows"]):  # all of them
+        places, frozen = list(map(int, tuned["rows"])), results.ranking["accuracies"]["to the end"]
+        name = f"the same, the {tuned['count']} best by score and as many random ones"
+        trainings[name] = {place: frozen[place] for place in places}
+        trainings["these, with all weights (1 + 2 epochs)"] = {
+            place: tuned["rows"][str(place)]["dev"] for place in places
+        }
     for name, reached in trainings.items():
         own, values = scores[list(reached)], np.array(list(reached.values()))
         upper = own >= np.median(own)

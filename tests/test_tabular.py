@@ -23,6 +23,8 @@ from utils.training.checkpoints import save_state
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import algorithms
+import make_results
+import raw_results
 import searchers
 
 SPACE = Space((2, 1))  # four rows
@@ -328,6 +330,19 @@ def test_the_documents_are_filled_from_the_results(folder, script_runner, tmp_pa
     (tmp_path / "docs/benchmark.md").write_text(text.replace("96 + 40", "96 + 41"))
     done = script_runner(tmp_path, "benchmarks/make_results.py", "--docs", "docs", "--check", code=2)
     assert "benchmark.md is not what the results give" in done.stderr
+
+
+def test_a_fine_tuned_sample_is_shown_when_it_is_complete(tmp_path):
+    (tmp_path / "avmnist-paper.npz").symlink_to(ROOT / "docs/results/avmnist-paper.npz")
+    figures = json.loads((ROOT / "docs/results/ranking-avmnist-paper.json").read_text())
+    rows = {"3": {"best": True, "dev": 0.91, "test": 0.9}, "8": {"best": False, "dev": 0.81, "test": 0.8}}
+    for kept in (1, 2):
+        figures["fine-tuned"] = {"count": 1, "rows": dict(list(rows.items())[:kept])}
+        (tmp_path / "ranking-avmnist-paper.json").write_text(json.dumps(figures))
+        text = make_results.longer(raw_results.Results(tmp_path))
+        assert ("the same, the 1 best by score and as many random ones | 2 |" in text) == (kept == 2)
+    (row,) = (line.split(" | ") for line in text.splitlines() if "with all weights" in line)
+    assert (row[1], row[5:]) == ("2", ["86.0", "91.0 |"])  # number, median and highest
 
 
 def test_the_example_compares_two_searches(monkeypatch, capsys):
