@@ -7,6 +7,7 @@ import copy
 import itertools
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -145,6 +146,20 @@ def test_precision_and_memory_are_the_devices(monkeypatch):
 def test_networks_on_one_gpu_are_not_spread(two_gpus):
     network = nn.Linear(2, 3)  # on the CPU
     assert data_parallel(network, True) is network
+
+
+def test_networks_on_a_gpu_are_spread_over_all(monkeypatch):
+    class OnGPU(nn.Linear):
+        def parameters(self, recurse=True):
+            return iter([SimpleNamespace(is_cuda=True)])
+
+    network = OnGPU(2, 3)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert data_parallel(network, False) is network
+    spread = data_parallel(network, True)
+    assert isinstance(spread, nn.DataParallel)
+    x = torch.rand(4, 2)
+    assert torch.equal(spread(x), network(x))  # where there is no GPU, torch runs the network itself
 
 
 def test_processes_join_with_nccl(two_gpus, monkeypatch):

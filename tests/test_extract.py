@@ -452,7 +452,7 @@ def test_sequences_of_modules_made_for_them_need_to_say_how(body):
 
 def test_packed_sequences_are_refused():
     packed = nn.utils.rnn.pack_padded_sequence(torch.rand(3, 5, 4), torch.tensor([5, 3, 2]), batch_first=True)
-    with pytest.raises(UsageError, match="packed sequences cannot be pooled"):
+    with pytest.raises(UsageError, match="module '0' is a packed sequence, which cannot be pooled"):
         Extractor(nn.Sequential(nn.LSTM(4, 6, batch_first=True)), ["0"])([packed])
 
 

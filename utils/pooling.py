@@ -83,7 +83,7 @@ def pool(name: str, module: nn.Module, output: object, inputs: Inputs, logits: b
     Raises:
         UsageError: the output is not of these shapes, its channels are positions of a sequence, or a mask is missing.
     """
-    x = _tensor_of(output, logits)
+    x = _tensor_of(name, output, logits)
     if x is None or x.is_nested or x.layout != torch.strided:
         kind = type(output).__name__ if x is None else "nested or sparse tensor"
         raise UsageError(f"the output of module {name!r} must be a tensor, but is a {kind}; name a module inside it")
@@ -106,8 +106,8 @@ def pool(name: str, module: nn.Module, output: object, inputs: Inputs, logits: b
     return x.mean(dim=tuple(rest), dtype=torch.float32) if rest else x.to(torch.float32, copy=True)
 
 
-def _tensor_of(output: Any, logits: bool) -> Tensor | None:
-    """The tensor that an output is or holds."""
+def _tensor_of(name: str, output: Any, logits: bool) -> Tensor | None:
+    """The tensor that a module's output is or holds."""
     if isinstance(output, Tensor):
         return output
     parts: Mapping[Any, Any] = {}
@@ -120,7 +120,8 @@ def _tensor_of(output: Any, logits: bool) -> Tensor | None:
     elif isinstance(output, Sequence):
         parts = dict(enumerate(output))
     if any(isinstance(x, PackedSequence) for x in (output, *parts.values())):
-        raise UsageError("packed sequences cannot be pooled; wrap their module in one that returns (batch, channel)")
+        fix = "pad it (pad_packed_sequence) in a module around it, and name that one"
+        raise UsageError(f"the output of module {name!r} is a packed sequence, which cannot be pooled; {fix}")
     tensors = {name: x for name, x in parts.items() if isinstance(x, Tensor)}
     first = next(iter(tensors.values()), None)
     return tensors.get("logits", first) if logits else first
