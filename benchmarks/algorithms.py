@@ -8,7 +8,7 @@ import measure  # noqa: F401 - finds the project
 import numpy as np
 from scipy.linalg import solve_triangular
 
-from utils.search.improved import GaussianProcess, improved_search, neighbours, squared_distances
+from utils.search.improved import GaussianProcess, improved_search, neighbors, squared_distances
 from utils.search.loop import Evaluator, SearchSettings, random_search, sequential_search
 from utils.search.space import Configuration, random_configuration
 from utils.search.surrogate import AccuracyPredictor
@@ -57,8 +57,10 @@ def published(
 ) -> Iterator[Configuration]:
     """The published search to its end, with another predictor or settings if given."""
     own = settings(table, run, **changes)
-    lstm = AccuracyPredictor(len(table.space.sizes) + 1, run, own.lr_surrogate, own.epochs_surrogate)
-    surrogate = predictor(table, run) if predictor else lstm
+    if predictor:
+        surrogate = predictor(table, run)
+    else:
+        surrogate = AccuracyPredictor(len(table.space.sizes) + 1, run, own.lr_surrogate, own.epochs_surrogate)
     yield from _configurations(sequential_search(table.space, evaluate, surrogate, own))
 
 
@@ -101,6 +103,21 @@ def improved(
     yield from _configurations(improved_search(table.space, evaluate, process(table.space, table.depth), own))
 
 
+def unrepeated(searcher: Searcher) -> Searcher:
+    """Leave out configurations that were trained before: their results are known."""
+
+    def search(table: AccuracyTable, evaluate: Evaluator, run: int) -> Iterator[Configuration]:
+        seen = set[Configuration]()
+        for configuration in searcher(table, evaluate, run):
+            if configuration not in seen:
+                seen.add(configuration)
+                yield configuration
+            if len(seen) == table.space.configurations(table.depth):
+                return
+
+    return search
+
+
 def accuracy(evaluate: Evaluator, configuration: Configuration) -> float:
     (evaluation,) = evaluate([configuration], 0, None)
     return evaluation.accuracy
@@ -115,7 +132,7 @@ def evolution(table: AccuracyTable, evaluate: Evaluator, run: int) -> Iterator[C
         else:
             chosen = rng.choice(len(population), 10, replace=False)
             parent = max(population[i] for i in chosen)[1]
-            around = neighbours(table.space, table.depth, parent)
+            around = neighbors(table.space, table.depth, parent)
             child = around[rng.integers(len(around))]
         population.append((accuracy(evaluate, child), child))
         population = population[-30:]
@@ -123,7 +140,7 @@ def evolution(table: AccuracyTable, evaluate: Evaluator, run: int) -> Iterator[C
 
 
 def local_search(table: AccuracyTable, evaluate: Evaluator, run: int) -> Iterator[Configuration]:
-    """Move to the first better neighbour; restart at random at a local optimum (White et al., 2021)."""
+    """Move to the first better neighbor; restart at random at a local optimum (White et al., 2021)."""
     rng, seen = _rng(run), set[Configuration]()
     while len(seen) < table.space.configurations(table.depth):
         current = random_configuration(table.space, table.depth, rng)
@@ -133,7 +150,7 @@ def local_search(table: AccuracyTable, evaluate: Evaluator, run: int) -> Iterato
         yield current
         best, moved = accuracy(evaluate, current), True
         while moved:
-            moved, around = False, neighbours(table.space, table.depth, current)
+            moved, around = False, neighbors(table.space, table.depth, current)
             for place in rng.permutation(len(around)):
                 if around[place] in seen:
                     continue
@@ -182,10 +199,10 @@ SEARCHERS: dict[str, Searcher] = {
     "published search": published,
     "random search": at_random,
     "improved search": improved,
-    "regularized evolution": evolution,
+    "regularized evolution": unrepeated(evolution),
     "local search": local_search,
     "TPE": tpe,
-    "greedy by level": greedy,
+    "greedy by level": unrepeated(greedy),
     "published, without surrogate": functools.partial(published, predictor=NoPredictor),
     "published, perfect surrogate": functools.partial(published, predictor=PerfectPredictor),
     "published, temperature 1 to 0.2": functools.partial(published, initial_temperature=1.0),

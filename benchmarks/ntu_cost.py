@@ -27,7 +27,7 @@ import torch
 from measure import ClockedSplit, machine_name, random_configurations, seconds_of, spread
 from torch import Tensor
 
-from datasets.ntu.folder import SUBJECTS, NTUSettings, normalise_clips
+from datasets.ntu.folder import SUBJECTS, NTUSettings, normalize_clips
 from datasets.ntu.pack import TEXT_FOLDER, SkeletonPack, write_pack
 from datasets.ntu.skeleton import parse_skeleton, prepare_skeleton
 from datasets.ntu.transcode import PIXELS
@@ -121,7 +121,7 @@ def measure_extraction(samples: list[Tensor], batch: int, repeats: int, device: 
     clips, skeletons = (x[torch.arange(batch) % len(x)] for x in samples)
 
     def extract(amp: bool) -> Tensor:
-        inputs = [normalise_clips(clips.to(device)), skeletons.to(device)]
+        inputs = [normalize_clips(clips.to(device)), skeletons.to(device)]
         with autocast(device, amp):
             rows = network.feature_rows(*inputs)
         return rows.float().cpu()

@@ -54,7 +54,7 @@ def stratified(table: AccuracyTable, count: int) -> list[Configuration]:
     rng, rows = np.random.default_rng(derive_seed(0, "stratified")), table.space.rows()
     depths = range(1, table.depth + 1)
     places = [(layers, rank) for layers in depths for rank in range(len(rows) ** layers)]
-    accuracies = np.concatenate([table.correct[layers][0].max(1) for layers in depths])
+    accuracies = np.concatenate([table.accuracies(layers)[0] for layers in depths])
     tenths = np.array_split(np.argsort(accuracies, kind="stable"), TENTHS)
     if count > TENTHS * len(tenths[-1]):
         raise UsageError(f"--count must be at most {TENTHS * len(tenths[-1])} with this table, but is {count}")
@@ -148,7 +148,7 @@ def main() -> None:
         for name in ("audio_model.pkl", "image_model.pkl"):  # found networks go beside them
             shutil.copy((args.checkpointdir or args.datadir) / name, args.work / "checkpoints")
         scored = sample[: ends["to the end"]]
-        fine_tune(args, figures, [table.correct[len(c)][0, table.rank(c)].max() for c in scored])
+        fine_tune(args, figures, [table.accuracies(len(c))[0, table.rank(c)] for c in scored])
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import measure  # noqa: F401 - finds the project
 import numpy as np
@@ -19,9 +21,23 @@ TASKS = {  # by file name: title
     "avmnist-paper": "AV-MNIST, `paper`",
     "avmnist-multibench": "AV-MNIST, `multibench`",
     "noisy-views": "digits, noisy views",
+    "avmnist-multibench-2": "AV-MNIST, `multibench`, other networks",
 }
 MAIN = "avmnist-paper"
+OTHER_NETWORKS = {"avmnist-multibench": "avmnist-multibench-2"}  # of the same data
 RESAMPLES = 2000
+
+
+class Estimate(NamedTuple):
+    """A statistic with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def shown(self, digits: int = 2, sign: str = "") -> str:
+        value, low, high = (f"{round(x, digits) + 0.0:{sign}.{digits}f}" for x in self)
+        return f"{value} ({low} to {high})"
 
 
 class Results:
@@ -37,7 +53,7 @@ class Results:
 
     @functools.cached_property
     def regrets(self) -> dict[str, dict[str, dict[str, np.ndarray]]]:
-        """By task, algorithm, and kind (validation, true, seconds): (runs, trainings // 5).
+        """By task, algorithm, and kind (validation, other seeds, seconds): (runs, trainings // 5).
 
         Raises:
             UsageError: the runs used another table.
@@ -50,7 +66,7 @@ class Results:
                 if str(arrays["table"]) != sha256(self.folder / f"{name}.npz"):
                     raise UsageError(f"{path} is of another {name}.npz; run benchmarks/searchers.py again")
                 runs = {name: values for name, values in arrays.items() if values.ndim == 3}
-                kinds = ("validation", "true", "seconds")
+                kinds = ("validation", "other seeds", "seconds")
                 known = [algorithm for algorithm in SEARCHERS if algorithm in runs]
                 found[name] = {own: dict(zip(kinds, runs[own].swapaxes(0, 1), strict=True)) for own in known}
         return found
@@ -75,14 +91,34 @@ class Results:
         return found
 
 
-def best_epochs(table: AccuracyTable, layers: int) -> np.ndarray:
-    """Accuracy of the best epoch, (seeds, configurations)."""
-    return table.correct[layers].max(2) / table.dev_samples
+def interquartile_mean(values: np.ndarray) -> Estimate:
+    """Interquartile mean over the runs."""
+    return bootstrap(values, _iqm)
 
 
-def interquartile_mean(values: np.ndarray) -> tuple[float, float, float]:
-    """Interquartile mean over the runs, and its 95 % bootstrap interval."""
-    rng = np.random.default_rng(0)
-    resampled = values[rng.integers(len(values), size=(RESAMPLES, len(values)))]
-    low, high = np.quantile(stats.trim_mean(resampled, 0.25, axis=1), [0.025, 0.975])
-    return float(stats.trim_mean(values, 0.25)), float(low), float(high)
+def interquartile_difference(values: np.ndarray, others: np.ndarray) -> Estimate:
+    """Interquartile mean of the values minus that of the others, which are of the same runs."""
+    return bootstrap(np.stack([values, others]), lambda chosen: _iqm(chosen[0]) - _iqm(chosen[1]))
+
+
+def _iqm(values: np.ndarray) -> np.ndarray:
+    return stats.trim_mean(values, 0.25, axis=-1)
+
+
+def rank_correlation(a: np.ndarray, b: np.ndarray) -> Estimate:
+    """Spearman's rank correlation over configurations."""
+
+    def spearman(chosen: np.ndarray) -> np.ndarray:
+        ranks = stats.rankdata(chosen, axis=-1)
+        ranks -= ranks.mean(-1, keepdims=True)
+        return (ranks[0] * ranks[1]).sum(-1) / np.sqrt((ranks**2).sum(-1).prod(0))
+
+    return bootstrap(np.stack([a, b]), spearman)
+
+
+def bootstrap(values: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray]) -> Estimate:
+    """A statistic over the last axis of the values, and its 95 % bootstrap interval."""
+    count = values.shape[-1]
+    resampled = values[..., np.random.default_rng(0).integers(count, size=(RESAMPLES, count))]
+    low, high = np.nanquantile(statistic(resampled), [0.025, 0.975])
+    return Estimate(float(statistic(values)), float(low), float(high))

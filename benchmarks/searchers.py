@@ -5,7 +5,7 @@
 Every algorithm trains `--trainings` candidates in each of `--runs` runs; a search that ends earlier keeps its best.
 Run r uses the results of trainings with seed r (modulo the number of seeds in the table). After every fifth training,
 three figures of the best candidate so far are recorded: its validation regret, which is the best accuracy with these
-seeds minus its own; its true regret, the same for the mean accuracy with all other seeds; and the seconds of all
+seeds minus its own; its regret with other seeds, the same for the mean accuracy with all others; and the seconds of all
 trainings until then. OUT keeps finished algorithms. TPE needs Optuna (benchmarks/requirements.txt).
 """
 
@@ -45,20 +45,31 @@ class Truth:
 
     def best(self) -> float:
         """Best accuracy in the trainings of the run."""
-        return float(max(self._reached(n)[self.run % self.table.seeds(n)].max() for n in self._depths))
+        return float(max(own.max() for own in self.own().values()))
 
     def best_other(self) -> float:
-        return max(means.max() for means in self._others.values())
+        return max(means.max() for means in self.others.values())
 
     def other(self, configuration: Configuration) -> float:
         """Mean accuracy of a configuration in the trainings with other seeds; NaN if there are none."""
-        return self._others[len(configuration)][self.table.rank(configuration)]
+        return self.others[len(configuration)][self.table.rank(configuration)]
+
+    def regret_of_all(self) -> float:
+        """Regret with other seeds of the configuration that is best of all in the trainings of the run."""
+        own = self.own()
+        layers = max(own, key=lambda n: own[n].max())
+        return float(self.best_other() - self.others[layers][own[layers].argmax()])
+
+    def own(self) -> dict[int, np.ndarray]:
+        """Accuracies in the trainings of the run, by number of layers."""
+        return {n: self.table.accuracies(n)[self.run % self.table.seeds(n)] for n in self._depths}
 
     @functools.cached_property
-    def _others(self) -> dict[int, np.ndarray]:
+    def others(self) -> dict[int, np.ndarray]:
+        """Mean accuracies in the trainings with other seeds, by number of layers."""
         means = {}
         for n in self._depths:
-            others = np.delete(self._reached(n), self.run % self.table.seeds(n), axis=0)
+            others = np.delete(self.table.accuracies(n), self.run % self.table.seeds(n), axis=0)
             means[n] = others.mean(0, dtype=float) if len(others) else np.full(others.shape[1], np.nan)
         return means
 
@@ -66,9 +77,10 @@ class Truth:
     def _depths(self) -> range:
         return range(1, self.table.depth + 1)
 
-    def _reached(self, layers: int) -> np.ndarray:
-        """Accuracy of the best epoch, (seeds, configurations)."""
-        return self.table.correct[layers].max(2) / np.float32(self.table.dev_samples)  # rounded as in a training
+
+def seed_sets(table: AccuracyTable) -> int:
+    """Number of runs until their seeds repeat."""
+    return math.lcm(*(table.seeds(n) for n in range(1, table.depth + 1)))
 
 
 @functools.cache
@@ -82,10 +94,10 @@ def _truth(path: Path, run: int) -> Truth:
 
 
 def one_run(path: Path, name: str, run: int, trainings: int) -> np.ndarray:
-    """Validation regret, true regret and seconds after every fifth training, (3, trainings // 5)."""
+    """Regret in validation, with other seeds, and seconds after every fifth training, (3, trainings // 5)."""
     torch.set_num_threads(1)
     table = _table(path)
-    truth = _truth(path, run % math.lcm(*(table.seeds(n) for n in range(1, table.depth + 1))))
+    truth = _truth(path, run % seed_sets(table))
     best, best_other, rows = truth.best(), truth.best_other(), list[tuple[float, float, float]]()
     reached, chosen, spent = -1.0, Configuration(), 0.0
     for configuration in itertools.islice(SEARCHERS[name](table, table.evaluator(run), run), trainings):
@@ -118,7 +130,7 @@ def main() -> None:
     if known and (str(known["table"]), known["trainings"]) != (digest, args.trainings):
         raise UsageError(f"{args.out} holds runs on another table or of another length; name another --out")
     arrays = {"table": np.array(digest), "trainings": np.array(args.trainings), **known}
-    missing = [name for name in args.searchers if len(known.get(name, ())) != args.runs]
+    missing = [name for name in args.searchers if len(known.get(name, ())) < args.runs]
     total = len(missing) * args.runs
     with ProcessPoolExecutor(args.processes) as pool, Progress(total=total, desc="runs", verbose=args.verbose) as bar:
         for name in missing:

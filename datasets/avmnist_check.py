@@ -14,7 +14,6 @@ from utils.errors import DataError
 
 def parse_args() -> argparse.Namespace:
     parser = cli.make_parser(__doc__)
-    parser.prog = "python -m datasets.avmnist_check"
     parser.add_argument("datadir", type=cli.folder, help="folder of the data set")
     return parser.parse_args()
 

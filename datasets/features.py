@@ -102,8 +102,16 @@ def load_features(
     class_names = read_class_names(folder, texts, num_outputs)
     module_names = read_module_names(folder, texts, {name: len(names) for name, names in features.items()})
     return FeatureData(
-        *(tuple(features), widths, bool(logits), num_outputs, multi_label),
-        *(rows, labels, checksums, class_names, module_names),
+        modalities=tuple(features),
+        widths=widths,
+        has_logits=bool(logits),
+        num_outputs=num_outputs,
+        multi_label=multi_label,
+        rows=rows,
+        labels=labels,
+        checksums=checksums,
+        class_names=class_names,
+        module_names=module_names,
     )
 
 

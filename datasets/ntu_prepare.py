@@ -23,7 +23,6 @@ from utils.files import locked
 
 def parse_args() -> argparse.Namespace:
     parser = cli.make_parser(__doc__)
-    parser.prog = "python -m datasets.ntu_prepare"
     group = parser.add_argument_group("data")
     group.add_argument("--rgb_dir", type=Path, help="folder of the original videos, which may be in subfolders")
     group.add_argument("--datadir", type=Path, default=Path("data/ntu"), help="folder of the prepared data set")

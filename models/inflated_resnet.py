@@ -93,16 +93,14 @@ class InflatedResNet50(UnimodalNetwork):
         return [*features, corner], self.classifier(corner)  # (B, C)
 
 
-def inflate(state: Mapping[str, Tensor], how: str, frames: int = 3) -> dict[str, Tensor]:
+def inflate(state: Mapping[str, Tensor], how: str) -> dict[str, Tensor]:
     """Convert the state_dict of torchvision's 2D ResNet-50 for `InflatedResNet50().cnn`.
 
     Args:
         how: "centre" puts a 2D kernel on the middle frame (the network then starts as the 2D one, frame by frame),
             "average" spreads it evenly over the frames.
-        frames: number of frames that the 3x3 kernels span.
     """
-    centre = (torch.arange(frames) == frames // 2).float()
-    weights = {"centre": centre, "average": torch.full((frames,), 1 / frames)}[how]
+    weights = {"centre": torch.tensor([0.0, 1.0, 0.0]), "average": torch.full((3,), 1 / 3)}[how]
     inflated = {}
     for name, value in state.items():
         if name.startswith("fc."):

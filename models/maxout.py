@@ -25,15 +25,13 @@ class Maxout(nn.Module):
 class MaxoutMLP(UnimodalNetwork):
     """Two layers of H and 2H maxout units, which are the features, each with batch norm and dropout behind it."""
 
-    def __init__(self, inputs: int, num_outputs: int, hidden: int = 64, dropout: float = 0.5) -> None:
+    def __init__(self, inputs: int, num_outputs: int, hidden: int = 64) -> None:
         super().__init__()
         self.feature_widths = (hidden, 2 * hidden)
         self.norm = nn.BatchNorm1d(inputs)
         self.maxout1, self.maxout2 = Maxout(inputs, hidden), Maxout(hidden, 2 * hidden)
-        self.between = nn.Sequential(nn.BatchNorm1d(hidden), nn.Dropout(dropout))
-        self.classifier = nn.Sequential(
-            nn.BatchNorm1d(2 * hidden), nn.Dropout(dropout), nn.Linear(2 * hidden, num_outputs)
-        )
+        self.between = nn.Sequential(nn.BatchNorm1d(hidden), nn.Dropout(0.5))
+        self.classifier = nn.Sequential(nn.BatchNorm1d(2 * hidden), nn.Dropout(0.5), nn.Linear(2 * hidden, num_outputs))
 
     def pooled(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         first = self.maxout1(self.norm(x))  # (B, H)

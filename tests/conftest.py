@@ -41,7 +41,7 @@ def script_runner(server):
     def run(cwd: Path, script: str, *args: object, code: int = 0, threads: int = 1) -> subprocess.CompletedProcess:
         if TEST_DEVICE and script.startswith(("main_", "train_")) and "--device" not in args:
             args = (*args, "--device", TEST_DEVICE)
-        own = threads > 1 or script.startswith("benchmarks/") or _environment() != before
+        own = threads > 1 or _environment() != before
         if own:
             program = [str(ROOT / script)] if script.endswith(".py") else ["-m", script]
             command = [sys.executable, *program, *map(str, args)]

@@ -80,16 +80,6 @@ def test_crops_differ_from_pass_to_pass_and_only_where_asked_for():
     assert content(cropped.batches(7)) == content(split().at_pass(1).batches(7)) == content(split().batches(7))
 
 
-def test_parts_of_a_split():
-    tail = split(crop_seed=5).at_pass(2).tail(4).tail(1)
-    whole = content(split(crop_seed=5).at_pass(2).batches(1))
-    assert len(tail) == 2
-    assert tail.labels.tolist() == [50, 60]
-    assert content(tail.batches(1)) == whole[5:]
-    arrays = ArraySplit((torch.arange(7),), torch.arange(7)).tail(5)
-    assert content(arrays.batches(4)) == [([[5, 6]], [5, 6])]
-
-
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_error_of_the_data_arrives_as_it_was_raised(workers):
     with pytest.raises(DataError) as caught:
@@ -207,10 +197,6 @@ def test_little_shared_memory_is_told_in_one_line():
         assert process.returncode == 1
         assert "/dev/shm" in line
         assert "--num_workers 0" in line
-
-
-def test_an_empty_split_has_no_batches():
-    assert content(split().tail(7).batches(2)) == []
 
 
 def test_reading_leaves_the_random_state_alone():

@@ -6,7 +6,6 @@ import io
 import shutil
 import signal
 import socket
-import subprocess
 import threading
 import time
 import zipfile
@@ -219,12 +218,10 @@ def test_a_file_of_the_users_with_a_wrong_checksum_stays(server, originals, tmp_
 
 
 def test_the_temporary_of_a_killed_download_is_removed(server, originals, tmp_path):
-    dead = subprocess.Popen(["true"])
-    dead.wait()
     for name in ("fsdd.zip", "mnist/train-images-idx3-ubyte.gz"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         path = tmp_path / name
-        path.with_name(f".{path.name}.{dead.pid}@{socket.gethostname()}.tmp").write_bytes(b"half")
+        path.with_name(f".{path.name}.0123456789abcdef.tmp").write_bytes(b"half")
     dl.download_originals(tmp_path, verbose=False, urls=originals)
     assert names(tmp_path) == WHOLE
 

@@ -119,7 +119,7 @@ def trained_alone(network, configuration, splits, step: int, place: int):
     central = FusionHead(configuration, whole.feature_layout.widths, whole.settings)
     whole.load_state_dict(whole.state_dict() | central.state_dict())
     train_pass = ModelTraining(whole, adam(whole.central_parameters(), TRAINING), whole.train)
-    epochs = train_and_evaluate(whole, splits, TRAINING, train_pass, (step,), TRAINING.epochs)
+    epochs = train_and_evaluate(whole, splits, TRAINING, train_pass, (step,))
     return [float(epoch.dev_accuracy) for epoch in epochs], whole.state_dict()
 
 

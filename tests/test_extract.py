@@ -417,6 +417,7 @@ Y = torch.tensor([0, 1, 1])
         ([(X, X, Y), X], "batch 1 is a Tensor"),
         ([(X, X[:2], Y)], r"b.0 of batch 0 must have B rows, but they are \(3,\) and \(2, 2\)"),
         ([(X, X, 1)], r"labels must be \(B,\)"),
+        ([(X, X, Y), (X, X, np.eye(len(Y)))], r"are \(\d,\) in batch 0 and \(\d, \d\) in batch 1"),
         (
             [(X, X, Y), (X, X / torch.tensor([[1.0], [0.0], [1.0]]), Y)],
             "b.0 of batch 1 holds NaN or infinity in 1 of 3",

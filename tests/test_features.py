@@ -335,8 +335,8 @@ WRONG = {
     "an empty name": ({"train": {"class_names": np.array(["a", "b", " "])}}, "printable characters, not ' '"),
     "a name that is not shown": ({"train": {"class_names": np.array(["a", "b", "\x1b[2J"])}}, "printable characters, "
                                  "not '\\x1b[2J'"),
-    "no characters": ({"train": {"class_names": np.full(3, 2**31, np.uint32).view("<U1")}}, "train.npz is not a "
-                      "complete .npz file, which numpy.savez writes: it holds text of numbers that are no characters"),
+    "invalid code points": ({"train": {"class_names": np.full(3, 2**31, np.uint32).view("<U1")}}, "train.npz is not a "
+                      "complete .npz file, which numpy.savez writes: it holds text with invalid code points"),
     "name objects": ({"train": {"class_names": np.array(["a", "b", "c"], object)}}, "'class_names' holds Python "),
     "other names": ({"train": {"class_names": np.array(["a", "b", "c"])}, "dev": {"class_names": np.array(["b", "a",
                     "c"])}}, "class_names must be the same everywhere, but differ in train.npz and dev.npz"),

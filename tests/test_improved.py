@@ -1,4 +1,4 @@
-"""The improved search: its neighbourhood, its Gaussian process, and the loop on toy objectives."""
+"""The improved search: its neighborhood, its Gaussian process, and the loop on toy objectives."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from models.rows import SKIP
 from tests.test_search import AVMNIST, Toy, trained
-from utils.search.improved import GaussianProcess, improved_search, neighbours
+from utils.search.improved import GaussianProcess, improved_search, neighbors
 from utils.search.loop import Evaluation, SearchError, SearchSettings, random_search
 from utils.search.space import Space, random_configuration
 
@@ -31,9 +31,9 @@ def additive(configuration) -> float:
 
 
 @given(SPACES, st.integers(1, 3), st.integers(0, 99))
-def test_neighbourhoods_are_symmetric_and_stay_in_the_space(space, depth, seed):
+def test_neighborhoods_are_symmetric_and_stay_in_the_space(space, depth, seed):
     configuration = random_configuration(space, depth, np.random.default_rng(seed))
-    around = neighbours(space, depth, configuration)
+    around = neighbors(space, depth, configuration)
     assert len(set(around)) == len(around)
     assert configuration not in around
     rows = set(space.rows())
@@ -41,15 +41,15 @@ def test_neighbourhoods_are_symmetric_and_stay_in_the_space(space, depth, seed):
         assert 1 <= len(other) <= depth
         assert set(other) <= rows
         if abs(len(other) - len(configuration)) == 1 or not space.allow_skip:
-            assert configuration in neighbours(space, depth, other)
+            assert configuration in neighbors(space, depth, other)
 
 
 def test_one_edit_changes_one_entry_or_one_row():
-    around = neighbours(Space((2, 2)), 2, ((0, 0, 0),))
+    around = neighbors(Space((2, 2)), 2, ((0, 0, 0),))
     changed = [((1, 0, 0),), ((0, 1, 0),), ((0, 0, 1),)]
     assert {c for c in around if len(c) == 1} == set(changed)
     assert all((0, 0, 0) in c for c in around if len(c) == 2)
-    assert neighbours(Space((2, 2)), 1, ((0, 0, 0),)) == [c for c in around if len(c) == 1]
+    assert neighbors(Space((2, 2)), 1, ((0, 0, 0),)) == [c for c in around if len(c) == 1]
 
 
 def test_the_search_trains_as_many_as_the_published_one_each_once():

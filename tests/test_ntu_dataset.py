@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from datasets.ntu import splits as ntu_splits
-from datasets.ntu.folder import MEAN, STD, SUBJECTS, Selection, discover, normalise_clips
+from datasets.ntu.folder import MEAN, STD, SUBJECTS, Selection, discover, normalize_clips
 from datasets.ntu.pack import write_pack
 from datasets.ntu.samples import MODALITIES, NTUSettings, NTUSplit
 from datasets.ntu.skeleton import parse_skeleton, prepare_skeleton
@@ -430,9 +430,9 @@ def test_a_pack_that_is_cut_while_it_is_in_use_is_an_error(copied):
         dev.load(0, "skeleton")
 
 
-def test_normalised_clips():
+def test_normalized_clips():
     clips = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 3, 5, 4, 3), dtype=np.uint8))
     expected = (clips.double() / 255 - torch.tensor(MEAN).double()) / torch.tensor(STD).double()
-    result = normalise_clips(clips)
+    result = normalize_clips(clips)
     assert result.dtype == torch.float32
     torch.testing.assert_close(result.double(), expected, atol=1e-6, rtol=1e-5)

@@ -15,7 +15,7 @@ from utils.errors import UsageError
 from utils.report import write_comparison
 from utils.report.compare import group_runs
 from utils.report.contents import read_files
-from utils.report.page import spread
+from utils.report.page import percentages
 from utils.report.plots import spaced
 
 
@@ -224,6 +224,6 @@ def test_labels_are_moved_apart_in_their_order(places):
 
 
 def test_spread_ignores_what_is_unknown():
-    assert spread([0.5, None, 0.7], 100, "%") == "60.0 ± 14.1 %"
-    assert spread([0.5, None], 100, "%") == "50.0 %"
-    assert spread([None], 100, "%") == "-"
+    assert percentages([0.5, None, 0.7]) == "60.0 ± 14.1 %"
+    assert percentages([0.5, None]) == "50.0 %"
+    assert percentages([None]) == "-"

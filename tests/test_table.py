@@ -1,9 +1,14 @@
 """The comparison of a found network with its baselines."""
 
+from typing import NoReturn
+
 import numpy as np
 import pytest
+from torch import nn
 
 from utils.results.table import Row, compare, format_table
+from utils.runs.found import FoundRun
+from utils.training.loop import Diverged, TrainingSettings
 
 RIGHT = np.arange(100)
 
@@ -27,6 +32,28 @@ def test_the_found_network_is_compared_with_the_baseline_that_is_best_on_dev():
     printed = format_table([*others, found])
     assert "strong         0.8500  0.9000" in printed
     assert "found leads by (95 %)" in printed.splitlines()[0]
+
+
+def test_a_baseline_without_a_finite_score_is_not_the_best():
+    found = row("found network", 0.9, 92, baseline=False)
+    others = [row("broken", float("nan"), 0), row("weak", 0.8, 95)]
+    assert compare(found, others, seed=0)["mcnemar"]["against"] == "weak"
+    assert "mcnemar" not in compare(found, others[:1], seed=0)
+
+
+def test_a_baseline_that_diverges_is_left_out_with_a_warning(capsys):
+    class Diverging(FoundRun):
+        def __init__(self) -> None:
+            self.rows = []
+
+        def _train(self, *arguments: object) -> NoReturn:
+            raise Diverged("loss", 3, 0.5)
+
+    run = Diverging()
+    run._add_trained(Row("late fusion, fine-tuned"), nn.Identity(), "late", TrainingSettings())
+    assert run.rows == []
+    warning = "warning: without the baseline late fusion, fine-tuned: the loss is not finite in epoch 0, batch 3"
+    assert warning in capsys.readouterr().err
 
 
 def test_without_baselines_there_is_no_verdict():

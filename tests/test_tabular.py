@@ -1,6 +1,7 @@
 """The table of a space: made by the benchmark's command line on small features, read back, and searched."""
 
 import importlib.util
+import itertools
 import json
 import re
 import shutil
@@ -23,10 +24,11 @@ from utils.training.checkpoints import save_state
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import algorithms
-import make_results
 import raw_results
 import searchers
+import space_tables
 
+pytestmark = pytest.mark.xdist_group("tabular")  # one process makes the table
 SPACE = Space((2, 1))  # four rows
 USUAL = SearchSettings(max_fusions=2)
 FLAGS = ["--features", "--datadir", "data", "--epochs", 3, "--out", "table.npz", "--no-verbose"]
@@ -88,6 +90,27 @@ def test_a_table_looks_up_what_it_holds(tmp_path):
     accuracy, seconds = again((rows[1], rows[2]), epoch=2, seed=1)
     assert accuracy == pytest.approx(table.correct[2][1, 4 + 2, 1] / 50)
     assert seconds == pytest.approx(table.seconds[2][1, 6] * 2 / 3)
+
+
+def test_configurations_may_be_lists(table):
+    (row,) = (row for row in table.space.rows() if row == (1, 0, 1))
+    assert table([[1, 0, 1]], 3, 1) == table((row,), 3, 1)
+
+
+def test_the_sample_is_looked_up_like_the_rest(table):
+    for place, rank in enumerate(table.sampled.tolist()):
+        configuration = unranked(rank, table.space.rows(), 3)
+        assert table.configuration(3, place) == configuration
+        assert table(configuration, 2, 0)[0] == pytest.approx(table.correct[3][0, place, 1] / 40)
+    lacking = unranked(next(rank for rank in range(64) if rank not in table.sampled), table.space.rows(), 3)
+    with pytest.raises(UsageError, match=r"1 to 2 layers .*, and 5 of 3 layers, but not"):
+        table(lacking, 2, 0)
+
+
+def test_accuracies_are_those_of_the_best_epoch():
+    table = toy()
+    best = [max(table((SPACE.rows()[i],), epoch, 1)[0] for epoch in (1, 2, 3)) for i in range(4)]
+    assert table.accuracies(1)[1].tolist() == best
 
 
 @pytest.mark.parametrize(
@@ -197,16 +220,19 @@ def test_all_algorithms_search_the_table_and_record_their_regret(folder, script_
     script_runner(folder, "benchmarks/searchers.py", *flags, "--searchers", *ALGORITHMS, "--out", "results/regret.npz")
     arrays = np.load(folder / "results/regret.npz")
     for name in ALGORITHMS:
-        validation, true, seconds = arrays[name].swapaxes(0, 1)
-        assert validation.shape == true.shape == seconds.shape == (3, 2)
+        validation, others, seconds = arrays[name].swapaxes(0, 1)
+        assert validation.shape == others.shape == seconds.shape == (3, 2)
         assert (validation >= 0).all()
-        assert np.isnan(true).any()  # with two layers, there is one seed
+        assert np.isnan(others).any()  # with two layers, there is one seed
         assert (np.diff(validation) <= 0).all()  # the best so far
         assert (np.diff(seconds) >= 0).all()
     assert (arrays["local search"][:, 0, -1] < arrays["local search"][:, 0, 0]).any()
     before = (folder / "results/regret.npz").stat()
     script_runner(folder, "benchmarks/searchers.py", *flags, "--searchers", *ALGORITHMS, "--out", "results/regret.npz")
     assert (folder / "results/regret.npz").stat().st_mtime_ns == before.st_mtime_ns  # nothing was missing
+    fewer = [2 if flag == 3 else flag for flag in flags]
+    script_runner(folder, "benchmarks/searchers.py", *fewer, "--searchers", *ALGORITHMS, "--out", "results/regret.npz")
+    assert (folder / "results/regret.npz").stat().st_mtime_ns == before.st_mtime_ns  # nor too many
     flags[flags.index(12)] = 13
     flags += ["--searchers", *ALGORITHMS]
     done = script_runner(folder, "benchmarks/searchers.py", *flags, "--out", "results/regret.npz", code=2)
@@ -231,12 +257,22 @@ def test_the_published_search_cools_as_in_its_script():
     assert [step.temperature for step in steps] == [step.temperature for step in usual]
 
 
-def test_true_regret_uses_the_seeds_that_the_run_did_not_see():
+def test_regret_with_other_seeds_uses_those_that_the_run_did_not_see():
     table = toy()
     truth, best = searchers.Truth(table, run=3), table.correct[2].max(2) / 50  # run 3 sees seed 1
     assert truth.other((SPACE.rows()[1], SPACE.rows()[2])) == pytest.approx(best[0, 6])
     assert truth.best_other() == pytest.approx(max(best[0].max(), table.correct[1].max(2)[0].max() / 50))
     assert truth.best() == pytest.approx(max(best[1].max(), table.correct[1].max(2)[1].max() / 50))
+    assert table.accuracies(1)[1].argmax() == 0
+    assert table.accuracies(1)[1, 0] > best[1].max()
+    assert truth.regret_of_all() == pytest.approx(truth.best_other() - table.accuracies(1)[0, 0])
+
+
+@pytest.mark.parametrize("name", ["regularized evolution", "local search", "greedy by level", "improved search"])
+def test_no_configuration_costs_twice(name):
+    table = toy()
+    trained = list(itertools.islice(algorithms.SEARCHERS[name](table, table.evaluator(0), 0), 30))
+    assert len(trained) == len(set(trained)) == SPACE.configurations(2)
 
 
 ALGORITHMS = [
@@ -332,6 +368,7 @@ def test_the_documents_are_filled_from_the_results(folder, script_runner, tmp_pa
     assert "benchmark.md is not what the results give" in done.stderr
 
 
+@pytest.mark.filterwarnings("ignore")  # two configurations have no interval
 def test_a_fine_tuned_sample_is_shown_when_it_is_complete(tmp_path):
     (tmp_path / "avmnist-paper.npz").symlink_to(ROOT / "docs/results/avmnist-paper.npz")
     figures = json.loads((ROOT / "docs/results/ranking-avmnist-paper.json").read_text())
@@ -339,18 +376,23 @@ def test_a_fine_tuned_sample_is_shown_when_it_is_complete(tmp_path):
     for kept in (1, 2):
         figures["fine-tuned"] = {"count": 1, "rows": dict(list(rows.items())[:kept])}
         (tmp_path / "ranking-avmnist-paper.json").write_text(json.dumps(figures))
-        text = make_results.longer(raw_results.Results(tmp_path))
+        text = space_tables.longer(raw_results.Results(tmp_path))
         assert ("the same, the 1 best by score and as many random ones | 2 |" in text) == (kept == 2)
     (row,) = (line.split(" | ") for line in text.splitlines() if "with all weights" in line)
     assert (row[1], row[5:]) == ("2", ["86.0", "91.0 |"])  # number, median and highest
 
 
 def test_the_example_compares_two_searches(monkeypatch, capsys):
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/benchmark.md").read_text(), re.DOTALL)
+    compared, published = re.findall(r"```python\n(.*?)```", (ROOT / "docs/benchmark.md").read_text(), re.DOTALL)
     monkeypatch.chdir(ROOT)
-    exec(compile(code, "docs/benchmark.md", "exec"), {})
+    names: dict[str, object] = {}
+    exec(compile(compared, "docs/benchmark.md", "exec"), names)
     random, mutations = (float(line.split()[1]) for line in capsys.readouterr().out.splitlines())
-    assert 0.5 < random < mutations < 1
+    assert 0 < mutations < random < 0.1
+    exec(compile(published, "docs/benchmark.md", "exec"), names)
+    steps = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [int(step) for step, _ in steps] == list(range(9))
+    assert all(0.5 < float(best) < 1 for _, best in steps)
 
 
 def test_the_document_shows_the_results_as_they_are(script_runner, tmp_path):

@@ -51,7 +51,7 @@ def _parse(content: bytes) -> np.ndarray:
     if not math.prod(shape):
         return np.empty(shape, dtype)
     if dtype.kind == "U" and np.frombuffer(content, f"{dtype.byteorder}u4", offset=start).max() > sys.maxunicode:
-        raise ValueError("it holds text of numbers that are no characters")  # numpy fails when it shows them
+        raise ValueError("it holds text with invalid code points")  # numpy fails when it shows them
     return np.frombuffer(content, dtype, offset=start).reshape(shape, order="F" if fortran else "C")
 
 

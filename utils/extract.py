@@ -43,7 +43,7 @@ class Extractor:
         logits: name of the module whose output is the class scores; "" is the network itself.
 
     Raises:
-        UsageError: it is no network, or has no such module.
+        UsageError: it is not a torch.nn.Module, or has no such module.
     """
 
     def __init__(self, network: nn.Module, layers: Sequence[str], logits: str | None = None) -> None:
@@ -122,6 +122,12 @@ def write_features(
     for number, batch in enumerate(batches):
         *inputs, labels = _checked_batch(batch, number, list(networks))
         labels = _label_array(labels)
+        if columns["label"] and labels.shape[1:] != columns["label"][0].shape[1:]:
+            first = columns["label"][0].shape
+            raise UsageError(
+                "labels must be (B,) in all batches, or (B, C) with as many classes C, but are "
+                f"{first} in batch 0 and {labels.shape} in batch {number}"
+            )
         columns["label"].append(labels)
         for (name, extractor), x in zip(networks.items(), inputs, strict=True):
             features, logits = extractor(x)

@@ -64,7 +64,7 @@ def sweep(folder: Path, exclusive: bool = False) -> None:
     by workers, which may end a moment after the process that held the lock.
     """
     for path in folder.glob(".*.tmp"):
-        if re.fullmatch(r"\..+\.([0-9a-f]{16}|\d{1,9}@.+)\.tmp", path.name) and (exclusive or not _is_locked(path)):
+        if re.fullmatch(r"\..+\.[0-9a-f]{16}\.tmp", path.name) and (exclusive or not _is_locked(path)):
             path.unlink(missing_ok=True)
 
 

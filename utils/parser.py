@@ -37,12 +37,12 @@ class Parser(argparse.ArgumentParser):
         return parsed
 
     def _unknown(self, arguments: list[str]) -> str | None:
-        """The first flag that there is not."""
+        """The first unknown flag."""
         flags = (word.partition("=")[0] for word in arguments if word.startswith("--"))
         return next((flag for flag in flags if flag not in self._option_string_actions), None)
 
     def _refuse(self, argument: str) -> NoReturn:
-        """Raise UsageError for an argument that there is not, with the flag that was probably meant."""
+        """Raise UsageError for an unknown argument, with the flag that was probably meant."""
         known = {name.removeprefix("--"): name for name in self._option_string_actions if name.startswith("--")}
         wanted = argument.removeprefix("--")
         near = [SYNONYMS[argument]] if SYNONYMS.get(argument) in known.values() else []
@@ -77,7 +77,7 @@ class Parser(argparse.ArgumentParser):
         try:
             command = take_flag("--run_dir", shlex.split(about["command"])[2:])[1]
         except ValueError as error:
-            raise UsageError(f"{path} is damaged: its command is not one ({error})") from None
+            raise UsageError(f"{path} is damaged: its command cannot be parsed ({error})") from None
         if unknown := self._unknown(command):
             raise UsageError(
                 f"{path} is of another version: there is no {unknown}; give all flags, with --run_dir {folder}"

@@ -140,6 +140,8 @@ def _masked_mean(name: str, x: Tensor, mask: Tensor | None) -> Tensor:
         )
     if not mask.any(dim=1).all():
         empty = int(mask.any(dim=1).int().argmin())
-        raise UsageError(f"module {name!r} needs a position that is no padding, but sample {empty} of a batch has none")
+        raise UsageError(
+            f"module {name!r} needs at least one position that is not padding, but sample {empty} of a batch has none"
+        )
     mask = mask.to(x.device)[:, :, None]
     return torch.where(mask, x, 0).sum(dim=1, dtype=torch.float32) / mask.sum(dim=1)

@@ -169,36 +169,36 @@ def shown(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def read_json(path: Path, schema: Mapping | None = None, error: Error = UsageError) -> dict:
+def read_json(path: Path, schema: Mapping | None = None) -> dict:
     """Read a JSON object of some form.
 
     Args:
         schema: see `conform`; None: any object.
 
     Raises:
-        error: the file does not exist, is larger than `MOST_JSON`, or holds anything else.
+        UsageError: the file does not exist, is larger than `MOST_JSON`, or holds anything else.
     """
     try:
-        content = read_json_bytes(path, error)
+        content = read_json_bytes(path)
     except FileNotFoundError:
-        raise error(f"{path} does not exist") from None
+        raise UsageError(f"{path} does not exist") from None
     try:
         value = parse_json(content)
     except ValueError as problem:
-        raise error(f"{path} is not JSON: {problem}") from None
+        raise UsageError(f"{path} is not JSON: {problem}") from None
     if not isinstance(value, dict):
-        raise error(f"{path} must hold a JSON object, but holds a {type(value).__name__}")
+        raise UsageError(f"{path} must hold a JSON object, but holds a {type(value).__name__}")
     try:
         conform(value, schema or {})
     except ValueError as problem:
-        raise error(f"{path} is damaged: {problem}") from None
+        raise UsageError(f"{path} is damaged: {problem}") from None
     return value
 
 
-def read_json_bytes(path: Path, error: Error = UsageError) -> bytes:
+def read_json_bytes(path: Path) -> bytes:
     """Read a file of JSON, or of lines of JSON, of at most `MOST_JSON` bytes."""
-    with open_file(path, error) as file, errors_name(path):
+    with open_file(path) as file, errors_name(path):
         size = os.fstat(file.fileno()).st_size
         if size > MOST_JSON:
-            raise error(f"{path} must have at most {MOST_JSON:,} bytes, but has {size:,}")
+            raise UsageError(f"{path} must have at most {MOST_JSON:,} bytes, but has {size:,}")
         return file.read()

@@ -11,6 +11,7 @@ from torch import Tensor
 from datasets.avmnist.folder import FORMAT, MANIFEST, read_manifest
 from utils.array_on_disk import ArrayOnDisk
 from utils.errors import DataError
+from utils.reading import shown
 
 CHUNK = 4096  # images checked at a time
 MODALITIES = ("audio", "image")  # the columns of a configuration
@@ -149,10 +150,8 @@ def _check_counts(datadir: Path, parts: Mapping[str, AVMNISTSplit]) -> None:
         stated = manifest["splits"].get(part) if isinstance(manifest.get("splits"), dict) else None
         held = {"count": len(split.labels), "per_class": torch.bincount(split.labels, minlength=10).tolist()}
         if stated != held:
-            text = repr(stated)
-            text = text if len(text) <= 120 else text[:117] + "..."
             raise DataError(
-                f"{datadir / MANIFEST} does not match the files: it states {text} for {part}, "
+                f"{datadir / MANIFEST} does not match the files: it states {shown(stated)} for {part}, "
                 f"but the files hold {held}; build the data set again with avmnist_gen.py --force"
             )
 

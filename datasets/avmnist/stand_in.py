@@ -41,8 +41,8 @@ def read(settings: Settings, rng: np.random.Generator) -> Raw:
             noises[split][f"{color} {i}"] = colored_noise(color, rng)
     description = {
         "images": "scikit-learn load_digits, enlarged",
-        "recordings": "DTMF tone pairs, synthesised",
-        "noise": "coloured noise, synthesised" if noisy else None,
+        "recordings": "DTMF tone pairs, synthesized",
+        "noise": "colored noise, synthesized" if noisy else None,
         "recordings_per_digit": {split: [TAKES[split]] * 10 for split in counts},
         "noise_clips": {split: list(noises[split]) for split in counts},
     }
@@ -76,7 +76,7 @@ def dial(digit: int, rng: np.random.Generator) -> Sound:
     phase = rng.uniform(0, 2 * np.pi, 2)
     tones = sum(level[k] * np.sin(2 * np.pi * pair[digit] * t + phase[k]) for k, pair in enumerate((LOW, HIGH)))
     fade = np.minimum(1, np.minimum(t, t[::-1]) / 0.01)
-    return Sound(f"dialled {digit}", (0.25 * tones * fade).astype(np.float32), RATE)
+    return Sound(f"dialed {digit}", (0.25 * tones * fade).astype(np.float32), RATE)
 
 
 def colored_noise(color: str, rng: np.random.Generator) -> Sound:

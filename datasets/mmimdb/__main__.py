@@ -24,7 +24,6 @@ ROWS = 4096  # samples whose features are computed at once
 
 def parse_args() -> argparse.Namespace:
     parser = cli.make_parser(__doc__)
-    parser.prog = "python -m datasets.mmimdb"
     group = parser.add_argument_group("data")
     group.add_argument("--hdf5", type=Path, required=True, help="multimodal_imdb.hdf5")
     group.add_argument("--datadir", type=cli.folder, default=Path("data/mmimdb"), help="folder of the features")

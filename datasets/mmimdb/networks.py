@@ -118,10 +118,10 @@ def train(
     def judged(split: str) -> Tensor:
         return scores(predict(network, splits[split]), settings.threshold)
 
-    epochs = train_and_evaluate(network, splits, plan, train_pass, (name,), plan.epochs)
+    epochs = train_and_evaluate(network, splits, plan, train_pass, (name,))
     for _ in Progress(epochs, desc=f"{name} network", total=plan.epochs, unit="epoch", verbose=settings.verbose):
         reached.append(float(accuracy(judged("dev"), splits["dev"].labels)))
-        if reached[-1] == max(reached):
+        if reached[-1] > max(reached[:-1], default=-1.0):
             best = copy.deepcopy(network.state_dict())
     network.load_state_dict(best)
     figures = {split: f1_scores(judged(split), splits[split].labels) for split in ("dev", "test")}

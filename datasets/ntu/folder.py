@@ -25,14 +25,14 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # applied to B, G, R, 
 EMPTY_BELOW = 16 << 10  # bytes; a skeleton file without a body has a few bytes per frame
 
 
-def normalise_clips(clips: Tensor) -> Tensor:
+def normalize_clips(clips: Tensor) -> Tensor:
     """Convert clips uint8 (..., 3) to network inputs: float32, scaled to [0, 1] and normalized, on the same device."""
-    factor, shift = _normalisation(clips.device)
+    factor, shift = _normalization(clips.device)
     return clips.float().mul_(factor).sub_(shift)
 
 
 @functools.cache  # copied to a device only once
-def _normalisation(device: torch.device) -> tuple[Tensor, Tensor]:
+def _normalization(device: torch.device) -> tuple[Tensor, Tensor]:
     mean, std = torch.tensor(MEAN), torch.tensor(STD)
     return (1 / (255 * std)).to(device), (mean / std).to(device)
 

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from utils.errors import DataError
-from utils.reading import read_bytes
+from utils.reading import read_bytes, shown
 
 JOINTS, MAX_BODIES = 25, 2
-CENTRE_JOINT = 1  # the middle of the spine
+CENTER_JOINT = 1  # the middle of the spine
 MIN_WINDOW = 64  # fewest frames of a training crop
 ENDS_EARLY = "{}, line {}: the file is truncated; it ends before the frames that line 1 announces"
 
@@ -86,8 +86,7 @@ def _count(path: Path, lines: list[bytes], at: int, what: str) -> int:
 
 
 def _unexpected(path: Path, lines: list[bytes], at: int, what: str) -> DataError:
-    text = repr(lines[at].decode("ascii", "replace"))
-    text = text if len(text) <= 60 else text[:57] + "..."
+    text = shown(lines[at].decode("ascii", "replace"))
     return DataError(f"{path}, line {at + 1}: expected {what}, but the line is {text}")
 
 
@@ -112,6 +111,6 @@ def prepare_skeleton(
     if not length:
         return torch.zeros(3, frames, JOINTS, MAX_BODIES)
     if centre:
-        joints -= joints[:1, :, :, CENTRE_JOINT, None].clone()
+        joints -= joints[:1, :, :, CENTER_JOINT, None].clone()
     resized = F.interpolate(joints, (frames, JOINTS), mode="bilinear", align_corners=False)
     return resized.permute(1, 2, 3, 0).contiguous()

@@ -59,7 +59,7 @@ def run_child(request: dict) -> int:
     try:
         if script.endswith(".py"):
             sys.argv = [str(ROOT / script), *arguments]
-            sys.path[0] = str(ROOT)
+            sys.path[0] = str(Path(sys.argv[0]).parent)
             runpy.run_path(sys.argv[0], run_name="__main__")
         else:
             sys.argv = [script, *arguments]

@@ -131,7 +131,7 @@ def test_a_training_stops_with_epoch_batch_and_learning_rate():
     settings = TrainingSettings(epochs=3, batchsize=10, eta_max=1e-2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     train_pass = ModelTraining(model, optimizer, model.train)
-    epochs = train_and_evaluate(model, splits, settings, train_pass, (), 3)
+    epochs = train_and_evaluate(model, splits, settings, train_pass, ())
     order = splits["train"].batches(10, (settings.seed, "shuffle", 0)).order.tolist()
     batch = order.index(70) // 10
     rate = next(itertools.islice(settings.rates(10), batch, None))

@@ -212,9 +212,9 @@ class PopulationEvaluator(abc.ABC):
             self.saved.restore(model, train_pass.optimizer)
             self.saved.values = {}  # training continues in these same tensors
         self.saved.start_clock(before)
-        count, done = self.training.epochs, len(results.history)
+        done = len(results.history)
         for epoch in train_and_evaluate(
-            model, self.splits, self.training, train_pass, (step,), count, self.dev_batch, done=done
+            model, self.splits, self.training, train_pass, (step,), self.dev_batch, done=done
         ):
             improved = results.add(epoch)
             if self.shared:

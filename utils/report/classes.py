@@ -112,7 +112,11 @@ def by_class(cells: Confusion) -> list[Figure]:
     """Share of each class that is classified correctly."""
     rows = [_bar(cells, int(i)) for i in cells.samples.nonzero()[0]]
     parts = [rows[start : start + SHOWN] for start in range(0, len(rows), SHOWN)]
-    return [Figure(plots.bars("Accuracy by class", p), f"C{p[0].label[1:]} to {p[-1].label}") for p in parts]
+    return [Figure(plots.bars("Accuracy by class", p), f"Classes {_short(p[0])} to {_short(p[-1])}") for p in parts]
+
+
+def _short(bar: Bar) -> str:
+    return bar.label.removeprefix("class ")
 
 
 def extremes(cells: Confusion) -> list[Figure]:

@@ -8,7 +8,7 @@ from utils.report.classes import class_content
 from utils.report.contents import FOUND, RunFiles
 from utils.report.page import percent
 from utils.report.plots import Bar, Figure
-from utils.results.statistics import significance
+from utils.results.statistics import best_baseline, significance
 from utils.search.space import format_configuration
 
 SPLITS = ("train", "dev", "test")
@@ -30,9 +30,7 @@ def training_content(files: RunFiles) -> dict[str, object]:
 def lead(files: RunFiles) -> tuple[float, str] | None:
     """Test score of the found network minus that of the baseline that is best on dev, and the name of the latter."""
     found, rows = files.found_row, files.results.get("rows", ())
-    others = [row for row in rows if row["name"] != FOUND and row.get("baseline", True)]
-    judged = [row for row in others if None not in (row["dev"], row["test"])]
-    best = max(judged, key=lambda row: (row["dev"], row["test"]), default=None)
+    best = best_baseline(row for row in rows if row["name"] != FOUND)
     return None if best is None or found.get("test") is None else (found["test"] - best["test"], best["name"])
 
 

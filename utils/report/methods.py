@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from utils.report import plots
 from utils.report.contents import FOUND, RunFiles
-from utils.report.page import duration, points
+from utils.report.page import points, spread_of_durations, spread_of_shares
 from utils.report.plots import Figure
 from utils.results.over_seeds import (
     Method,
@@ -45,7 +45,7 @@ class Methods(NamedTuple):
 def methods_table(title: str, score: str, results: Sequence[SeedResult]) -> Methods:
     """Make the table of a group of found runs."""
     methods = summarize(results)
-    rows = [(m.name, [_score(m.dev), _score(m.test), _lead(m), [_time(m.seconds)]]) for m in methods]
+    rows = [(m.name, [_score(m.dev), _score(m.test), _lead(m), [spread_of_durations(m.seconds)]]) for m in methods]
     return Methods(title, score, verdict(methods), rows, any(m.sampled for m in methods), leads(methods))
 
 
@@ -79,7 +79,7 @@ def leads(methods: Sequence[Method]) -> Figure | None:
 
 def _score(value: Spread | None) -> Cell:
     """A score in percent, and its interval, clipped to 0 to 100 %."""
-    cell = [_mean(value, 100, "%")]
+    cell = [spread_of_shares(value)]
     if ends := interval(value):
         cell.append(f"{100 * max(ends[0], 0):.1f} to {100 * min(ends[1], 1):.1f}")
     return cell
@@ -93,16 +93,3 @@ def _lead(method: Method) -> Cell:
         points(method.lead.mean),
         *filter(None, [in_points(method.lead), sampled and f"over seeds and samples: {sampled}"]),
     ]
-
-
-def _time(value: Spread | None) -> str:
-    if value is None:
-        return "-"
-    return duration(value.mean) + ("" if value.deviation is None else f" ± {duration(value.deviation)}")
-
-
-def _mean(value: Spread | None, scale: float, unit: str) -> str:
-    if value is None:
-        return "-"
-    deviation = "" if value.deviation is None else f" ± {scale * value.deviation:.1f}"
-    return f"{scale * value.mean:.1f}{deviation} {unit}"

@@ -3,10 +3,11 @@
 import functools
 from collections.abc import Iterable
 from pathlib import Path
-from statistics import mean, stdev
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from utils.results.over_seeds import Spread, spread_of
+from utils.results.statistics import format_lead, format_p, signed
 from utils.search.space import format_configuration
 
 
@@ -23,7 +24,8 @@ def render(template: str, **content: object) -> str:
 def _templates() -> Environment:
     loader = FileSystemLoader(Path(__file__).with_name("templates"))
     page = Environment(autoescape=True, loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    page.filters |= {f.__name__: f for f in (known, typed, percent, points, number, duration, durations, spread)}
+    shown = (known, typed, percent, points, number, duration, durations, percentages, format_lead, format_p)
+    page.filters |= {f.__name__: f for f in shown}
     page.filters["configuration"] = format_configuration
     return page
 
@@ -42,7 +44,7 @@ def percent(share: float | None) -> str:
 
 
 def points(difference: float) -> str:
-    return f"{100 * difference:+.1f}"
+    return signed(100 * difference)
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -60,16 +62,22 @@ def duration(seconds: float | None) -> str:
 
 def durations(values: Iterable[float | None]) -> str:
     """Mean and standard deviation of the durations that are known."""
-    seconds = [value for value in values if value is not None]
-    if not seconds:
-        return "-"
-    return duration(mean(seconds)) + (f" ± {duration(stdev(seconds))}" if len(seconds) > 1 else "")
+    return spread_of_durations(spread_of(list(values)))
 
 
-def spread(values: Iterable[float | None], scale: float, unit: str) -> str:
-    """Mean and standard deviation of the values that are not None."""
-    scaled = [scale * value for value in values if value is not None]
-    if not scaled:
+def percentages(values: Iterable[float | None]) -> str:
+    """Mean and standard deviation of the shares that are known."""
+    return spread_of_shares(spread_of(list(values)))
+
+
+def spread_of_durations(value: Spread | None) -> str:
+    if value is None:
         return "-"
-    deviation = f" ± {stdev(scaled):.1f}" if len(scaled) > 1 else ""
-    return f"{mean(scaled):.1f}{deviation} {unit}"
+    return duration(value.mean) + ("" if value.deviation is None else f" ± {duration(value.deviation)}")
+
+
+def spread_of_shares(value: Spread | None) -> str:
+    if value is None:
+        return "-"
+    deviation = "" if value.deviation is None else f" ± {100 * value.deviation:.1f}"
+    return f"{100 * value.mean:.1f}{deviation} %"

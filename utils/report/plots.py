@@ -60,11 +60,11 @@ def text(x: float, y: float, words: object, anchor: str = "start", **attributes:
     return tag("text", words, x=x, y=y, text_anchor=anchor, **attributes)
 
 
-def bounds(values: Iterable[float], margin: float = 0.06) -> tuple[float, float]:
+def bounds(values: Iterable[float]) -> tuple[float, float]:
     """Range of the finite values plus a margin, never empty."""
     finite = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
     low, high = min(finite), max(finite)
-    room = margin * (high - low) or 0.5
+    room = 0.06 * (high - low) or 0.5
     return low - room, high + room
 
 
@@ -160,11 +160,12 @@ class Panel(NamedTuple):
 
 def bars(subject: str, rows: Sequence[Bar], kind: int = 0) -> Markup:
     """Draw horizontal bars, one below another."""
-    left, full, pitch = 86, 180, 24
+    left, full, pitch, longest = 86, 180, 24, 12
     parts = []
     for i, bar in enumerate(rows):
         y = pitch * i + 4
-        parts.append(text(left - 8, y + 13, bar.label, "end"))
+        label = bar.label if len(bar.label) <= longest else f"{bar.label[: longest - 1]}…"
+        parts.append(text(left - 8, y + 13, label, "end"))
         parts.append(tag("rect", x=left, y=y, width=full * bar.share, height=16, rx=2, class_=f"bar k{kind}"))
         parts.append(text(left + full * max(bar.share, bar.usual or 0) + 7, y + 13, bar.words))
         if bar.usual is not None:

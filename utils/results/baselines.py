@@ -1,5 +1,6 @@
 """Baselines of a fusion network: each unimodal network alone, and late fusion of their logits."""
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import add
@@ -60,7 +61,7 @@ def search_baselines(
 
 def advice(best: float, baselines: Sequence[Mapping[str, Any]]) -> str | None:
     """Say what to try if the best candidate is below a baseline on dev; None if it is not."""
-    highest = max(baselines, key=lambda row: row["dev"], default=None)
+    highest = max((row for row in baselines if math.isfinite(row["dev"])), key=lambda row: row["dev"], default=None)
     if highest is None or best >= highest["dev"]:
         return None
     return (

@@ -136,6 +136,7 @@ def verdict(methods: Sequence[Method]) -> str:
     A gain is clear if no interval contains 0.
     """
     rivals = [(m.dev.mean, m.name, m.lead, m.sampled) for m in methods if m.dev and m.lead and m.baseline]
+    rivals = [rival for rival in rivals if math.isfinite(rival[0])]
     if not rivals:
         return "There is no baseline to compare the found network with."
     _, name, lead, sampled = max(rivals, key=lambda rival: rival[0])

@@ -1,6 +1,7 @@
 """Paired comparisons of two networks on the same samples: bootstrap interval and McNemar's test."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,9 +27,7 @@ class McNemar(NamedTuple):
     p: float
 
 
-def paired_bootstrap(
-    correct_a: ArrayLike, correct_b: ArrayLike, seed: int, resamples: int = RESAMPLES, confidence: float = CONFIDENCE
-) -> Difference:
+def paired_bootstrap(correct_a: ArrayLike, correct_b: ArrayLike, seed: int) -> Difference:
     """Percentile bootstrap of mean(a) - mean(b) with paired resampling (Efron and Tibshirani, 1993).
 
     A resample's mean depends only on how often each distinct value of a - b is drawn, and these counts are
@@ -38,15 +37,13 @@ def paired_bootstrap(
         correct_a, correct_b: (N,) correct (1) or wrong (0), for the same samples in the same order.
 
     Raises:
-        ValueError: the shapes differ or are not (N,) with N >= 1, resamples < 1, or confidence is outside 0 to 1.
+        ValueError: the shapes differ or are not (N,) with N >= 1.
     """
     a, b = _pair(correct_a, correct_b)
-    if resamples < 1 or not 0 < confidence < 1:
-        raise ValueError(f"resamples >= 1 and 0 < confidence < 1 must hold, but got {resamples=}, {confidence=}")
     values, counts = np.unique(a - b, return_counts=True)
-    drawn = np.random.default_rng(seed).multinomial(len(a), counts / len(a), size=resamples)  # (resamples, values)
+    drawn = np.random.default_rng(seed).multinomial(len(a), counts / len(a), size=RESAMPLES)  # (RESAMPLES, values)
     means = drawn @ values / len(a)
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Difference(float(a.mean() - b.mean()), float(low), float(high))
 
 
@@ -86,6 +83,16 @@ def paired(found: ArrayLike, other: ArrayLike, seed: int) -> dict[str, Any]:
     return {**lead._asdict(), "confidence": CONFIDENCE, **counts}
 
 
+def best_baseline(rows: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The row of the baseline that is best on dev; None without a finite score.
+
+    If baselines are level on dev, it is the one that is best on test, which never favors the found network.
+    """
+    judged = [row for row in rows if row.get("baseline", True) and row["dev"] is not None and row["test"] is not None]
+    finite = [row for row in judged if math.isfinite(row["dev"]) and math.isfinite(row["test"])]
+    return max(finite, key=lambda row: (row["dev"], row["test"]), default=None)
+
+
 def verdict(name: str, test: float, found: float, lead: Mapping[str, Any] | None) -> str:
     """Say in one sentence whether the found network is ahead of the baseline that is best on dev.
 
@@ -104,6 +111,16 @@ def verdict(name: str, test: float, found: float, lead: Mapping[str, Any] | None
     gain = "a clear gain" if low > 0 else "a clear loss" if high < 0 else "no clear difference"
     interval = f"{100 * lead['confidence']:.0f} % interval {signed(low)} to {signed(high)}"
     return f"{said} ({interval}): {gain}."
+
+
+def format_p(p: float) -> str:
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def format_lead(lead: Mapping[str, float]) -> str:
+    """A difference in points with its interval, as in "+0.4 (-0.2 to +1.0)"."""
+    mean, low, high = (signed(100 * lead[name]) for name in ("mean", "low", "high"))
+    return f"{mean} ({low} to {high})"
 
 
 def signed(points: float) -> str:

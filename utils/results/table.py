@@ -1,7 +1,6 @@
 """Results of a found network and its baselines: the scores, the printed table, and results.json."""
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -9,7 +8,8 @@ import torch
 from torch import Tensor
 
 from models.fusion import FusionNetwork
-from utils.results.statistics import paired, signed, verdict
+from utils.reading import sha256
+from utils.results.statistics import best_baseline, format_lead, format_p, paired, verdict
 from utils.search.space import Configuration, format_configuration
 from utils.seeds import derive_seed
 from utils.training.batches import Split
@@ -52,21 +52,21 @@ class Row:
 def compare(found: Row, others: Sequence[Row], seed: int) -> dict[str, object]:
     """Fill in the leads of the found network; return the verdict and McNemar's test against the baseline best on dev.
 
-    If baselines are level on dev, the one that is best on test is used; this never favors the found network.
     Multi-label data has no leads: weighted F1 is not a mean over samples.
     """
     for row in others:
         if found.correct is not None and row.correct is not None and found.correct.dtype == bool:
             row.lead = paired(found.correct, row.correct, derive_seed(seed, "bootstrap"))
-    judged = [row for row in others if row.baseline and row.dev is not None]
-    best = max(judged, key=lambda row: (row.dev or 0, row.test), default=None)
+    best = best_baseline(map(vars, others))
     if best is None:
         return {}
-    said: dict[str, object] = {"verdict": verdict(best.name, best.test, found.test, best.lead)}
-    if best.lead is None:
+    name, lead = best["name"], best["lead"]
+    said: dict[str, object] = {"verdict": verdict(name, best["test"], found.test, lead)}
+    if lead is None:
         return said
-    test = {name: best.lead[name] for name in ("only_found_right", "only_baseline_right", "p")}
-    return said | {"mcnemar": {"against": best.name, **test}}
+    return said | {
+        "mcnemar": {"against": name, **{k: lead[k] for k in ("only_found_right", "only_baseline_right", "p")}}
+    }
 
 
 def check_memory(network: FusionNetwork, splits: Mapping[str, Split], device: torch.device) -> None:
@@ -84,7 +84,7 @@ def checkpoint_name(configuration: Configuration, test_accuracy: float) -> str:
     """`best_<rows>_<accuracy>.checkpoint`, as the published files are named; the end of many rows becomes a hash."""
     numbers = "_".join(str(i) for row in configuration for i in row)
     if len(numbers) > LONGEST_NAME:  # file systems allow 255 bytes, of which a temporary file needs some
-        numbers = f"{numbers[:LONGEST_NAME]}_{hashlib.sha256(numbers.encode()).hexdigest()[:16]}"
+        numbers = f"{numbers[:LONGEST_NAME]}_{sha256(numbers.encode())[:16]}"
     return f"best_{numbers}_{test_accuracy:.4f}.checkpoint"
 
 
@@ -151,13 +151,3 @@ def _cells(row: Row) -> list[str]:
     layers = format_configuration(row.configuration) if row.configuration else ""
     cost = [number(row.candidates_trained, ""), number(row.seconds, ".0f")]
     return [row.name, number(row.dev, ".4f"), f"{row.test:.4f}", lead, p, number(row.parameters, ","), layers, *cost]
-
-
-def format_p(p: float) -> str:
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def format_lead(lead: Mapping[str, float]) -> str:
-    """A difference in points with its interval, as in "+0.4 (-0.2 to +1.0)"."""
-    mean, low, high = (signed(100 * lead[name]) for name in ("mean", "low", "high"))
-    return f"{mean} ({low} to {high})"

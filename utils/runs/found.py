@@ -35,7 +35,7 @@ from utils.training.batches import Split
 from utils.training.checkpoints import save_state
 from utils.training.devices import data_parallel
 from utils.training.evaluation import predict, unimodal_outputs
-from utils.training.loop import TrainingSettings
+from utils.training.loop import Diverged, TrainingSettings
 from utils.training.resume import NetworkRecord
 from utils.training.standardization import standardize_network
 
@@ -169,7 +169,13 @@ class FoundRun:
     def _add_trained(
         self, row: Row, network: FusionNetwork | LateFusion, place: str, training: TrainingSettings
     ) -> None:
-        self._train(row, network, f"baselines/{place}", training)
+        try:
+            self._train(row, network, f"baselines/{place}", training)
+        except Diverged as error:
+            if distributed.world() > 1:  # the others wait for this process
+                raise
+            print(f"warning: without the baseline {row.name}: {error}", file=sys.stderr)
+            return
         row.seconds = sum_known([row.seconds], self.unimodal_seconds)
         self.rows.append(row.judge(self._scores(network), self.splits))
 

@@ -59,7 +59,7 @@ def train_network(
             train_pass = ModelTraining(trained, optimizer, network.train, run.compute.bfloat16, run.verbose, weights)
             place = ("found", phase)
             for result in train_and_evaluate(
-                model, splits, schedule, train_pass, place, epochs, None, first, done, weights, spread=True
+                model, splits, schedule, train_pass, place, None, first, done, weights, spread=True
             ):
                 line = {"epoch": len(lines), "phase": phase, **result.figures(), "learning_rate": result.rate}
                 record.add(line, optimizer)

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from datasets.ntu.folder import Selection, normalise_clips
+from datasets.ntu.folder import Selection, normalize_clips
 from datasets.ntu.samples import NTUSettings
 from datasets.ntu.splits import read_splits
 from utils.errors import UsageError
@@ -32,7 +32,7 @@ def read_ntu(
     settings = NTUSettings(args.vid_dim, args.vid_fr, tuple(args.vid_len), args.frame_sampling, not args.no_norm)
     selection = Selection(args.num_outputs, limits(args), args.no_bad_skel, args.skip_bad_samples, args.protocol)
     data, facts = read_splits(args.datadir, settings, selection, names, inputs, args.num_workers, args.verbose)
-    splits = loaded_splits(data, inputs, normalise_clips, args.num_workers, args.seed, device)
+    splits = loaded_splits(data, inputs, normalize_clips, args.num_workers, args.seed, device)
     facts = {"protocol": args.protocol, **facts}
     return splits, {name: split.identity() for name, split in data.items()}, facts
 

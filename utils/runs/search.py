@@ -151,12 +151,14 @@ class SearchRun:
             beside.carry_out(evaluator.beside(folder), Budget(best["candidates_trained"]))
         lines = list(journal.of_kind("candidate"))
         labels = evaluator.splits["dev"].labels
-        theirs = torch.from_numpy(read_correct(folder / "best_dev.npy", labels))
+        ours, theirs, lead = self.folder / "best_dev.npy", folder / "best_dev.npy", None
+        if theirs.exists():  # unless all of its candidates failed
+            lead = difference(ours, torch.from_numpy(read_correct(theirs, labels)), labels, self.settings.seed)
         random = {
             "configurations": best_of(lines),
             "candidates_trained": len(lines),
             "accuracies": list(itertools.accumulate(map(_reached, lines), max)),
-            "difference": difference(self.folder / "best_dev.npy", theirs, labels, self.settings.seed),
+            "difference": lead,
         }
         write_json(self.folder / "best.json", best | {"random": random})
         return best | {"random": random}
@@ -238,7 +240,7 @@ def _print_best(best: Mapping[str, Any], folder: Path, report: Path) -> None:
     for rank, entry in enumerate(best["configurations"], start=1):
         print(f"  {rank}. {entry['accuracy']:.4f}  {format_configuration(entry['configuration'])}")
     others = [(line["dev"], line["name"]) for line in best["baselines"]]
-    if random := best.get("random"):
+    if (random := best.get("random")) and random["configurations"]:
         reached = random["configurations"][0]["accuracy"]
         others.append((reached, f"random search, {random['candidates_trained']} candidates"))
     if others:

@@ -70,7 +70,7 @@ def train_unimodal(
     done = len(record.lines)
     trained = replicated(network, network)
     train_pass = ModelTraining(trained, optimizer, network.train, run.compute.bfloat16, run.verbose)
-    epochs = train_and_evaluate(network, splits, plan, train_pass, (), plan.epochs, done=done, spread=True)
+    epochs = train_and_evaluate(network, splits, plan, train_pass, (), done=done, spread=True)
     live = LiveReport(folder)
     progress = Progress(epochs, desc="epochs", total=plan.epochs, initial=done, verbose=run.verbose)
     for epoch, result in enumerate(progress, done):

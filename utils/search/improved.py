@@ -19,13 +19,13 @@ from utils.search.loop import Candidate, Evaluator, SearchSettings, Step, rank_c
 from utils.search.space import Configuration, Row, Space, random_configuration
 from utils.seeds import derive_seed
 
-EDITED, EDITS = 5, 400  # best configurations whose neighbours are in the pool, and most neighbours of each
+EDITED, EDITS = 5, 400  # best configurations whose neighbors are in the pool, and most neighbors of each
 AT_RANDOM = 100  # random configurations in the pool
 SCALES, NOISES = (2.0, 5.0, 10.0, 20.0, 50.0, 100.0), (0.01, 0.03, 0.1, 0.3)  # of the Gaussian process
 FITTED = 300  # most configurations by which scale and noise are chosen
 
 
-def neighbours(space: Space, max_fusions: int, configuration: Configuration) -> list[Configuration]:
+def neighbors(space: Space, max_fusions: int, configuration: Configuration) -> list[Configuration]:
     """Return all configurations that differ in one edit: an entry of a row changed, a row inserted, or one dropped."""
     rows, layers = space.rows(), len(configuration)
     known = set(rows)
@@ -156,10 +156,10 @@ def _pool(
     count: int,
     rng: np.random.Generator,
 ) -> list[Configuration]:
-    """Return untrained configurations, at least `count`: neighbours of the best, and random ones."""
+    """Return untrained configurations, at least `count`: neighbors of the best, and random ones."""
     pool = dict[Configuration, None]()
     for configuration in sorted(known, key=lambda c: -known[c])[:EDITED]:
-        around = neighbours(space, max_fusions, configuration)
+        around = neighbors(space, max_fusions, configuration)
         kept = range(len(around)) if len(around) <= EDITS else rng.choice(len(around), EDITS, replace=False)
         pool |= dict.fromkeys(around[i] for i in kept if around[i] not in seen)
     drawn = 0

@@ -20,7 +20,7 @@ from utils.arrays import read_arrays
 from utils.errors import UsageError
 from utils.reading import conform, parse_json
 from utils.search.loop import Evaluation, Evaluator
-from utils.search.space import Configuration, Row, Space
+from utils.search.space import Configuration, Row, Space, format_configuration
 
 FORMAT = 1
 FORM = {"format": int, "sizes": [int], "activations": [int], "dev_samples": int}
@@ -79,6 +79,15 @@ class AccuracyTable:
         """Number of seeds with which configurations of so many layers were trained."""
         return len(self.correct[layers])
 
+    def accuracies(self, layers: int) -> np.ndarray:
+        """Dev accuracy of the best epoch, float32 (seeds, configurations), rounded as in a training."""
+        return self.correct[layers].max(2) / np.float32(self.dev_samples)
+
+    def configuration(self, layers: int, place: int) -> Configuration:
+        """The configuration at a place in the arrays of so many layers."""
+        rank = place if layers <= self.depth else int(self.sampled[place])
+        return unranked(rank, self.space.rows(), layers)
+
     def rank(self, configuration: Configuration) -> int:
         """Place of a configuration among all with as many layers."""
         rank = 0
@@ -86,27 +95,42 @@ class AccuracyTable:
             rank = rank * len(self._places) + self._places[row]
         return rank
 
-    def __call__(self, configuration: Configuration, epoch: int, seed: int) -> tuple[float, float]:
+    def place(self, configuration: Configuration) -> int:
+        """Place of a configuration in the arrays of its number of layers.
+
+        Raises:
+            UsageError: the table lacks it.
+        """
+        layers = len(configuration)
+        if layers in self.correct and set(configuration) <= self._places.keys():
+            rank = self.rank(configuration)
+            if layers <= self.depth:
+                return rank
+            place = int(np.searchsorted(self.sampled, rank))
+            if self.sampled[place : place + 1] == rank:
+                return place
+        sample = f", and {len(self.sampled):,} of {self.depth + 1} layers" if len(self.sampled) else ""
+        raise UsageError(
+            f"the table holds all configurations of 1 to {self.depth} layers of the rows of {self.space}{sample}, but "
+            f"not {format_configuration(configuration)}"
+        )
+
+    def __call__(self, configuration: Sequence[Sequence[int]], epoch: int, seed: int) -> tuple[float, float]:
         """Dev accuracy after so many epochs of a training, and the seconds that these took.
 
         Raises:
             UsageError: the table lacks the configuration, epoch or seed.
         """
-        layers = len(configuration)
-        known = self.correct.get(layers) if layers <= self.depth else None
-        if known is None or not set(configuration) <= self._places.keys():
+        rows = tuple(map(tuple, configuration))
+        layers, place = len(rows), self.place(rows)
+        if not (1 <= epoch <= self.epochs and 0 <= seed < self.seeds(layers)):
             raise UsageError(
-                f"the table holds configurations of 1 to {self.depth} layers of the rows of {self.space}, but not "
-                f"{configuration}"
+                f"the table holds epochs 1 to {self.epochs} and seeds 0 to {self.seeds(layers) - 1} for {layers} "
+                f"layers, but not epoch {epoch} of seed {seed}"
             )
-        if not (1 <= epoch <= self.epochs and 0 <= seed < len(known)):
-            raise UsageError(
-                f"the table holds epochs 1 to {self.epochs} and seeds 0 to {len(known) - 1} for {layers} layers, but "
-                f"not epoch {epoch} of seed {seed}"
-            )
-        rank = self.rank(configuration)
-        accuracy = np.float32(known[seed, rank, epoch - 1]) / np.float32(self.dev_samples)  # rounded as in a training
-        return float(accuracy), float(self.seconds[layers][seed, rank]) * epoch / self.epochs
+        right = np.float32(self.correct[layers][seed, place, epoch - 1])
+        accuracy = right / np.float32(self.dev_samples)  # rounded as in a training
+        return float(accuracy), float(self.seconds[layers][seed, place]) * epoch / self.epochs
 
     def evaluator(self, seed: int) -> Evaluator:
         """Evaluate candidates by looking them up, for `utils.search.loop`.

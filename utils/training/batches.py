@@ -47,10 +47,6 @@ class Split(abc.ABC):
         """Return the split for the training pass `number`; random crops differ from pass to pass."""
         return self
 
-    @abc.abstractmethod
-    def tail(self, start: int) -> "Split":
-        """Return the samples from `start` on."""
-
     def batches(self, batch_size: int, shuffle: Sequence[int | str] | None = None) -> "Batches":
         """Return one pass; `shuffle` is the place in the run from which the order derives (None: in order)."""
         order = None if shuffle is None else torch.randperm(len(self), generator=generator(*shuffle))
@@ -104,9 +100,6 @@ class ArraySplit(Split):
     def to_batches(self, device: torch.device) -> "ArraySplit":
         return dataclasses.replace(self, device=device)
 
-    def tail(self, start: int) -> "ArraySplit":
-        return dataclasses.replace(self, inputs=tuple(x[start:] for x in self.inputs), labels=self.labels[start:])
-
     def read(self, parts: Sequence[Part]) -> Iterator[Batch]:
         for part in parts:
             inputs = (x[part].to(self.device or x.device) for x in self.inputs)
@@ -141,13 +134,12 @@ class LoadedSplit(Split):
     crop_seed: int | None = None  # None: no crops
     device: torch.device = CPU
     crop: int | None = None  # of the current pass
-    start: int = 0
     evaluation_batch: ClassVar[int] = 16  # a video takes 100 MB of feature maps
     small: ClassVar[bool] = False
 
     @property
     def labels(self) -> Tensor:  # type: ignore[override]  # nothing assigns the labels of a split
-        return self.source.labels[self.start :].to(self.device)
+        return self.source.labels.to(self.device)
 
     def to(self, device: torch.device) -> "LoadedSplit":
         return dataclasses.replace(self, device=device)
@@ -158,11 +150,8 @@ class LoadedSplit(Split):
         crop = None if self.crop_seed is None else derive_seed(self.crop_seed, "crops", number)
         return dataclasses.replace(self, crop=crop)
 
-    def tail(self, start: int) -> "LoadedSplit":
-        return dataclasses.replace(self, start=self.start + start)
-
     def read(self, parts: Sequence[Part]) -> Iterator[Batch]:
-        places = torch.arange(self.start, self.start + len(self))
+        places = torch.arange(len(self))
         loader = DataLoader(
             _BatchesOnDisk(self, [places[part] for part in parts]),
             batch_size=None,  # an item is already a batch

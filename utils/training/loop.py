@@ -182,7 +182,10 @@ class ModelTraining:
 
 
 class Schedule(Protocol):
-    """Order of the batches and learning rates, such as `TrainingSettings`."""
+    """Epochs, order of the batches and learning rates, such as `TrainingSettings`."""
+
+    @property
+    def epochs(self) -> int: ...
 
     @property
     def seed(self) -> int: ...
@@ -199,7 +202,6 @@ def train_and_evaluate(
     schedule: Schedule,
     train_pass: TrainPass,
     place: tuple[int | str, ...],
-    epochs: int,
     dev_batch: int | None = None,
     first_pass: int = 0,
     done: int = 0,
@@ -217,7 +219,7 @@ def train_and_evaluate(
         spread: all processes of the run train this one model.
     """
     rates: Iterator[float] | None = None
-    for epoch in range(done, epochs):
+    for epoch in range(done, schedule.epochs):
         train = splits["train"].at_pass(first_pass + epoch)
         batches = train.batches(schedule.batchsize, (schedule.seed, "shuffle", *place, epoch))
         rates = rates or itertools.islice(schedule.rates(len(batches)), done * len(batches), None)

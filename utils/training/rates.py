@@ -20,15 +20,14 @@ def cosine_rates(
         period *= multiplier
 
 
-def onecycle_rates(peak: float, lowest: float, steps: int, warmup: float = 0.25) -> Iterator[float]:
+def onecycle_rates(peak: float, lowest: float, steps: int) -> Iterator[float]:
     """Learning rates of one cycle (Smith and Topin, 2018): a cosine up from a 25th of the peak, then one down.
 
     Args:
         lowest: rate of the last step, and of any further ones.
-        steps: length of the cycle in batches.
-        warmup: share of the steps before the peak.
+        steps: length of the cycle in batches, a quarter of them before the peak.
     """
-    up = max(1, round(warmup * steps))
+    up = max(1, round(steps / 4))
     down = max(1, steps - 1 - up)
     for i in itertools.count():
         start, end, share = (peak / 25, peak, i / up) if i < up else (peak, lowest, min(1.0, (i - up) / down))

@@ -27,7 +27,7 @@ FORMAT = 4  # 1: a live search saved one candidate; 2: shared weights were kept 
 def _state(value: object) -> None:
     """A schema: a state_dict."""
     if not is_state(value):
-        raise ValueError("a state_dict is not one")
+        raise ValueError("a state_dict must hold tensors by name")
 
 
 def _pair(value: object) -> None:

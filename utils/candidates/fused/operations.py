@@ -4,7 +4,6 @@ Matrices have rows that are padded to a multiple of LANES columns.
 """
 
 import contextlib
-import hashlib
 import math
 import os
 from collections.abc import Callable
@@ -18,6 +17,7 @@ import models.dropout
 import utils.training.adam
 from models.dropout import KEY_STEPS, MULTIPLIERS, ROUNDS
 from utils.candidates.fused.lanes import LANES, add_scaled, element, float_of_bits, load, put, store
+from utils.reading import sha256
 from utils.training.adam import BETA1, BETA2, EPSILON
 
 RELU, SIGMOID, LEAKY_RELU, GELU = range(4)  # see `models.fusion.ACTIVATIONS`
@@ -29,7 +29,7 @@ def _cache_folder() -> str:
     """Folder for the compiled code, named by its sources: numba does not notice a change in another module."""
     here = Path(__file__).parent
     sources = [*sorted(here.glob("*.py")), Path(models.dropout.__file__), Path(utils.training.adam.__file__)]
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
+    digest = sha256(b"".join(path.read_bytes() for path in sources))[:16]
     own = [Path(numba.config.CACHE_DIR)] if numba.config.CACHE_DIR else [here / "__pycache__", Path("~/.cache")]
     for place in own:
         with contextlib.suppress(OSError, RuntimeError):  # without a home
