@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
-from raw_results import TASKS, Results, interquartile_mean
+from raw_results import OTHER_NETWORKS, TASKS, Results, interquartile_mean
 from searchers import EVERY
 
 from utils.files import whole_file
@@ -76,9 +76,10 @@ def draw_space(results: Results, path: Path) -> None:
     """Draw the distribution of accuracies by number of layers: one panel for each table."""
     if not results.tables:
         return
+    tables = {name: table for name, table in results.tables.items() if name not in OTHER_NETWORKS.values()}
     figure = Figure(figsize=(11, 3.2), layout="constrained")
-    panels = figure.subplots(1, len(results.tables), squeeze=False)[0]
-    for axes, (name, table) in zip(panels, results.tables.items(), strict=True):
+    panels = figure.subplots(1, len(tables), squeeze=False)[0]
+    for axes, (name, table) in zip(panels, tables.items(), strict=True):
         for layers, color in zip(table.correct, COLORS, strict=False):
             means = 100 * np.sort(table.accuracies(layers).mean(0))
             label = f"{layers} layer{'s' * (layers > 1)}{' (sample)' * (layers > table.depth)}"

@@ -16,7 +16,7 @@ import torch
 
 from tests.conftest import ROOT
 from utils.errors import DataError
-from utils.training.batches import ArraySplit, LoadedSplit, WorkerError
+from utils.training.batches import LoadedSplit, WorkerError
 
 
 @dataclasses.dataclass(frozen=True)
