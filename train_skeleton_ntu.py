@@ -9,7 +9,6 @@ published code has no such script.
 """
 
 import argparse
-import functools
 
 from utils import cli
 from utils.runs import data_flags, flags, unimodal_flags
@@ -34,16 +33,14 @@ def main() -> None:
     from models.hcn import SkeletonNet
     from utils.runs.folder import open_training
     from utils.runs.ntu_data import read_ntu
-    from utils.runs.settings import run_settings
-    from utils.runs.unimodal import Plan, finish_unimodal, train_unimodal
+    from utils.runs.settings import half_cosine_plan, run_settings
+    from utils.runs.unimodal import finish_unimodal, train_unimodal
     from utils.seeds import derive_seed
-    from utils.training.rates import cosine_rates
 
     # Settings
     run = run_settings(args)
     frames = args.vid_len[1]
-    rates = functools.partial(cosine_rates, args.lr, 0.0, args.epochs, 1)  # one cosine over the whole training
-    plan = Plan(args.epochs, args.batchsize, args.seed, rates)
+    plan = half_cosine_plan(args)
 
     # Data
     splits, fingerprints, facts = read_ntu(args, ("train", "dev", "test"), ("skeleton",), run.device)

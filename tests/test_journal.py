@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from utils.errors import UsageError
+from utils.files import write_csv
 from utils.progress import Progress
 from utils.search.evaluate import JournaledEvaluator
-from utils.search.journal import Journal, best_of, read_journal, write_csv
+from utils.search.journal import Journal, as_rows, best_of, read_journal
 from utils.search.loop import Evaluation, SearchSettings, sequential_search
 from utils.search.space import Space
 from utils.search.surrogate import AccuracyPredictor
@@ -135,7 +136,7 @@ def test_the_best_keep_their_maximum_and_ties_their_order():
 def test_results_as_a_table(tmp_path):
     lines = [json.loads(line) for line in old_lines()[1:31]]
     lines[3] |= {"accuracies": [], "failed": "its loss, away"}
-    write_csv(tmp_path / "results.csv", lines)
+    write_csv(tmp_path / "results.csv", as_rows(lines))
     rows = list(csv.DictReader((tmp_path / "results.csv").read_text().splitlines()))
     assert len(rows) == 30
     assert rows[0]["configuration"] == "[[0,0,0]]"

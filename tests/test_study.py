@@ -25,7 +25,7 @@ from utils.results.over_seeds import (
     summarize,
     verdict,
 )
-from utils.study import ScriptError, as_csv, as_text, carry_out, check_inputs, joined, planned, words
+from utils.study import ScriptError, as_rows, as_text, carry_out, check_inputs, joined, planned, words
 
 ROOT = Path(__file__).parents[1]
 SHARE = st.floats(0, 1)
@@ -168,7 +168,7 @@ def test_pairing_over_samples_needs_all_seeds_and_single_labels(tmp_path):
 
 def test_the_tables_of_one_seed():
     methods = summarize(seed_results([0.04]))
-    first, *lines = list(csv.reader(as_csv(methods).splitlines()))
+    first, *lines = list(as_rows(methods))
     assert {len(line) for line in lines} == {len(first)}
     assert lines[1][:6] == ["late fusion", "1", "0.8", "", "", ""]
     assert "late fusion         80.0  80.0                    +4.0" in as_text(methods)

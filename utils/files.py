@@ -6,14 +6,16 @@ Files are read by `utils.reading`.
 """
 
 import contextlib
+import csv
 import fcntl
+import io
 import json
 import os
 import re
 import secrets
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -173,6 +175,13 @@ def write_text(path: Path, text: str) -> None:
     """Write a whole text file."""
     with whole_file(path) as file:
         file.write(text.encode(errors="surrogateescape"))  # file names of any bytes
+
+
+def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
+    """Write a whole CSV file."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def write_json(path: Path, value: object) -> None:

@@ -169,11 +169,12 @@ def shown(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def read_json(path: Path, schema: Mapping | None = None) -> dict:
+def read_json(path: Path, schema: Mapping | None = None, missing: dict | None = None) -> dict:
     """Read a JSON object of some form.
 
     Args:
         schema: see `conform`; None: any object.
+        missing: returned if there is no file; None: there must be one.
 
     Raises:
         UsageError: the file does not exist, is larger than `MOST_JSON`, or holds anything else.
@@ -181,6 +182,8 @@ def read_json(path: Path, schema: Mapping | None = None) -> dict:
     try:
         content = read_json_bytes(path)
     except FileNotFoundError:
+        if missing is not None:
+            return missing
         raise UsageError(f"{path} does not exist") from None
     try:
         value = parse_json(content)

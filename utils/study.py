@@ -10,9 +10,7 @@ OUT/study.html and OUT/study.csv. The same command resumes a study that was stop
 """
 
 import contextlib
-import csv
 import importlib
-import io
 import json
 import os
 import shlex
@@ -23,7 +21,7 @@ from pathlib import Path
 
 from utils import cli, interrupts
 from utils.errors import ProjectError, UsageError
-from utils.files import locked, write_json, write_text
+from utils.files import locked, write_csv, write_json
 from utils.reading import read_json
 from utils.report import write_comparison
 from utils.report.contents import read_files
@@ -69,7 +67,7 @@ def main() -> None:
             check_inputs(same)
         results = [result for folder in folders["found"] if (result := found_result(folder, read_files(folder)))]
         methods = summarize(results)
-        write_text(args.out / "study.csv", as_csv(methods))
+        write_csv(args.out / "study.csv", as_rows(methods))
         title = f"Study: {args.out.resolve().name}"
         page = write_comparison([*folders["found"], *folders["search"]], args.out / "study.html", set(), title=title)
     print(f"\n{as_text(methods)}\n{verdict(methods)}\ntable: {args.out / 'study.csv'}\npage: {page}")
@@ -136,7 +134,7 @@ def carry_out(runs: Sequence[Sequence[Sequence[str]]], record: Path) -> None:
         ScriptError: a script failed.
         Interrupted: a signal stopped the study.
     """
-    finished = read_json(record, FINISHED)["finished"] if record.exists() else []
+    finished = read_json(record, FINISHED, missing={"finished": []})["finished"]
     number, total = 0, sum(map(len, runs))
     for commands in runs:
         shown = [shlex.join(["python", os.path.relpath(ROOT / script), *flags]) for script, *flags in commands]
@@ -186,20 +184,17 @@ def check_inputs(folders: Sequence[Path]) -> None:
 # Its results
 
 
-def as_csv(methods: Sequence[Method]) -> str:
+def as_rows(methods: Sequence[Method]) -> Iterator[Sequence[object]]:
     """The methods as a table for spreadsheets; scores and leads are shares (0.01 is one point)."""
-    text = io.StringIO()
-    table = csv.writer(text)
     parts = ("dev", "test", "seconds", "lead")
     kinds = ("mean", "deviation", "low", "high")
     ends = ["lead_over_samples_low", "lead_over_samples_high"]
-    table.writerow(["method", "seeds", *(f"{part}_{kind}" for part in parts for kind in kinds), *ends])
+    yield ["method", "seeds", *(f"{part}_{kind}" for part in parts for kind in kinds), *ends]
     for method in methods:
         spreads = [method.dev, method.test, method.seconds, method.lead]
         values = [value for spread in spreads for value in (spread[1:] if spread else [""] * len(kinds))]
         count = method.test.seeds if method.test else 0
-        table.writerow([method.name, count, *values, *(method.sampled[1:] if method.sampled else ("", ""))])
-    return text.getvalue()
+        yield [method.name, count, *values, *(method.sampled[1:] if method.sampled else ("", ""))]
 
 
 def as_text(methods: Sequence[Method]) -> str:

@@ -101,7 +101,7 @@ def _fetch_archive(url: str, archive: Path, original: Original, verbose: bool) -
     if not archive.exists():
         download(url, archive, "", verbose, original.most)
     try:
-        known, own = read_json(records) if records.exists() else {}, f"sha256:{sha256(archive)}"
+        known, own = read_json(records, missing={}), f"sha256:{sha256(archive)}"
         if known.get(archive.name, own) != own:
             raise DataError(
                 f"{archive} has {own}, but the first download had {known[archive.name]}; it was removed; "

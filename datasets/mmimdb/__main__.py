@@ -12,7 +12,6 @@ networks.json with the F1 of both networks.
 """
 
 import argparse
-import functools
 from pathlib import Path
 
 from utils import cli
@@ -59,16 +58,13 @@ def main() -> None:
     from datasets.mmimdb.networks import Training, build, poster_features, train
     from utils.extract import Extractor, write_features
     from utils.files import locked, write_json
-    from utils.runs.unimodal import Plan
+    from utils.runs.settings import half_cosine_plan
     from utils.training.devices import Compute, resolve_device, use_bfloat16
-    from utils.training.rates import cosine_rates
 
     # Settings
     device = resolve_device(args.device)
     compute = Compute(device, use_bfloat16(args.amp, device))
-    rates = functools.partial(cosine_rates, args.lr, 0.0, args.epochs, 1)  # one cosine over the whole training
-    plan = Plan(args.epochs, args.batchsize, args.seed, rates)
-    settings = Training(plan, args.weight_decay, compute, args.threshold, args.verbose)
+    settings = Training(half_cosine_plan(args), args.weight_decay, compute, args.threshold, args.verbose)
 
     # Data
     data = load_mmimdb(args.hdf5)

@@ -1,14 +1,12 @@
 """Predictions as a CSV file: one line per sample with its class and the probability of each."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
 
 from models.fusion import HeadSettings
-from utils.files import write_text
+from utils.files import write_csv
 from utils.training.metrics import cutoff
 
 MOST_CLASSES = 100  # whose probabilities are written; beyond, only that of the predicted class
@@ -32,18 +30,16 @@ def write_predictions(
     multi_label, classes = settings.multi_label, next(iter(parts.values()))[0].shape[1]
     called = list(names) or [str(i) for i in range(classes)]
     whole = classes <= MOST_CLASSES
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
     columns = [f"p({name})" for name in called] if whole else ["probability"]
-    table.writerow(["split", "sample", "label", "predicted", *columns])
+    table: list[Sequence[object]] = [["split", "sample", "label", "predicted", *columns]]
     for split, (scores, labels) in parts.items():
         probabilities = (scores + cutoff(settings.threshold)).sigmoid() if multi_label else scores.softmax(1)
         chosen = _called(scores > 0 if multi_label else scores.argmax(1), called)
         truth = [""] * len(scores) if labels is None else _called(labels > 0 if multi_label else labels, called)
         shown = probabilities if whole else probabilities.amax(1, keepdim=True)
         for i, (label, predicted, row) in enumerate(zip(truth, chosen, shown.tolist(), strict=True)):
-            table.writerow([split, i, label, predicted, *(f"{value:.6g}" for value in row)])
-    write_text(path, text.getvalue())
+            table.append([split, i, label, predicted, *(f"{value:.6g}" for value in row)])
+    write_csv(path, table)
 
 
 def _called(chosen: Tensor, names: Sequence[str]) -> list[str]:

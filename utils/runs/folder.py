@@ -49,6 +49,12 @@ class RunSettings:
         return self.compute.device
 
 
+def warn_of_stand_in(results: Mapping[str, Any]) -> None:
+    """Print that the results are those of a stand-in for the data set, if they say so."""
+    if results.get("stand_in"):
+        print("the data set is a stand-in: these figures are not results on the real one")
+
+
 @contextlib.contextmanager
 def open_run(run: RunSettings, inputs: Mapping[str, object], extensible: bool = False) -> Iterator[Path]:
     """Open and lock the run folder, and write `args.json`: command, settings, inputs and versions.

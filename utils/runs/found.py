@@ -26,7 +26,7 @@ from utils.results.robustness import evaluate_missing, format_missing
 from utils.results.simple import regressions
 from utils.results.statistics import significance
 from utils.results.table import Row, check_memory, checkpoint_name, compare, confusion, f1_scores, format_table
-from utils.runs.folder import RunSettings
+from utils.runs.folder import RunSettings, warn_of_stand_in
 from utils.runs.found_inputs import recorded_seconds
 from utils.runs.fusion_training import phases, train_network
 from utils.search.space import Configuration, Space, format_configuration, random_configuration
@@ -252,15 +252,14 @@ class FoundRun:
         if not tested:
             about = {"test_accuracy": self.row.test, "run_dir": str(self.folder)}
             write_json(checkpoint.with_suffix(".json"), results | about)
-        if results.get("stand_in"):
-            print("the data set is a stand-in: these figures are not results on the real one")
+        warn_of_stand_in(results)
         print(f"checkpoint: {checkpoint}\nreport: {page}")
 
     def _free_checkpoint(self) -> Path:
         """Path of this run's checkpoint; numbered if another run reached the same accuracy with the same rows."""
         path = wanted = self.run.checkpointdir / checkpoint_name(self.network.configuration, self.row.test)
         results = self.folder / "results.json"  # which name the checkpoint if this run was at its end before
-        own = read_json(results, {"checkpoint?": str}).get("checkpoint") if results.exists() else None
+        own = read_json(results, {"checkpoint?": str}, missing={}).get("checkpoint")
         for number in itertools.count(2):
             if str(path) == own or not path.with_suffix(".json").exists():
                 return path

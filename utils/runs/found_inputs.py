@@ -59,7 +59,7 @@ def load_weights(network: FusionNetwork, tested: Path | None, checkpoints: Seque
 
 def _check_results(path: Path, tested: Path, network: FusionNetwork) -> None:
     """Compare the settings that the weights alone do not identify with those in the results beside a checkpoint."""
-    results = read_json(path, {"configuration?": list, "head?": dict}) if path.exists() else {}
+    results = read_json(path, {"configuration?": list, "head?": dict}, missing={})
     own = [list(row) for row in network.configuration]
     trained = results.get("configuration", own)
     if trained != own:
@@ -80,12 +80,8 @@ def recorded_seconds(checkpoints: Sequence[Path]) -> list[float | None]:
     Raises:
         UsageError: a file of results is damaged.
     """
-    seconds: list[float | None] = []
-    for path in checkpoints:
-        record = path.with_suffix(".json")
-        form = {"seconds?": (None, at_least_0)}
-        seconds.append(read_json(record, form).get("seconds") if record.exists() else None)
-    return seconds
+    form, records = {"seconds?": (None, at_least_0)}, [path.with_suffix(".json") for path in checkpoints]
+    return [read_json(record, form, missing={}).get("seconds") for record in records]
 
 
 def top_configurations(searched: Mapping[str, Any], count: int, ensemble: bool) -> list[Configuration]:

@@ -53,7 +53,7 @@ def check_protocol(checkpoints: Sequence[Path], protocol: str) -> None:
     """
     for path in checkpoints:
         record = path.with_suffix(".json")
-        stated = read_json(record, {"protocol?": str}).get("protocol") if record.exists() else None
+        stated = read_json(record, {"protocol?": str}, missing={}).get("protocol")
         if (stated or "xsub60") != protocol:
             trained = f"was trained on --protocol {stated}" if stated else "has no record of its protocol"
             fix = f'train one, in a --checkpointdir of its own, or state {{"protocol": "{protocol}"}} in {record.name}'

@@ -16,17 +16,17 @@ from models.rows import ACTIVATION_NAMES
 from utils import distributed
 from utils.candidates.evaluators import PopulationEvaluator
 from utils.candidates.feature_bank import FeatureBank, open_bank
-from utils.files import write_json
+from utils.files import write_csv, write_json
 from utils.progress import Progress
 from utils.report import write_report
 from utils.report.board import write_search
 from utils.report.live import LiveReport
 from utils.report.page import duration
 from utils.results.baselines import advice, baseline_scores, difference, read_correct, search_baselines
-from utils.runs.folder import RunSettings, open_run
+from utils.runs.folder import RunSettings, open_run, warn_of_stand_in
 from utils.search.evaluate import Budget, BudgetSpent, JournaledEvaluator
 from utils.search.improved import GaussianProcess, improved_search
-from utils.search.journal import Journal, best_of, write_csv
+from utils.search.journal import Journal, as_rows, best_of
 from utils.search.loop import Evaluator, SearchError, SearchSettings, Step, random_search, sequential_search
 from utils.search.space import Space, format_configuration
 from utils.search.surrogate import AccuracyPredictor
@@ -165,7 +165,7 @@ class SearchRun:
 
     def report(self, best: Mapping[str, Any]) -> None:
         """Write results.csv and the report, and print the best configurations."""
-        write_csv(self.folder / "results.csv", self.journal.of_kind("candidate"))
+        write_csv(self.folder / "results.csv", as_rows(self.journal.of_kind("candidate")))
         if self.run.tensorboard:
             write_search(self.folder)
         _print_best(best, self.folder, write_report(self.folder))
@@ -247,6 +247,5 @@ def _print_best(best: Mapping[str, Any], folder: Path, report: Path) -> None:
         print("for comparison:", *(f"     {dev:.4f}  {name}" for dev, name in others), sep="\n")
     if best["advice"]:
         print(best["advice"])
-    if best.get("stand_in"):
-        print("the data set is a stand-in: these figures are not results on the real one")
+    warn_of_stand_in(best)
     print(f"configurations: {folder / 'best.json'}\nreport: {report}")

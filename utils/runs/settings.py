@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import functools
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from utils.search.evaluate import Budget
 from utils.search.loop import SearchSettings
 from utils.training.devices import Compute, require_memory, resolve_device, use_bfloat16
 from utils.training.loop import TrainingSettings
-from utils.training.rates import onecycle_rates
+from utils.training.rates import cosine_rates, onecycle_rates
 
 PUBLISHED = ("initial_temperature", "final_temperature", "temperature_decay", "lr_surrogate", "epochs_surrogate")
 
@@ -180,6 +181,12 @@ def unimodal_plan(args: argparse.Namespace) -> Plan:
             return itertools.repeat(args.lr)
         return onecycle_rates(args.lr, 0.0, args.epochs * batches_per_epoch)
 
+    return Plan(args.epochs, args.batchsize, args.seed, rates)
+
+
+def half_cosine_plan(args: argparse.Namespace) -> Plan:
+    """Epochs and batches of a training whose learning rate falls along one cosine."""
+    rates = functools.partial(cosine_rates, args.lr, 0.0, args.epochs, 1)
     return Plan(args.epochs, args.batchsize, args.seed, rates)
 
 

@@ -14,7 +14,7 @@ from utils.progress import Progress
 from utils.report import write_report
 from utils.report.board import write_training
 from utils.report.live import LiveReport
-from utils.runs.folder import RunSettings
+from utils.runs.folder import RunSettings, warn_of_stand_in
 from utils.training.batches import Split
 from utils.training.checkpoints import save_state
 from utils.training.evaluation import evaluate
@@ -113,7 +113,6 @@ def finish_unimodal(
     save_state(path, network.state_dict())
     for place in (path.with_suffix(".json"), folder / "results.json"):
         write_json(place, results)
-    if results.get("stand_in"):
-        print("the data set is a stand-in: these figures are not results on the real one")
+    warn_of_stand_in(results)
     print(f"dev {results['dev_accuracy']:.4f}, test {results['test_accuracy']:.4f}; saved {path}")
     print(f"report: {write_report(folder)}")

@@ -5,16 +5,14 @@ The first line is a header with the version of the format. A `features` line rec
 """
 
 import contextlib
-import csv
-import io
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from utils.errors import UsageError
-from utils.files import errors_name, write_text
+from utils.files import errors_name
 from utils.reading import conform, parse_json, read_json_bytes, shown
 from utils.search.space import MOST_FEATURES, Configuration, as_configuration, format_configuration
 
@@ -135,13 +133,10 @@ class Journal(contextlib.AbstractContextManager):
         self._file.close()
 
 
-def write_csv(path: Path, candidates: Iterable[Mapping]) -> None:
-    """Write the candidates as a table for spreadsheets, in the order of training."""
-    text = io.StringIO()
-    table = csv.writer(text)
-    table.writerow(["number", "step", "configuration", "layers", "dev", "predicted", "seconds", "failed"])
+def as_rows(candidates: Iterable[Mapping]) -> Iterator[Sequence[object]]:
+    """The candidates as a table for spreadsheets, in the order of training."""
+    yield ["number", "step", "configuration", "layers", "dev", "predicted", "seconds", "failed"]
     for number, line in enumerate(candidates, 1):
         configuration, dev = line["configuration"], max(line["accuracies"], default="")
         shown = format_configuration(configuration), len(configuration), dev, line.get("predicted")
-        table.writerow([number, line["step"], *shown, line["seconds"], line.get("failed", "")])
-    write_text(path, text.getvalue())
+        yield [number, line["step"], *shown, line["seconds"], line.get("failed", "")]
