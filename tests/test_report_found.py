@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.report_samples import SIZES, found_run, report, search_run, unimodal_run, update
+from utils.report.classes import class_content
 from utils.results import table
 
 
@@ -149,3 +150,12 @@ def test_a_training_that_diverged_after_one_epoch(tmp_path):
     accuracy, loss = report(tmp_path).drawings[1:3]
     assert len(accuracy.findall("polyline")) == 1
     assert loss.findall("polyline") == []
+
+
+def test_names_of_classes_are_shown_as_they_are_and_cut_if_they_are_long():
+    names = ("drama", "a very long name of a class")
+    (figure,) = class_content([[3, 1], [0, 4]], names)["by_class"]
+    assert figure.caption == "Classes drama to a very long name of a class"
+    assert ">a very long…</text>" in figure.picture
+    (figure,) = class_content([[3, 1], [0, 4]])["by_class"]
+    assert figure.caption == "Classes 0 to 1"

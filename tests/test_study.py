@@ -170,7 +170,7 @@ def test_the_tables_of_one_seed():
     methods = summarize(seed_results([0.04]))
     first, *lines = list(as_rows(methods))
     assert {len(line) for line in lines} == {len(first)}
-    assert lines[1][:6] == ["late fusion", "1", "0.8", "", "", ""]
+    assert lines[1][:6] == ["late fusion", 1, 0.8, None, None, None]
     assert "late fusion         80.0  80.0                    +4.0" in as_text(methods)
 
 
