@@ -15,7 +15,6 @@ import functools
 import importlib.util
 import itertools
 import math
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import measure  # noqa: F401 - finds the project
@@ -23,6 +22,7 @@ import numpy as np
 import torch
 from algorithms import SEARCHERS
 
+from datasets.ntu.workers import parallel
 from utils import cli
 from utils.arrays import read_arrays
 from utils.errors import UsageError
@@ -93,7 +93,7 @@ def _truth(path: Path, run: int) -> Truth:
     return Truth(_table(path), run)
 
 
-def one_run(path: Path, name: str, run: int, trainings: int) -> np.ndarray:
+def one_run(path: Path, name: str, trainings: int, run: int) -> np.ndarray:
     """Regret in validation, with other seeds, and seconds after every fifth training, (3, trainings // 5)."""
     torch.set_num_threads(1)
     table = _table(path)
@@ -131,13 +131,11 @@ def main() -> None:
         raise UsageError(f"{args.out} holds runs on another table or of another length; name another --out")
     arrays = {"table": np.array(digest), "trainings": np.array(args.trainings), **known}
     missing = [name for name in args.searchers if len(known.get(name, ())) < args.runs]
-    total = len(missing) * args.runs
-    with ProcessPoolExecutor(args.processes) as pool, Progress(total=total, desc="runs", verbose=args.verbose) as bar:
+    with Progress(total=len(missing) * args.runs, desc="runs", verbose=args.verbose) as bar:
         for name in missing:
-            calls = [pool.submit(one_run, args.table, name, run, args.trainings) for run in range(args.runs)]
-            results = []
-            for call in calls:
-                results.append(call.result())
+            work, results = functools.partial(one_run, args.table, name, args.trainings), []
+            for result in parallel(work, range(args.runs), args.processes):
+                results.append(result)
                 bar.update()
             arrays[name] = np.array(results)  # (runs, 3, trainings // EVERY)
             with whole_file(args.out) as file:
