@@ -7,7 +7,6 @@ A table of a document stands between `<!-- NAME -->` and `<!-- end -->`. Results
 """
 
 import argparse
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from utils.errors import UsageError
 from utils.files import write_text
 from utils.results.over_seeds import SeedResult, Spread, in_points, summarize
 from utils.results.statistics import signed
+from utils.search.space import format_configuration
 
 TRAININGS = (30, 50, 75, 100, 150)
 AFTER = 100  # trainings at which searches are compared with these
@@ -86,7 +86,7 @@ def methods(results: Results, task: str) -> str:
     rows = []
     for method in summarize(seeds):
         scores = [_score(score) for score in (method.dev, method.test)]
-        configuration = json.dumps(first[method.name]).replace(" ", "") if first.get(method.name) else ""
+        configuration = format_configuration(first[method.name]) if first.get(method.name) else ""
         rows.append([method.name, *scores, *(lead.get(method.name, "") for lead in leads), configuration])
     head = [f"seeds: {len(seeds)}", "dev, %", "test, %", "published search leads by", "improved search leads by"]
     return markdown([*head, "configuration, first seed"], rows)
