@@ -101,7 +101,8 @@ def test_live_search(checkpoints, home, run):
 
 
 def test_found_network_is_trained_tested_and_saved(search, home, run):
-    flags = ("--conf", "runs/search/best.json", "--epochs", 1, "--inner_representation_size", 32)
+    few = ("--limit_train", 10, "--limit_dev", 8)
+    flags = ("--conf", "runs/search/best.json", "--epochs", 1, "--inner_representation_size", 32, *few)
     done = run("main_found_ntu.py", *SMALL, *flags, "--run_dir", "runs/found", "--no-verbose")
     results = read(home / "runs/found/results.json")
     assert [row["name"] for row in results["rows"]] == [

@@ -43,11 +43,10 @@ def test_image_accuracy_follows_the_number_of_components(generate, script_runner
 def test_audio_accuracy_follows_the_noise(generate, script_runner):
     """After so few steps accuracy in training tells more than the test split's, which swings with batch norm."""
     measured = {}
-    for preset in ("fork", "multibench", "paper"):
+    for preset in ("fork", "paper"):
         folder = generate(preset, "--limit_train", 4000, "--limit_test", 500)
         record = train(script_runner, folder, "audio", "--epochs", 6, "--batchsize", 32)
         measured[preset] = record["epochs"][-1]["train_accuracy"]
-    # Measured with seed 0: 89 %, 18 % and 14 %; in full see docs/data.md.
+    # Measured with seed 0: 89 % and 18 %; in full see docs/data.md.
     assert measured["fork"] > 0.8
     assert measured["fork"] > measured["paper"] + 0.5
-    assert measured["paper"] > measured["multibench"] + 0.02

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.errors import UsageError
+from utils.errors import UsageError, printable
 from utils.reading import Error, read_bytes, sha256
 
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -36,7 +36,7 @@ def read_header(file: Any, size: int) -> tuple[tuple[int, ...], bool, np.dtype, 
     except OSError:
         raise
     except Exception as error:  # numpy raises almost anything on a damaged header, and adds lines of advice
-        raise ValueError((str(error).splitlines() or [type(error).__name__])[0][:200]) from None
+        raise ValueError(printable((str(error).splitlines() or [type(error).__name__])[0][:200])) from None
     if dtype.hasobject:
         raise _HoldsObjectsError("it holds Python objects")
     start = file.tell()
@@ -95,6 +95,6 @@ def read_arrays(path: Path, error: Error = UsageError) -> tuple[dict[str, np.nda
     except error:
         raise
     except Exception as problem:  # zip and its compressions raise almost anything on damaged bytes
-        reason = " ".join(str(problem).split())[:200] or type(problem).__name__
+        reason = printable(" ".join(str(problem).split())[:200]) or type(problem).__name__
         raise error(f"{path} is not a complete .npz file, which numpy.savez writes: {reason}") from None
     return arrays, sha256(content)

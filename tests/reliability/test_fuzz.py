@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, Phase, currently_in_test_context, event, given, settings
+from hypothesis import HealthCheck, Phase, currently_in_test_context, event, example, given, settings
 from hypothesis import strategies as st
 
 from datasets.avmnist.folder import read_manifest
@@ -303,6 +303,7 @@ HEADERS = [
 
 
 @fuzz
+@example(data=npy().replace(b"<f4", b"\x01f4"), dtypes=("float32",), inner=(4,))
 @given(
     data=damaged(npy(), HEADERS),
     dtypes=st.sampled_from([("float32", "float64"), ()]),
