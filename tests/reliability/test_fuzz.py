@@ -303,7 +303,7 @@ HEADERS = [
 
 
 @fuzz
-@example(data=npy().replace(b"<f4", b"\x01f4"), dtypes=("float32",), inner=(4,))
+@example(data=npy().replace(b"<f4", b"0\x01<f4"), dtypes=("float32",), inner=(4,))
 @given(
     data=damaged(npy(), HEADERS),
     dtypes=st.sampled_from([("float32", "float64"), ()]),
