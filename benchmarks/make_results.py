@@ -112,7 +112,7 @@ def _leads(seeds: Sequence[SeedResult]) -> dict[str, str]:
     found = {}
     for method in summarize(seeds):
         if method.lead:
-            intervals = "; ".join(filter(None, map(in_points, (method.lead, method.sampled))))
+            intervals = "; ".join(in_points(one) or "-" for one in (method.lead, method.sampled))
             found[method.name] = f"{signed(100 * method.lead.mean)} ({intervals})"
     return found
 

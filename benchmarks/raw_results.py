@@ -35,8 +35,8 @@ class Estimate(NamedTuple):
     low: float
     high: float
 
-    def shown(self, digits: int = 2, sign: str = "") -> str:
-        value, low, high = (f"{round(x, digits) + 0.0:{sign}.{digits}f}" for x in self)
+    def shown(self, sign: str = "") -> str:
+        value, low, high = (f"{round(x, 2) + 0.0:{sign}.2f}" for x in self)
         return f"{value} ({low} to {high})"
 
 
@@ -97,7 +97,9 @@ def interquartile_mean(values: np.ndarray) -> Estimate:
 
 
 def interquartile_difference(values: np.ndarray, others: np.ndarray) -> Estimate:
-    """Interquartile mean of the values minus that of the others, which are of the same runs."""
+    """Interquartile mean of the values minus that of the others, as far as both have the same runs."""
+    count = min(len(values), len(others))
+    values, others = values[:count], others[:count]
     return bootstrap(np.stack([values, others]), lambda chosen: _iqm(chosen[0]) - _iqm(chosen[1]))
 
 

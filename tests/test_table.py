@@ -44,7 +44,7 @@ def test_a_baseline_without_a_finite_score_is_not_the_best():
 def test_a_baseline_that_diverges_is_left_out_with_a_warning(capsys):
     class Diverging(FoundRun):
         def __init__(self) -> None:
-            self.rows = []
+            self.rows, self.facts = [], {}
 
         def _train(self, *arguments: object) -> NoReturn:
             raise Diverged("loss", 3, 0.5)
@@ -52,6 +52,7 @@ def test_a_baseline_that_diverges_is_left_out_with_a_warning(capsys):
     run = Diverging()
     run._add_trained(Row("late fusion, fine-tuned"), nn.Identity(), "late", TrainingSettings())
     assert run.rows == []
+    assert list(run.facts["left_out"]) == ["late fusion, fine-tuned"]
     warning = "warning: without the baseline late fusion, fine-tuned: the loss is not finite in epoch 0, batch 3"
     assert warning in capsys.readouterr().err
 

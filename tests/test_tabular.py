@@ -1,5 +1,6 @@
 """The table of a space: made by the benchmark's command line on small features, read back, and searched."""
 
+import dataclasses
 import importlib.util
 import itertools
 import json
@@ -12,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from models.lenet import AudioLeNet, ImageLeNet
 from tests.conftest import ROOT
@@ -102,9 +104,9 @@ def test_the_sample_is_looked_up_like_the_rest(table):
         configuration = unranked(rank, table.space.rows(), 3)
         assert table.configuration(3, place) == configuration
         assert table(configuration, 2, 0)[0] == pytest.approx(table.correct[3][0, place, 1] / 40)
-    lacking = unranked(next(rank for rank in range(64) if rank not in table.sampled), table.space.rows(), 3)
-    with pytest.raises(UsageError, match=r"1 to 2 layers .*, and 5 of 3 layers, but not"):
-        table(lacking, 2, 0)
+    for rank in set(range(4**3)) - set(table.sampled.tolist()):
+        with pytest.raises(UsageError, match=r"1 to 2 layers .*, and 5 of 3 layers, but not"):
+            table(unranked(rank, table.space.rows(), 3), 2, 0)
 
 
 def test_accuracies_are_those_of_the_best_epoch():
@@ -360,12 +362,89 @@ def test_the_documents_are_filled_from_the_results(folder, script_runner, tmp_pa
     cells = [line.split(" | ") for line in (tmp_path / "docs/results.md").read_text().splitlines()]
     (row,) = (row for row in cells if row[:3] == ["| audio only", "50.0 (0.0)", "25.0 (0.0)"])
     assert [cell.split(" ")[0] for cell in row[3:5]] == ["+50.0", "+75.0"]  # leads of the published and improved search
+    assert row[3].startswith("+50.0 (-; ")  # the seeds are equal: no interval over them, but one over samples
     (row,) = (row for row in cells if row[:3] == ["| best of the improved search", "50.0 (0.0)", "100.0 (0.0)"])
     assert row[3].split(" ")[0] == "-25.0"
     script_runner(tmp_path, "benchmarks/make_results.py", "--docs", "docs", "--check")
     (tmp_path / "docs/benchmark.md").write_text(text.replace("96 + 40", "96 + 41"))
     done = script_runner(tmp_path, "benchmarks/make_results.py", "--docs", "docs", "--check", code=2)
     assert "benchmark.md is not what the results give" in done.stderr
+
+
+def summaries(**parts: object) -> raw_results.Results:
+    """Raw results that are made up."""
+    results = raw_results.Results(ROOT)
+    vars(results).update(parts)
+    return results
+
+
+def cells(text: str) -> list[list[str]]:
+    return [line.strip("| ").split(" | ") for line in text.splitlines()[2:]]
+
+
+def test_rank_correlations_and_differences_have_intervals():
+    rng = np.random.default_rng(0)
+    a = rng.random(40)
+    b = np.round(a + rng.random(40), 1)  # with ties
+    found = raw_results.rank_correlation(a, b)
+    assert found.value == pytest.approx(stats.spearmanr(a, b).statistic)
+    assert found.low < found.value < found.high <= 1
+    values = np.arange(8.0)
+    assert raw_results.interquartile_mean(values).value == 3.5
+    assert raw_results.interquartile_difference(values, values[::-1] - 1).value == 1
+    assert raw_results.interquartile_difference(values + 2, values) == (2, 2, 2)  # paired
+    assert raw_results.interquartile_difference(values, values + 2).shown(sign="+") == "-2.00 (-2.00 to -2.00)"
+
+
+def test_the_noise_among_the_best_is_judged_by_other_seeds():
+    space, rng = Space((10, 4)), np.random.default_rng(1)
+    quality, dev = rng.integers(1000, 9000, 80**2), 10_000
+    for deviation, share in ((0, "0 %"), (4000, None)):
+        noise = np.round(deviation * rng.standard_normal((3, 80**2, 1)))
+        counts = np.clip(quality[None, :, None] + noise, 1, dev).astype(np.uint16)
+        correct = {1: np.full((3, 80, 1), 5000, np.uint16) + np.arange(80)[None, :, None].astype(np.uint16), 2: counts}
+        table = AccuracyTable(space, dev, correct, {}, np.zeros(0, int), {})
+        one, two = cells(space_tables.noise(summaries(tables={"noisy-views": table})))
+        assert one[4:] == ["-", "-"]  # the best 5 % of 80 are too few
+        shares = [float(two[i].removesuffix(" %")) for i in (3, 5)]
+        if share:
+            assert shares == [0, 0]
+        else:
+            assert 40 < shares[0] < shares[1] < 100
+
+
+def test_two_pairs_of_networks_are_compared():
+    table = toy()
+    same = {"avmnist-multibench": table, "avmnist-multibench-2": table}
+    assert [row[2:] for row in cells(space_tables.networks(summaries(tables=same)))] == [
+        ["1.000", "-", "0.00 and 0.00"]
+    ] * 2
+    other = dataclasses.replace(
+        table, correct={n: np.repeat(c.max(2)[..., None], 3, 2) for n, c in table.correct.items()}
+    )
+    worst = dataclasses.replace(other, correct={n: 50 - c for n, c in other.correct.items()})
+    rows = cells(space_tables.networks(summaries(tables={"avmnist-multibench": other, "avmnist-multibench-2": worst})))
+    spans = [100 * float(np.ptp(other.accuracies(n).mean(0))) for n in (1, 2)]
+    assert [row[2] for row in rows] == ["-1.000", "-1.000"]
+    assert [row[4] for row in rows] == [f"{span:.2f} and {span:.2f}" for span in spans]
+
+
+def test_a_sample_is_grouped_by_the_last_features_that_it_reads():
+    table = toy(Space((2, 2)))
+    sample = [[[1, 1, 0]], [[1, 0, 0], [0, 1, 0]], [[1, 1, 0], [0, 0, 1]], [[0, 1, 0]]]
+    ranking = {"configurations": sample, "accuracies": {"to the end": [0.9, 0.8, 0.7]}}
+    rows = cells(space_tables.last_features(summaries(tables={"avmnist-paper": table}, ranking=ranking)))
+    scores = [100 * table.accuracies(len(c))[0, table.rank(as_configuration(c))] for c in sample]
+    assert [row[1:3] for row in rows[:3]] == [
+        ["both, in the last layer", "1"],
+        ["both, elsewhere", "2"],
+        ["not both", "1"],
+    ]
+    assert [float(row[3]) for row in rows[:3]] == pytest.approx([scores[0], min(scores[1:3]), scores[3]], abs=0.06)
+    assert [row[1:] for row in rows[3:]] == [
+        ["both, in the last layer", "1", "90.0", "90.0", "90.0"],
+        ["both, elsewhere", "2", "70.0", "75.0", "80.0"],
+    ]
 
 
 @pytest.mark.filterwarnings("ignore")  # two configurations have no interval

@@ -56,7 +56,7 @@ def parallel(function: Callable[[Item], Result], items: Iterable[Item], num_work
             worker.kill()
         raise
     except BrokenProcessPool:
-        raise DataError("a worker process was killed (out of memory?); run again with fewer --num_workers") from None
+        raise DataError("a worker process was killed (out of memory?); run again with fewer") from None
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -45,7 +45,7 @@ RESULTS = {
     "epochs?": [{"epoch": int, "dev_accuracy": float, "phase?": str, ...: (str, float, None)}],
     **{"f1?": {...: float}, "confusion?": (None, [[float]], {"classes": int, "cells": [[int]]})},
     "missing?": (None, [{"modality": str, "noise": NUMBER, "test": float}]),
-    **{"verdict?": str, "unimodal_time?": bool},
+    **{"verdict?": str, "unimodal_time?": bool, "left_out?": {...: str}},
     "mcnemar?": (None, {"against": str, "only_found_right": int, "only_baseline_right": int, "p": float}),
 }
 

@@ -43,7 +43,7 @@ class _VideoLengths(argparse.Action):
 
 
 class _Protocol(argparse.Action):
-    """The protocol, and its number of classes unless a number that no protocol has is given."""
+    """Set the protocol, and its number of classes unless --num_outputs is a number that no protocol has."""
 
     def __call__(self, parser, namespace, values, option_string=None) -> None:
         setattr(namespace, self.dest, values)

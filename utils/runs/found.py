@@ -175,6 +175,7 @@ class FoundRun:
             if distributed.world() > 1:  # the others wait for this process
                 raise
             print(f"warning: without the baseline {row.name}: {error}", file=sys.stderr)
+            self.facts.setdefault("left_out", {})[row.name] = str(error)
             return
         row.seconds = sum_known([row.seconds], self.unimodal_seconds)
         self.rows.append(row.judge(self._scores(network), self.splits))

@@ -185,7 +185,7 @@ def unimodal_plan(args: argparse.Namespace) -> Plan:
 
 
 def half_cosine_plan(args: argparse.Namespace) -> Plan:
-    """Epochs and batches of a training whose learning rate falls along one cosine."""
+    """Epochs and batches of a training whose learning rate falls along half a cosine."""
     rates = functools.partial(cosine_rates, args.lr, 0.0, args.epochs, 1)
     return Plan(args.epochs, args.batchsize, args.seed, rates)
 

@@ -107,7 +107,7 @@ class AccuracyTable:
             if layers <= self.depth:
                 return rank
             place = int(np.searchsorted(self.sampled, rank))
-            if self.sampled[place : place + 1] == rank:
+            if place < len(self.sampled) and self.sampled[place] == rank:
                 return place
         sample = f", and {len(self.sampled):,} of {self.depth + 1} layers" if len(self.sampled) else ""
         raise UsageError(
