@@ -16,6 +16,7 @@ LONGER = {  # other trainings of the sample, by their names in the raw results
     "64 units": "64 units per layer",
     "to the end": "to the end, frozen networks (256 units, 5 epochs, one cycle)",
 }
+TUNED = "with all weights (256 units, 1 + 2 epochs, one cycle)"
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -162,7 +163,7 @@ def _trainings(results: Results) -> dict[str, dict[int, float]]:
     if 0 < 2 * tuned["count"] == len(tuned["rows"]):  # all of them
         rows = {int(place): row["dev"] for place, row in tuned["rows"].items()}
         name = f"the same, the {tuned['count']} best by score and as many random ones"
-        trainings |= {name: {place: reached["to the end"][place] for place in rows}, "these, with all weights": rows}
+        trainings |= {name: {place: reached["to the end"][place] for place in rows}, TUNED: rows}
     return trainings
 
 
@@ -180,7 +181,7 @@ def last_features(results: Results) -> str:
         groups["both, in the last layer" if at_the_end else "both, elsewhere" if both else "not both"].append(place)
     rows = []
     trainings = {"as in a search": dict(enumerate(scores)), **_trainings(results)}
-    for name in ("as in a search", LONGER["to the end"]):
+    for name in (own for own in ("as in a search", LONGER["to the end"], TUNED) if own in trainings):
         for group, places in groups.items():
             values = [trainings[name][place] for place in places if place in trainings[name]]
             if values:
