@@ -258,6 +258,7 @@ def checkpoint(modern: bool) -> bytes:
 
 
 @fuzz
+@example(data=_changed(checkpoint(modern=True), ("flip", 1591, 5, b"")))  # in the name of a record
 @given(data=damaged(checkpoint(modern=True)))
 def test_checkpoints(folder, data):
     """Every record has a checksum, so that what is read is what was written."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from models.fusion import FusionNetwork
-from utils.errors import ProjectError, UsageError
+from utils.errors import ProjectError, UsageError, printable
 from utils.files import whole_file
 from utils.reading import MOST_NESTED, read_bytes, sha256, shown
 from utils.training.mismatch import flags_that_fit
@@ -105,7 +105,7 @@ def _check_whole(path: Path, content: bytes) -> None:
                 return
             damaged = archive.testzip() or next((i.filename for i in records if i.external_attr & 0x10), None)
             if damaged is not None or archive.comment:
-                raise UsageError(f"{path} is damaged: the checksum of {damaged or 'the archive'} is wrong")
+                raise UsageError(f"{path} is damaged: the checksum of {printable(damaged or 'the archive')} is wrong")
     except UsageError:
         raise
     except Exception:  # zipfile raises almost anything on damaged bytes
