@@ -1,4 +1,4 @@
-"""What the space of a table looks like: tables of docs/benchmark.md, as Markdown."""
+"""The parts of docs/benchmark.md that describe the search space, as Markdown tables."""
 
 from collections.abc import Sequence
 
@@ -104,12 +104,17 @@ def epochs(results: Results) -> str:
             own = table.accuracies(layers)
             first, last = correct[0, :, 0], correct[0, :, -1]
             early = stats.spearmanr(first, last).statistic
-            best = np.argsort(-own[0], kind="stable")[: int(BEST * len(own[0]))]
-            among = f"{stats.spearmanr(first[best], last[best]).statistic:.2f}" if len(best) >= FEWEST else "-"
+            among = _among_best(own[0], first, last)
             seeds = f"{stats.spearmanr(own[0], own[1]).statistic:.3f}" if len(own) > 1 else "-"
             rows.append([TASKS[name], str(layers), f"{early:.3f}", among, seeds])
     head = ["table", "layers", "first and last third of the training", "the same among the best 5 %", "two seeds"]
     return markdown(head, rows)
+
+
+def _among_best(scores: np.ndarray, a: np.ndarray, b: np.ndarray) -> str:
+    """Rank correlation of a and b among the best by their scores; "-" if these are too few."""
+    best = np.argsort(-scores, kind="stable")[: int(BEST * len(scores))]
+    return f"{stats.spearmanr(a[best], b[best]).statistic:.2f}" if len(best) >= FEWEST else "-"
 
 
 def networks(results: Results) -> str:
@@ -123,8 +128,7 @@ def networks(results: Results) -> str:
         tables = results.tables[name], results.tables[other]
         for layers in range(1, min(table.depth for table in tables) + 1):
             first, second = (table.accuracies(layers).mean(0) for table in tables)
-            best = np.argsort(-first, kind="stable")[: int(BEST * len(first))]
-            among = f"{stats.spearmanr(first[best], second[best]).statistic:.2f}" if len(best) >= FEWEST else "-"
+            among = _among_best(first, first, second)
             losses = [second.max() - second[first.argmax()], first.max() - first[second.argmax()]]
             lost = " and ".join(f"{100 * loss:.2f}" for loss in losses)
             rows.append([TASKS[other], str(layers), f"{stats.spearmanr(first, second).statistic:.3f}", among, lost])
@@ -181,10 +185,10 @@ def last_features(results: Results) -> str:
         groups["both, in the last layer" if at_the_end else "both, elsewhere" if both else "not both"].append(place)
     rows = []
     trainings = {"as in a search": dict(enumerate(scores)), **_trainings(results)}
-    for name in (own for own in ("as in a search", LONGER["to the end"], TUNED) if own in trainings):
+    for name in ("as in a search", LONGER["to the end"], TUNED):
+        reached = trainings.get(name, {})
         for group, places in groups.items():
-            values = [trainings[name][place] for place in places if place in trainings[name]]
-            if values:
+            if values := [reached[place] for place in places if place in reached]:
                 levels = [percent(level) for level in np.quantile(values, [0, 0.5, 1])]
                 rows.append([name, group, str(len(values)), *levels])
     head = ["training", "last features read", "configurations", "lowest", "median", "highest"]

@@ -64,9 +64,8 @@ def compare(found: Row, others: Sequence[Row], seed: int) -> dict[str, object]:
     said: dict[str, object] = {"verdict": verdict(name, best["test"], found.test, lead)}
     if lead is None:
         return said
-    return said | {
-        "mcnemar": {"against": name, **{k: lead[k] for k in ("only_found_right", "only_baseline_right", "p")}}
-    }
+    test = {key: lead[key] for key in ("only_found_right", "only_baseline_right", "p")}
+    return said | {"mcnemar": {"against": name, **test}}
 
 
 def check_memory(network: FusionNetwork, splits: Mapping[str, Split], device: torch.device) -> None:
